@@ -1,0 +1,33 @@
+# `make demo` and `make test` are each meant to be the first command on a fresh machine.
+VENV   := .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# As root, tests run directly (each in a network namespace of its own); as a user, inside a user namespace.
+RUN    := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net)
+
+.PHONY: demo test check format bench clean
+
+demo: $(READY)
+	$(BIN)/tuncer demo
+
+test: $(READY)
+	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux
+	$(RUN) $(BIN)/pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(READY): pyproject.toml
+	@sh .ci/packages ip:iproute2 ping:iputils-ping unshare:util-linux
+	@PYTHON=$(PYTHON) sh .ci/venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

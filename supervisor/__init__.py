@@ -1,0 +1,1 @@
+"""Actors and supervision on processes of the operating system."""

@@ -1,0 +1,1 @@
+"""TUN/TAP interfaces, each in a supervised worker process."""

@@ -1,0 +1,88 @@
+"""What went wrong with which device, and how to mend it: the text of every OSError of tunctl."""
+
+import errno
+import os
+
+CLONE_DEVICE = "/dev/net/tun"
+
+_CAPABILITY = (
+    "CAP_NET_ADMIN in the network namespace is needed: run as root, try in a namespace of your own"
+    " ('unshare --user --map-root-user --net'), or grant the capability to a service"
+    " (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
+)
+
+_MENDING = {
+    "open": {
+        errno.ENOENT: f"{CLONE_DEVICE} is missing: load the driver with 'modprobe tun';"
+        " in a container pass the device in ('--device /dev/net/tun')",
+        errno.ENODEV: "the kernel has no TUN/TAP driver: load it with 'modprobe tun',"
+        " from the package of the running kernel",
+        errno.EACCES: f"{CLONE_DEVICE} may not be opened by this user: run as root, or let users"
+        f" open it ('sudo chmod 0666 {CLONE_DEVICE}', the default of Debian and Ubuntu)",
+        errno.EPERM: f"{CLONE_DEVICE} may not be opened here: in a container allow the device"
+        " ('--device /dev/net/tun')",
+    },
+    "attach": {
+        errno.EPERM: f"not allowed to create or attach: {_CAPABILITY}; a persistent device may"
+        " also be attached by its owner (TUNSETOWNER, 'ip tuntap add ... user NAME')",
+        errno.EBUSY: "the device is in use by another process (or exists already and TUN_EXCL was"
+        " asked for); several processes may share it only by MULTI_QUEUE",
+        errno.EINVAL: "the kernel refuses these flags for this device: an existing device keeps"
+        " its kind (TUN or TAP) and MULTI_QUEUE as it was created, and another sort of interface"
+        " may have the name",
+    },
+    "address": {
+        errno.EEXIST: "the address is there already",
+        errno.EACCES: "IPv6 is disabled on the device: enable it with"
+        " 'sysctl net.ipv6.conf.DEVICE.disable_ipv6=0'",
+        errno.EINVAL: "the kernel refuses the address; an IPv6 one needs an MTU of 1280 or more",
+        errno.EOPNOTSUPP: "the kernel has no IPv6",
+        errno.EADDRNOTAVAIL: "there is no such address on the device",
+    },
+    "mtu": {
+        errno.EINVAL: "the MTU is out of range: 68 to 65535 for a TUN, 68 to 65521 for a TAP",
+    },
+}
+
+_GENERAL = {
+    errno.EPERM: f"not allowed: {_CAPABILITY}",
+    errno.ENODEV: "there is no such device in this network namespace",
+    errno.EBADFD: "the device was deleted, or the descriptor was never attached to one",
+    errno.EIO: "the device is down: bring it up first",
+}
+
+
+def explain(code: int, operation: str, device: str = "") -> OSError:
+    """Make the OSError of a failed operation: errno, a sentence on how to mend it, the device.
+
+    Args:
+        code: an errno.
+        operation: ``open``, ``attach``, ``address``, ``mtu`` or any other word for what was tried.
+        device: the device's name, as ``filename`` of the error.
+    """
+    mending = _MENDING.get(operation, {}).get(code) or _GENERAL.get(code)
+    text = os.strerror(code) + (f" ({operation}): {mending}" if mending else f" ({operation})")
+    return OSError(code, text, device or None)
+
+
+def check_name(name: str) -> str:
+    """Return a device name that the kernel will take; empty means that the kernel chooses.
+
+    Source: ``dev_valid_name`` in the kernel's ``net/core/dev.c``, IFNAMSIZ of ``linux/if.h``.
+
+    Raises:
+        TypeError: not text.
+        OSError: ENAMETOOLONG over 15 bytes, EINVAL for what no device can be called.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a device name is text, not {name!r}")
+    if len(name.encode("utf-8", "surrogatepass")) > 15:  # noqa: PLR2004 - IFNAMSIZ less the final NUL
+        raise OSError(errno.ENAMETOOLONG, "a device name is at most 15 bytes long", name)
+    if not name.isascii() or any(c in "/:" or c.isspace() or not c.isprintable() for c in name):
+        problem = "a device name is printable ASCII without spaces, '/' and ':'"
+        raise OSError(errno.EINVAL, problem, name)
+    if name in {".", ".."}:
+        raise OSError(errno.EINVAL, "no device can be called so", name)
+    if "%" in name and (name.count("%") != 1 or "%d" not in name):
+        raise OSError(errno.EINVAL, "'%' is for one '%d', which the kernel makes a number of", name)
+    return name
