@@ -1,1 +1,60 @@
-"""Actors and supervision on processes of the operating system."""
+"""Actors and supervision on processes of the operating system, after Erlang/OTP.
+
+An actor is a ``GenServer`` in a process of its own. A ``Supervisor`` starts actors, restarts
+those that crash, and leaves nothing behind.
+"""
+
+from supervisor.child_spec import ChildSpec
+from supervisor.errors import (
+    ActorError,
+    AlreadyPresent,
+    AlreadyRegistered,
+    AlreadyStarted,
+    BadMessage,
+    CallCycle,
+    CallTimeout,
+    MailboxFull,
+    NoProcess,
+    NotFound,
+    ProcessDown,
+    Reason,
+    RemoteError,
+    Shutdown,
+    StartFailed,
+    StillRunning,
+)
+from supervisor.gen_server import Continue, GenServer, Ignore, NoReply, Sender, Stop
+from supervisor.ref import Down, Monitor, Ref, whereis
+from supervisor.tree import Supervisor, SupervisorRef
+
+__all__ = [
+    "ActorError",
+    "AlreadyPresent",
+    "AlreadyRegistered",
+    "AlreadyStarted",
+    "BadMessage",
+    "CallCycle",
+    "CallTimeout",
+    "ChildSpec",
+    "Continue",
+    "Down",
+    "GenServer",
+    "Ignore",
+    "MailboxFull",
+    "Monitor",
+    "NoProcess",
+    "NoReply",
+    "NotFound",
+    "ProcessDown",
+    "Reason",
+    "Ref",
+    "RemoteError",
+    "Sender",
+    "Shutdown",
+    "StartFailed",
+    "StillRunning",
+    "Stop",
+    "Supervisor",
+    "SupervisorRef",
+    "whereis",
+]

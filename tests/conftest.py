@@ -49,15 +49,15 @@ def namespace() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
     """No test leaves descriptors behind."""
-    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    before = os.listdir("/proc/self/fd")
     yield
-    after = os.listdir("/proc/self/fd")  # noqa: PTH208
+    after = os.listdir("/proc/self/fd")
     assert len(after) <= len(before), {fd: _target(fd) for fd in set(after) - set(before)}
 
 
 def _target(fd: str) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
+        return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return "closed"
 

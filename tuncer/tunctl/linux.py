@@ -370,7 +370,7 @@ def _check_ipv6(ip: Any, index: int, name: str, interface: addresses.Interface) 
     if interface.version != 6:  # noqa: PLR2004
         return
     try:
-        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", encoding="ascii") as file:  # noqa: PTH123
+        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", encoding="ascii") as file:
             disabled = file.read().strip() == "1"
     except FileNotFoundError:
         disabled = False

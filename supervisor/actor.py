@@ -1,0 +1,429 @@
+"""The process of an actor: one loop over mailbox, supervisor's channel, timers, descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import itertools
+import logging
+import os
+import select
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervisor import connection, linux, registry, wire
+from supervisor.channel import Channel
+from supervisor.connection import Pending
+from supervisor.errors import (
+    CARRIED,
+    KILLED,
+    NORMAL,
+    SHUTDOWN,
+    ActorError,
+    BadMessage,
+    NoProcess,
+    Reason,
+    RemoteError,
+    StartFailed,
+    is_orderly,
+)
+from supervisor.gen_server import Continue, GenServer, Ignore, NoReply, Sender, Stop
+from supervisor.mailbox import Mailbox
+from supervisor.protocol import (
+    CALL,
+    CAST,
+    DOWN,
+    DROP,
+    EXIT,
+    FAILED,
+    IGNORE,
+    INFO,
+    MONITOR,
+    OWN,
+    RAISE,
+    READY,
+    REPLY,
+    SHUT,
+    STOP,
+    STORE,
+    STORED,
+)
+from supervisor.ref import Down, Ref
+
+_BATCH = 64  # messages between two looks at timers and descriptors
+_LINGERING = 10_000  # messages answered, at most, after the decision to end
+
+
+@dataclass(order=True)
+class Timer:
+    """A message to be delivered, or a function to be called, at a time."""
+
+    when: float
+    order: int
+    callback: Callable[[], None] = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
+
+
+class Actor:
+    """What runs a GenServer."""
+
+    log = logging.getLogger("supervisor")
+
+    def __init__(
+        self,
+        cls: type[GenServer],
+        name: str | None,
+        channel: Channel | None,
+        stored: dict[tuple[str, ...], int],
+        supervised: bool = True,
+    ) -> None:
+        self.process = linux.process(os.getpid())
+        self.ref = cls.reference(self.process, name)
+        self.stored = stored
+        self.channel = channel
+        self._supervised = supervised
+        self._mailbox = Mailbox(self.process)
+        self._poller = select.poll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._timers: list[Timer] = []
+        self._order = itertools.count()
+        self._inbox: deque[Any] = deque()
+        self._orders: deque[list[Any]] = deque()
+        self._monitors: list[tuple[bytes, int]] = []
+        self._owners: dict[linux.Process, int] = {}
+        self._started = False
+        self._reason: Reason | None = None
+        self.server = cls._new(self)
+        self.add_reader(self._mailbox.fileno(), lambda: None)  # the loop itself receives
+        if channel is not None:
+            self.add_reader(channel.fileno(), self._read_channel)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """Start, serve until the end, and return the exit status: 0 for an orderly end."""
+        try:
+            if self.ref.name is not None:
+                registry.register(self.ref.name, self.process)
+            self._begin(self.server.init(*args, **kwargs))
+        except ActorError as error:
+            self.fail(error)
+        except Exception as error:  # noqa: BLE001 - whatever init raises is why the start failed
+            self.fail(RemoteError.of(error))
+        while self._reason is None:
+            try:
+                self._loop()
+            except Exception as error:  # noqa: BLE001 - a callback's: it ends this actor, not the program
+                self._crash(error)
+        return self._finish(self._reason)
+
+    def _begin(self, result: Any) -> None:
+        if isinstance(result, Ignore):
+            self._tell(IGNORE)
+            self._reason = NORMAL
+        elif isinstance(result, Stop):
+            self.fail(result.reason)
+        elif not isinstance(result, Starting):
+            self.ready()
+            self._then(result)
+
+    def ready(self) -> None:
+        """Tell whoever started this actor that it serves now."""
+        self._started = True
+        self._tell(READY, self.ref)
+        if not self._supervised:
+            self._close_channel()  # it was for the start alone: a program is no supervisor
+
+    def fail(self, reason: Any) -> None:
+        """Tell whoever started this actor that it does not start, and end."""
+        self._tell(FAILED, reason)
+        self._reason = SHUTDOWN if isinstance(reason, Exception) else reason
+
+    def exit(self, reason: Reason) -> None:
+        """End when the present callback has returned."""
+        if self._reason is None:
+            self._reason = reason
+
+    def _crash(self, error: BaseException) -> None:
+        remote = RemoteError.of(error)
+        self.log.error("%r ends: %s", self.ref, remote)
+        self.exit(remote)
+
+    def _finish(self, reason: Reason) -> int:
+        if self._started:
+            try:
+                self.server.terminate(reason)
+            except Exception as error:  # noqa: BLE001
+                self.log.error("%r: terminate failed: %s", self.ref, RemoteError.of(error))  # noqa: TRY400
+        if self.ref.name is not None:
+            registry.unregister(self.ref.name, self.process)
+        # Whoever has asked already learns the reason; who asks from now on, that nobody is there.
+        for sender, number in self._monitors:
+            self._mailbox.answer(sender, DOWN, number, reason)
+        for _ in range(_LINGERING):
+            try:
+                message = self._mailbox.receive()
+            except BadMessage:
+                continue
+            if message is None:
+                break
+            sender, _, number, _ = message
+            if number:
+                self._mailbox.answer(sender, DOWN, number, reason)
+        self._tell(EXIT, reason)
+        self._mailbox.close()
+        connection.close_all()
+        return 0 if is_orderly(reason) else 1
+
+    def _tell(self, *message: Any) -> None:
+        """Tell the one who started this actor, if it is still there to hear."""
+        if self.channel is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.channel.send(*message)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while self._reason is None:
+            quiet = self._serve_mailbox()
+            if self._reason is not None:
+                return
+            for fd, _ in self._poller.poll(self._patience() if quiet else 0):
+                # An earlier callback of this round may have removed a later one.
+                callback = self._readers.get(fd)
+                if callback is not None and self._reason is None:
+                    callback()
+            self._fire_timers()
+
+    def _serve_mailbox(self) -> bool:
+        """Serve a batch of messages; return whether there are no more.
+
+        Nothing may use the mailbox's socket between its "no more" and the poll: the socket's
+        descriptor is edge-triggered, and an edge taken here would not wake the poll.
+        """
+        for _ in range(_BATCH):
+            if self._reason is not None:
+                return True
+            if self._inbox:
+                self._then(self.server.handle_info(self._inbox.popleft()))
+                continue
+            try:
+                message = self._mailbox.receive()
+            except BadMessage as error:
+                self.log.warning("%r: %s", self.ref, error)
+                continue
+            if message is None:
+                return not self._inbox
+            self._dispatch(*message)
+        return False
+
+    def _patience(self) -> float | None:
+        """Return how many milliseconds the poll may wait."""
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        return max(0.0, (self._timers[0].when - time.monotonic()) * 1000 + 1)
+
+    def _fire_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0].when <= now and self._reason is None:
+            timer = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                timer.callback()
+
+    def _dispatch(self, address: bytes, kind: int, number: int, term: Any) -> None:
+        if kind == CALL:
+            self._call(Sender(address, number), term)
+        elif kind == CAST:
+            self._then(self.server.handle_cast(term))
+        elif kind == INFO:
+            self._then(self.server.handle_info(term))
+        elif kind == MONITOR:
+            self._monitors.append((address, number))
+        elif kind == STOP:
+            self._monitors.append((address, number))
+            self.server._order_to_stop(term)
+        elif kind == OWN:
+            self._answer(Sender(address, number), self.add_owner, term)
+        else:
+            self.log.warning("%r: a message of unknown kind %r", self.ref, kind)
+
+    def _call(self, sender: Sender, request: Any) -> None:
+        try:
+            result = self.server.handle_call(request, sender)
+            if not isinstance(result, NoReply):
+                value = result.reply if isinstance(result, (Stop, Continue)) else result
+                self.reply(sender, value)
+        except Exception as error:
+            self._mailbox.answer(sender.address, RAISE, sender.number, RemoteError.of(error))
+            raise
+        self._then(result, replied=True)
+
+    def _then(self, result: Any, replied: bool = False) -> None:
+        """Do what a callback asks for besides a reply."""
+        while isinstance(result, Continue):
+            result = self.server.handle_continue(result.argument)
+            replied = False
+        if isinstance(result, Stop):
+            self.exit(result.reason)
+        elif result is not None and not isinstance(result, NoReply) and not replied:
+            self.log.debug("%r: a callback's result is ignored: %.200r", self.ref, result)
+
+    def _answer(self, sender: Sender, function: Callable[[Any], Any], argument: Any) -> None:
+        """Reply with a function's result, or with its error, which does not end the actor."""
+        try:
+            self.reply(sender, function(argument))
+        except (OSError, ActorError, ValueError, TypeError) as error:
+            self.refuse(sender, error)
+
+    # -- for GenServer's methods ----------------------------------------------------------------
+
+    def reply(self, sender: Sender, value: Any) -> None:
+        """Answer a call."""
+        self._mailbox.answer(sender.address, REPLY, sender.number, value)
+
+    def refuse(self, sender: Sender, error: Exception) -> None:
+        """Answer a call by an error, of ``errors.CARRIED`` or described, that the caller raises."""
+        carried = error if type(error).__name__ in CARRIED else _carried(error)
+        self._mailbox.answer(sender.address, RAISE, sender.number, carried)
+
+    def send_after(self, seconds: float, message: Any) -> Timer:
+        """Deliver a message later."""
+        return self.call_later(seconds, lambda: self._inbox.append(message))
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call a function from the loop later."""
+        timer = Timer(time.monotonic() + seconds, next(self._order), callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Watch a descriptor."""
+        self._readers[fd] = callback
+        self._poller.register(fd, select.POLLIN)
+
+    def remove_reader(self, fd: int) -> None:
+        """No longer watch a descriptor."""
+        if self._readers.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+
+    def monitor(self, ref: Ref) -> None:
+        """Have a Down delivered when another actor ends."""
+        try:
+            there = ref._connection()
+        except NoProcess:
+            self._inbox.append(Down(ref, 0, "noproc"))
+            return
+
+        def ended(pending: Pending) -> None:
+            self._inbox.append(Down(ref, there.process.pid, pending.reason()))
+
+        there.ask(MONITOR, None, time.monotonic() + 5.0, ended)
+
+        def serve() -> None:
+            there.serve()
+            if there.dead:
+                self.remove_reader(there.fileno())
+                self.remove_reader(there.pidfd)
+
+        self.add_reader(there.fileno(), serve)
+        self.add_reader(there.pidfd, serve)
+
+    # -- owners --------------------------------------------------------------------------------
+
+    def add_owner(self, pid: int) -> None:
+        """End, in order, when this process and all other owners have ended."""
+        owner = linux.process(pid)
+        if owner not in self._owners:
+            self.watch_owner(owner, linux.open_process(owner))
+
+    def watch_owner(self, owner: linux.Process, pidfd: int) -> None:
+        """Take a process as an owner, by a pidfd of it."""
+        self._owners[owner] = pidfd
+
+        def ended() -> None:
+            self.remove_reader(pidfd)
+            os.close(self._owners.pop(owner))
+            if not self._owners:
+                self.server._order_to_stop(SHUTDOWN)
+
+        self.add_reader(pidfd, ended)
+
+    # -- the supervisor's channel --------------------------------------------------------------
+
+    def _read_channel(self) -> None:
+        while self.channel is not None:
+            try:
+                received = self._orders.popleft() if self._orders else self._receive()
+            except EOFError:
+                self._close_channel()  # the supervisor has ended: the kernel is about to kill this
+                return
+            if received is None:
+                return
+            if received[0] == SHUT:
+                self.server._order_to_stop(received[1])
+
+    def _close_channel(self) -> None:
+        if self.channel is not None:
+            self.remove_reader(self.channel.fileno())
+            self.channel.close()
+            self.channel = None
+
+    def _receive(self) -> list[Any] | None:
+        assert self.channel is not None  # noqa: S101
+        received = self.channel.receive()
+        return None if received is None else received[0]
+
+    def store_fd(self, path: tuple[str, ...], fd: int) -> None:
+        """Deposit a descriptor with the supervisor, and wait until it has it."""
+        if not path[-1] or not all(isinstance(part, str) for part in path):
+            raise ValueError(f"a stored descriptor has a name, not {path[-1]!r}")
+        self._exchange(STORE, path, fd)
+
+    def drop_fd(self, path: tuple[str, ...]) -> None:
+        """Take a descriptor, or all below this path, out of the supervisor's store."""
+        self._exchange(DROP, path)
+
+    def _exchange(self, word: str, path: tuple[str, ...], *fds: int) -> None:
+        if self.channel is None:
+            raise OSError(
+                errno.ENOTCONN, "there is no supervisor to store a descriptor with", path[-1]
+            )
+        self.channel.send(word, path, fds=fds)
+        while True:
+            answer, _ = self.channel.receive(wait=True)  # type: ignore[misc]
+            if answer[0] == STORED:
+                break
+            self._orders.append(answer)
+        if answer[1] is not None:
+            raise OSError(errno.ENOSPC, answer[1], path[-1])
+        if self._orders:
+            self.call_later(0, self._read_channel)
+
+
+class Starting:
+    """Returned by a supervisor's ``init``: it calls ``ready`` or ``fail`` itself, later."""
+
+
+def _carried(error: Exception) -> Exception:
+    for kind in CARRIED.values():
+        if isinstance(error, kind):
+            return kind(*error.args)
+    return RemoteError.of(error)
+
+
+def end_process(status: int) -> None:
+    """End this process without what an interpreter's exit would do to the parent's objects."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+__all__ = ["KILLED", "Actor", "StartFailed", "Starting", "Timer", "end_process"]

@@ -1,0 +1,339 @@
+"""What one process has to do with another's mailbox: calls in flight, and a watch on its life.
+
+A connection belongs to one incarnation. ZeroMQ tells nothing of who is there (a connect and a
+send to a dead path succeed), so that is asked of the pidfd. Callers do their own input and
+output: the thread that waits leads, polls for all and reads for all; the others wait for it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from supervisor import linux, runtime, wire
+from supervisor.errors import (
+    KILLED,
+    NORMAL,
+    CallTimeout,
+    MailboxFull,
+    NoProcess,
+    ProcessDown,
+    Reason,
+)
+from supervisor.linux import Process
+from supervisor.protocol import DOWN, IN_FLIGHT, RAISE, REPLY
+
+_NEVER = 2**31 - 1  # ms. RECONNECT_IVL=-1 would drop what was received and not yet read.
+_FAREWELL = 2000  # ms that what was sent may take to leave when this process ends
+_DISCONNECT = 1000  # ms at most from a process's end to its socket's
+
+
+class Pending:
+    """A request that waits for its answer."""
+
+    __slots__ = ("_then", "answer")
+
+    def __init__(self, then: Callable[[Pending], None] | None = None) -> None:
+        self.answer: tuple[int, Any] | None = None
+        self._then = then
+
+    def settle(self, kind: int, term: Any) -> None:
+        """Take the answer, once."""
+        if self.answer is None:
+            self.answer = (kind, term)
+            if self._then:
+                self._then(self)
+
+    def result(self, who: str) -> Any:
+        """Return the answer's value, or raise what it says."""
+        assert self.answer is not None  # noqa: S101 - callers wait before they ask
+        kind, term = self.answer
+        if kind == REPLY:
+            return term
+        if kind == RAISE:
+            raise term
+        raise ProcessDown(who, term)
+
+    def reason(self) -> Reason:
+        """Return why the actor ended, if that was asked for."""
+        assert self.answer is not None  # noqa: S101
+        reason: Reason = self.answer[1]
+        return reason
+
+
+class Connection:
+    """The way from this process to one other."""
+
+    def __init__(self, process: Process) -> None:
+        try:
+            self.pidfd = linux.open_process(process)
+        except ProcessLookupError as error:
+            raise NoProcess(str(error)) from None
+        self.process = process
+        self.dead = False
+        self._pending: dict[int, Pending] = {}
+        self._numbers = itertools.count(1)
+        self._changed = threading.Condition(threading.Lock())
+        self._leading = False
+        self._drained = True
+        self._poke = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._socket = _context().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, _NEVER)
+        self._socket.setsockopt(zmq.LINGER, _FAREWELL)
+        # Only the end of the connection says that nothing more will come: see _bury.
+        self._ending = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+        self._socket.connect(f"ipc://{runtime.mailbox(process)}")
+        self._poller = select.poll()
+        for fd in (self.fileno(), self.pidfd, self._poke):
+            self._poller.register(fd, select.POLLIN)
+        self._life = select.poll()
+        self._life.register(self.pidfd, select.POLLIN)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when there may be something to read."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def send(self, kind: int, term: Any, deadline: float) -> None:
+        """Send a message that needs no answer.
+
+        Raises:
+            NoProcess: the actor has ended.
+            MailboxFull: there was no room until the deadline, of ``time.monotonic``.
+            TypeError, ValueError: the term cannot travel.
+        """
+        data = wire.pack([kind, 0, term])
+        with self._changed:
+            self._send(data, deadline)
+
+    def ask(
+        self,
+        kind: int,
+        term: Any,
+        deadline: float,
+        then: Callable[[Pending], None] | None = None,
+    ) -> Pending:
+        """Send a request; ``then`` is called, by any thread, when it is answered.
+
+        Raises:
+            NoProcess, MailboxFull, TypeError, ValueError: as ``send``.
+        """
+        number = next(self._numbers)
+        data = wire.pack([kind, number, term])
+        pending = Pending(then)
+        with self._changed:
+            while len(self._pending) >= IN_FLIGHT and not self.dead:
+                self._step(deadline, MailboxFull(f"{IN_FLIGHT} calls are under way already"))
+            self._pending[number] = pending
+            try:
+                self._send(data, deadline)
+            except BaseException:
+                del self._pending[number]
+                raise
+        return pending
+
+    def wait(self, pending: Pending, deadline: float) -> None:
+        """Wait until a request is answered; the actor's end is an answer.
+
+        Raises:
+            CallTimeout: it was not until the deadline. It stays in flight, and its late answer
+                is dropped.
+        """
+        with self._changed:
+            while pending.answer is None:
+                self._step(deadline, CallTimeout("no reply in time"), pending)
+
+    def wait_for_end(self, deadline: float) -> None:
+        """Wait until the process has ended.
+
+        Raises:
+            CallTimeout: it has not until the deadline.
+        """
+        with self._changed:
+            while not self.dead:
+                self._step(
+                    deadline, CallTimeout(f"process {self.process.pid} has not ended in time")
+                )
+
+    def serve(self) -> None:
+        """Read what has come, without waiting."""
+        with self._changed:
+            self._drain()
+            if not self.dead and self._life.poll(0):
+                self._bury()
+            self._changed.notify_all()
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        while True:
+            if self.dead or self._life.poll(0):
+                raise NoProcess(f"process {self.process.pid} has ended")
+            try:
+                self._socket.send(data, zmq.NOBLOCK)
+            except zmq.Again:
+                self._step(
+                    deadline, MailboxFull(f"process {self.process.pid} does not read its mailbox")
+                )
+            else:
+                break
+        # A send may take the edge of the socket's descriptor that a poll would wait for.
+        self._drained = False
+        if self._leading:
+            self._drain()
+            os.eventfd_write(self._poke, 1)
+            self._changed.notify_all()
+
+    def _step(self, deadline: float, late: Exception, wanted: Pending | None = None) -> None:
+        """Wait for one event, as the leader or for it. The lock is held, but not meanwhile."""
+        if not self._drained:
+            self._drain(wanted)
+            if wanted is not None and wanted.answer is not None:
+                return
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise late
+        if self._leading:
+            self._changed.wait(
+                None if remaining == float("inf") else min(remaining, threading.TIMEOUT_MAX)
+            )
+            return
+        self._leading = True
+        self._changed.release()
+        try:
+            events = self._poller.poll(None if remaining == float("inf") else remaining * 1000 + 1)
+        finally:
+            self._changed.acquire()
+            self._leading = False
+            self._changed.notify_all()
+        self._drain(wanted)
+        for fd, _ in events:
+            if fd == self._poke:
+                os.eventfd_read(self._poke)
+            elif fd == self.pidfd and not self.dead:
+                self._bury()
+
+    def _drain(self, wanted: Pending | None = None) -> None:
+        """Read until there is nothing, or the wanted answer is there."""
+        self._drained = False
+        while True:
+            try:
+                data = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                self._drained = True
+                return
+            kind, number, term = wire.unpack(data)
+            pending = self._pending.pop(number, None)
+            if pending is not None:
+                pending.settle(kind, term)
+                if pending is wanted:
+                    return
+
+    def _bury(self) -> None:
+        """The process has ended: take what it had sent, then answer what is open.
+
+        Its last replies may be in the kernel or in libzmq's thread when the pidfd fires. When
+        the connection's end has been reported, they have all been read.
+        """
+        self._ending.poll(_DISCONNECT)
+        self._drain()
+        self.dead = True
+        open_requests, self._pending = self._pending, {}
+        for pending in open_requests.values():
+            pending.settle(DOWN, self.reason())
+        self._poller.unregister(self.pidfd)
+
+    def reason(self) -> Reason:
+        """Return why an ended process ended, as far as its status tells."""
+        status = linux.exit_status(self.pidfd)
+        if status is None or os.WIFSIGNALED(status):
+            return KILLED
+        return NORMAL if status == 0 else f"exit status {os.waitstatus_to_exitcode(status)}"
+
+    def alive(self) -> bool:
+        """Tell whether the process still runs."""
+        return not self.dead and not self._life.poll(0)
+
+    def idle(self) -> bool:
+        """Tell whether the process has ended, and nobody waits for anything of it."""
+        return not self.alive() and not self._pending and not self._leading
+
+    def close(self, linger: int) -> None:
+        """Give the connection up; what was sent has so many milliseconds to leave."""
+        with self._changed:
+            linger = linger if self.alive() else 0
+            self.dead = True
+        self._socket.disable_monitor()
+        self._ending.close(0)
+        self._socket.close(linger)
+        for fd in (self.pidfd, self._poke):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+class _Table:
+    """This process's connections. A forked child starts with none."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connections: dict[Process, Connection] = {}
+        self.context: zmq.Context[zmq.Socket[bytes]] | None = None
+
+
+_table = _Table()
+_inherited: list[_Table] = []
+
+
+def _after_fork() -> None:
+    # What the parent's threads hold must neither be used nor finalised here: keep it for ever.
+    global _table  # noqa: PLW0603
+    _inherited.append(_table)
+    _table = _Table()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _context() -> zmq.Context[zmq.Socket[bytes]]:
+    if _table.context is None:
+        _table.context = zmq.Context(1)
+        _table.context.set(zmq.MAX_SOCKETS, 65535)
+    return _table.context
+
+
+def connect(process: Process) -> Connection:
+    """Return this process's connection to another.
+
+    Raises:
+        NoProcess: it has ended.
+    """
+    table = _table
+    connection = table.connections.get(process)
+    if connection is not None:
+        return connection
+    with table.lock:
+        if process not in table.connections:
+            for ended in [c for c in table.connections.values() if c.idle()]:
+                table.connections.pop(ended.process).close(0)
+            table.connections[process] = Connection(process)
+        return table.connections[process]
+
+
+def close_all() -> None:
+    """Close every connection; what was sent to the living leaves first, within a bound."""
+    with _table.lock:
+        for connection in _table.connections.values():
+            connection.close(_FAREWELL)
+        _table.connections.clear()
+        if _table.context is not None:
+            _table.context.term()  # ends: every socket of it has a bounded LINGER
+            _table.context = None
+
+
+atexit.register(close_all)

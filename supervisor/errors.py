@@ -1,0 +1,160 @@
+"""What can go wrong between actors, and why an actor ended. Each exception has one meaning.
+
+Exit reasons follow Erlang/OTP ("Supervision Principles", ``gen_server:terminate/2``): the words
+``normal``, ``shutdown``, ``killed`` and ``hung``, a ``Shutdown(term)``, or the error.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+NORMAL = "normal"
+SHUTDOWN = "shutdown"
+KILLED = "killed"
+HUNG = "hung"
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """An orderly end with an explanation: OTP's ``{shutdown, Term}``."""
+
+    term: Any
+
+
+Reason: TypeAlias = "str | Shutdown | RemoteError"
+
+
+def is_orderly(reason: Reason) -> bool:
+    """Tell whether a transient child that ended so is left alone."""
+    return isinstance(reason, Shutdown) or reason in {NORMAL, SHUTDOWN}
+
+
+class ActorError(Exception):
+    """Base of every error of this package."""
+
+
+class NoProcess(ActorError, LookupError):
+    """Nobody is there: the actor has ended, or nobody has the name. Nothing was sent."""
+
+
+class ProcessDown(ActorError):
+    """The actor ended while a call was under way; whether it served the call is unknown."""
+
+    def __init__(self, who: str, reason: Reason) -> None:
+        self.who = who
+        self.reason = reason
+        super().__init__(who, reason)
+
+    def __str__(self) -> str:
+        return f"{self.who} ended during the call: {self.reason}"
+
+
+class CallTimeout(ActorError, TimeoutError):
+    """The actor lives, but did not reply in time; a late reply is dropped."""
+
+
+class CallCycle(ActorError):
+    """An actor called itself, and would have waited for its own reply."""
+
+
+class MailboxFull(ActorError):
+    """The actor lives, but does not read: its mailbox's bound was reached. Nothing was sent."""
+
+
+class AlreadyRegistered(ActorError):
+    """Another living actor has the name."""
+
+
+class StartFailed(ActorError):
+    """An actor's ``init`` did not succeed; ``reason`` says why, ``child`` which child it was."""
+
+    def __init__(self, child: str, reason: Reason) -> None:
+        self.child = child
+        self.reason = reason
+        super().__init__(child, reason)
+
+    def __str__(self) -> str:
+        return f"{self.child} failed to start: {self.reason}"
+
+
+class AlreadyStarted(ActorError):
+    """A child of this id is running."""
+
+
+class AlreadyPresent(ActorError):
+    """A child of this id is specified, but not running: restart or delete it."""
+
+
+class NotFound(ActorError, LookupError):
+    """The supervisor has no child of this id."""
+
+
+class StillRunning(ActorError):
+    """The child must be terminated before this can be done to it."""
+
+
+class BadMessage(ActorError):
+    """What arrived in a mailbox is no message of this package."""
+
+
+class RemoteError(ActorError):
+    """An exception in another process: what it was called, what it said, and where.
+
+    It travels as data. The exception itself is never unpickled here.
+    """
+
+    def __init__(self, kind: str, message: str, trace: str = "") -> None:
+        self.kind = kind
+        self.message = message
+        self.trace = trace
+        super().__init__(kind, message, trace)
+
+    def __str__(self) -> str:
+        said = f"{self.kind}: {self.message}" if self.message else self.kind
+        return f"{said}\n\nRemote {self.trace}" if self.trace else said
+
+    @classmethod
+    def of(cls, error: BaseException) -> RemoteError:
+        """Describe an exception of this process for others."""
+        if isinstance(error, RemoteError):
+            return error
+        kind = type(error)
+        name = (
+            kind.__qualname__
+            if kind.__module__ == "builtins"
+            else f"{kind.__module__}.{kind.__qualname__}"
+        )
+        trace = "".join(traceback.format_exception(error))
+        return cls(name, _said(error), trace[-_TRACE_LIMIT:])
+
+
+_TRACE_LIMIT = 16384  # characters of a traceback that travel; the innermost frames are at its end
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)[:_TRACE_LIMIT]
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the error it belongs to
+        return "(its text cannot be had)"
+
+
+# Errors that a reply may carry to be raised as themselves in the caller: made again from plain
+# arguments, never unpickled.
+CARRIED: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        AlreadyPresent,
+        AlreadyRegistered,
+        AlreadyStarted,
+        BadMessage,
+        NoProcess,
+        NotFound,
+        OSError,
+        StartFailed,
+        StillRunning,
+        TypeError,
+        ValueError,
+    )
+}

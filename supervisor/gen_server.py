@@ -1,0 +1,196 @@
+"""GenServer: an actor, in a process of its own. Source: OTP's ``gen_server`` behaviour.
+
+A subclass says what it does with what it receives; everything else is here. State lives on
+``self``, in the new process: neither the class nor the caller's instance is shared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from supervisor.errors import NORMAL, Reason
+from supervisor.ref import Ref
+
+if TYPE_CHECKING:
+    from supervisor.actor import Actor, Timer
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who waits for a reply: opaque, for ``GenServer.reply``."""
+
+    address: bytes
+    number: int
+
+
+@dataclass(frozen=True)
+class NoReply:
+    """Returned by ``handle_call``: the reply comes later, by ``self.reply(sender, value)``."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Returned by any callback: end with this reason; from ``handle_call``, after this reply.
+
+    Returned by ``init``: do not start, for this reason.
+    """
+
+    reason: Reason = NORMAL
+    reply: Any = None
+
+
+@dataclass(frozen=True)
+class Continue:
+    """Returned by any callback: call ``handle_continue(argument)`` before any other message."""
+
+    argument: Any
+    reply: Any = None
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Returned by ``init``: nothing to do here; not started, and no error."""
+
+
+class GenServer:
+    """An actor. Override the callbacks that are needed."""
+
+    reference: ClassVar[type[Ref]] = Ref
+    """What ``start`` returns."""
+
+    _actor: Actor
+
+    # -- callbacks -----------------------------------------------------------------------------
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin, in the new process, with what ``start`` was given.
+
+        Returns:
+            None, ``Continue``, ``Ignore``, or ``Stop(reason)``. An exception fails the start.
+        """
+        if args or kwargs:
+            raise TypeError(f"{type(self).__qualname__} has no init, and takes no arguments")
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        """Serve a call. What it returns is the reply, unless NoReply, Stop or Continue.
+
+        An exception ends the actor, and reaches the caller as ``RemoteError``.
+        """
+        raise NotImplementedError(
+            f"{type(self).__qualname__} serves no calls: {request!r:.200} from {sender}"
+        )
+
+    def handle_cast(self, request: Any) -> Any:
+        """Serve a cast. Returns None, Stop or Continue."""
+        raise NotImplementedError(f"{type(self).__qualname__} serves no casts: {request!r:.200}")
+
+    def handle_info(self, message: Any) -> Any:
+        """Take any other message: ``Down`` of a monitor, a timer's, what was sent."""
+        self._actor.log.warning("%r received an unexpected message: %.200r", self.ref, message)
+
+    def handle_continue(self, argument: Any) -> Any:
+        """Go on after a callback that returned ``Continue``."""
+        raise NotImplementedError(
+            f"{type(self).__qualname__} has no handle_continue: {argument!r:.200}"
+        )
+
+    def terminate(self, reason: Reason) -> None:
+        """Clean up before an orderly end, or after an exception. Not called by SIGKILL."""
+
+    # -- starting ------------------------------------------------------------------------------
+
+    @classmethod
+    def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        """Start the actor in a process of its own, which ends when this process ends.
+
+        Returns:
+            A ``Ref``; None if ``init`` returned ``Ignore``.
+
+        Raises:
+            StartFailed: ``init`` raised, or returned Stop.
+            AlreadyRegistered: another living actor has the name.
+        """
+        from supervisor.launch import launch  # noqa: PLC0415 - it starts processes that import this
+
+        return launch(cls, args, kwargs, name, linked=True)
+
+    @classmethod
+    def start(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        """Start the actor in a process of its own, which goes on when this process ends.
+
+        Returns and raises as ``start_link``.
+        """
+        from supervisor.launch import launch  # noqa: PLC0415
+
+        return launch(cls, args, kwargs, name, linked=False)
+
+    # -- for callbacks -------------------------------------------------------------------------
+
+    @property
+    def ref(self) -> Ref:
+        """This actor's reference."""
+        return self._actor.ref
+
+    def reply(self, sender: Sender, value: Any) -> None:
+        """Reply to a call that ``handle_call`` answered by ``NoReply``."""
+        self._actor.reply(sender, value)
+
+    def send_after(self, seconds: float, message: Any) -> Timer:
+        """Have a message delivered to this actor's ``handle_info`` later."""
+        return self._actor.send_after(seconds, message)
+
+    def cancel_timer(self, timer: Timer) -> None:
+        """Forget a timer, if its message has not been delivered yet."""
+        timer.cancelled = True
+
+    def monitor(self, ref: Ref) -> None:
+        """Watch another actor's present incarnation: a ``Down`` comes when it has ended.
+
+        It comes at once, with reason "noproc", if there is none.
+        """
+        self._actor.monitor(ref)
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back, between messages, whenever a descriptor is readable or has an error."""
+        self._actor.add_reader(fd, callback)
+
+    def remove_reader(self, fd: int) -> None:
+        """No longer watch a descriptor. Call it before closing it."""
+        self._actor.remove_reader(fd)
+
+    def store_fd(self, name: str, fd: int) -> None:
+        """Deposit a duplicate of a descriptor with the supervisor, to have it after a crash.
+
+        A later one of the same name replaces it. It is there when this returns. The supervisor
+        keeps it until this child is stopped for good, and backs it with its own supervisor's.
+        Source: systemd's file descriptor store, ``sd_pid_notify_with_fds(3)``.
+
+        Raises:
+            OSError: there is no supervisor, or its store is full.
+        """
+        self._actor.store_fd((name,), fd)
+
+    def drop_fd(self, name: str) -> None:
+        """Take a descriptor out of the store."""
+        self._actor.drop_fd((name,))
+
+    def stored_fds(self) -> dict[str, int]:
+        """Return the descriptors that this child, or a former incarnation, has stored, by name.
+
+        They are this process's own, close-on-exec; it may use and close them.
+        """
+        return {path[0]: fd for path, fd in self._actor.stored.items() if len(path) == 1}
+
+    # -- for the framework ---------------------------------------------------------------------
+
+    def _order_to_stop(self, reason: Reason) -> None:
+        """Begin an orderly end. A supervisor stops its children first."""
+        self._actor.exit(reason)
+
+    @classmethod
+    def _new(cls, actor: Actor) -> Self:
+        server = cls()
+        server._actor = actor
+        return server

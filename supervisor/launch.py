@@ -1,0 +1,159 @@
+"""How a program starts an actor: by exec of a new interpreter, not by a fork of its own.
+
+A fork would take the program's threads' locks along, held for ever. A multiprocessing.Process
+would make the program's exit wait for it. So a new interpreter is started with what
+multiprocessing's spawn would give it, and detached: it is no child of the program, whose
+``wait`` and exit know nothing of it. It watches the program by a pidfd.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import subprocess
+import sys
+from multiprocessing import spawn
+from typing import Any
+
+import supervisor
+from supervisor.channel import Channel
+from supervisor.errors import ActorError, CallTimeout, StartFailed
+from supervisor.gen_server import GenServer
+from supervisor.protocol import FAILED, IGNORE
+from supervisor.ref import Ref
+
+_EXIT_PATIENCE = 10.0  # seconds that a program's exit waits for its actors to end in order
+
+# The interpreter forks at once, and its first half exits: the second one is nobody's child,
+# and cannot leave a zombie to a program that does not expect one.
+_BOOT = """\
+import os, sys
+if os.fork(): os._exit(0)
+sys.path.insert(0, {path!r})
+from supervisor.root import main
+main({channel}, {payload}, {owner})
+"""
+
+_linked: dict[int, list[Ref]] = {}
+"""What this process has started, by its own pid: a fork of it has started nothing."""
+
+
+def launch(
+    cls: type[GenServer],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str | None,
+    *,
+    linked: bool,
+) -> Ref | None:
+    """Start an actor in a new interpreter, and wait until it serves.
+
+    Raises:
+        StartFailed, AlreadyRegistered: it does not.
+        RuntimeError: the main module is being imported by another such start.
+    """
+    if getattr(sys.modules["__main__"], "__name__", "") == "__mp_main__" and spawn_in_progress():
+        raise RuntimeError(
+            "an actor is started while another one imports this main module: put the start below"
+            " 'if __name__ == \"__main__\":'"
+        )
+    payload = _payload(cls, args, kwargs, name)
+    ours, theirs = Channel.pair()
+    owner = os.pidfd_open(os.getpid()) if linked else -1
+    try:
+        _boot(theirs, payload, owner)
+    finally:
+        os.close(theirs)
+        os.close(payload)
+        if owner >= 0:
+            os.close(owner)
+    try:
+        ref = _outcome(ours, cls)
+    finally:
+        ours.close()
+    if ref is not None and linked:
+        _linked.setdefault(os.getpid(), []).append(ref)
+    return ref
+
+
+def spawn_in_progress() -> bool:
+    """Tell whether this process is one of ours that still imports the program's main module."""
+    from supervisor import root  # noqa: PLC0415
+
+    return root.importing_main
+
+
+def _payload(
+    cls: type[GenServer], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None
+) -> int:
+    """Return a memfd with what the new interpreter needs to know."""
+    started = pickle.dumps((cls, args, kwargs, name))
+    preparation = spawn.get_preparation_data("supervisor")
+    del preparation["authkey"]  # for multiprocessing's own connections
+    if b"__main__" not in started:
+        # Nothing of the main module is needed: do not run it a second time.
+        preparation = {k: v for k, v in preparation.items() if not k.startswith("init_main")}
+    fd = os.memfd_create("supervisor-start", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        pickle.dump((preparation, started), file)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _boot(channel: int, payload: int, owner: int) -> None:
+    path = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))
+    program = _BOOT.format(path=path, channel=channel, payload=payload, owner=owner)
+    command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", program]
+    passed = [fd for fd in (channel, payload, owner) if fd >= 0]
+    # A session of its own: the terminal's Ctrl-C and hang-up are for the program.
+    first_half = subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.DEVNULL, pass_fds=passed, start_new_session=True
+    )
+    first_half.wait()
+
+
+def _outcome(channel: Channel, cls: type[GenServer]) -> Ref | None:
+    try:
+        received = channel.receive(wait=True)
+    except EOFError:
+        reason = "its process ended before it served; what it printed may say why"
+        raise StartFailed(cls.__qualname__, reason) from None
+    (word, *terms), _ = received  # type: ignore[misc]
+    if word == IGNORE:
+        return None
+    if word == FAILED:
+        reason = terms[0]
+        if isinstance(reason, ActorError) and type(reason) in _RAISED_AS_THEY_ARE:
+            raise reason
+        raise StartFailed(cls.__qualname__, reason)
+    ref: Ref = terms[0]
+    return ref
+
+
+_RAISED_AS_THEY_ARE: set[type[ActorError]] = {StartFailed}
+
+
+def _stop_linked() -> None:
+    """Stop what this program has started, in order, before it exits.
+
+    It would end anyway, as it watches this process: but then after the exit, not before it.
+    """
+    for ref in reversed(_linked.pop(os.getpid(), [])):
+        try:
+            ref.stop("shutdown", timeout=_EXIT_PATIENCE)
+        except (ActorError, CallTimeout):
+            continue
+        except KeyboardInterrupt:  # the second Ctrl-C: at once
+            _kill(ref)
+
+
+def _kill(ref: Ref) -> None:
+    try:
+        os.kill(ref.pid, 9)
+    except (ActorError, ProcessLookupError):
+        return
+
+
+# Run before connection's, which was imported, and so registered, before.
+atexit.register(_stop_linked)

@@ -1,0 +1,148 @@
+"""Linux's own calls: process identity and death, signals of a parent's death, reaping.
+
+FreeBSD's counterparts (procctl, kqueue) would stand in a file beside this one.
+Sources: prctl(2), pidfd_open(2), waitid(2), proc(5), and ``linux/pidfd.h`` for PIDFD_GET_INFO.
+"""
+
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), first published with 64 bytes
+_PIDFD_INFO_EXIT = 1 << 3  # since Linux 6.15
+_PIDFD_INFO = struct.Struct("QQ11Ii")  # mask, cgroupid, 11 ids, exit_code
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Process(NamedTuple):
+    """One incarnation of a process: its pid, and when it started, in clock ticks after boot.
+
+    The kernel gives pids out again; both together mean one process for as long as the system runs.
+    """
+
+    pid: int
+    start: int
+
+
+def process(pid: int) -> Process:
+    """Identify a process.
+
+    Raises:
+        ProcessLookupError: there is none of this pid.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"no process {pid}") from None
+    return Process(
+        pid, int(stat[stat.rindex(b")") + 2 :].split()[19])
+    )  # field 22 of proc_pid_stat(5)
+
+
+def open_process(wanted: Process) -> int:
+    """Return a pidfd, which becomes readable when this very process has ended.
+
+    Raises:
+        ProcessLookupError: it has ended already.
+    """
+    pidfd = os.pidfd_open(wanted.pid)
+    try:
+        if process(wanted.pid) == wanted and not ended(pidfd):
+            return pidfd
+    except ProcessLookupError:
+        pass
+    os.close(pidfd)
+    raise ProcessLookupError(f"process {wanted.pid} has ended")
+
+
+def alive(wanted: Process) -> bool:
+    """Tell whether this very process still runs. A zombie does not."""
+    try:
+        os.close(open_process(wanted))
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ended(pidfd: int) -> bool:
+    """Tell whether the process of a pidfd has ended."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def exit_status(pidfd: int) -> int | None:
+    """Return an ended process's status as of waitpid(2), whoever its parent was.
+
+    None before Linux 6.15, and until its parent has reaped it.
+    """
+    query = bytearray(_PIDFD_INFO.size)
+    struct.pack_into("Q", query, 0, _PIDFD_INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, query)
+    except OSError:
+        return None
+    mask, *_, status = _PIDFD_INFO.unpack_from(query)
+    return int(status) if mask & _PIDFD_INFO_EXIT else None
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process (SIGKILL) when the thread that forked it ends.
+
+    Exits at once if the parent has gone before the signal was armed. A change of user or group
+    disarms it: call this again after one.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parents end (PR_SET_CHILD_SUBREAPER)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def children() -> list[int]:
+    """Return the pids of this process's children, adopted ones and zombies among them."""
+    pid = os.getpid()
+    with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def reap() -> list[tuple[int, int]]:
+    """Collect all children that have ended: pid and status, negative for a fatal signal."""
+    ended_children: list[tuple[int, int]] = []
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return ended_children
+        if found is None:
+            return ended_children
+        status = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        ended_children.append((found.si_pid, status))
+
+
+def close_descriptors_except(keep: Iterable[int]) -> None:
+    """Close every descriptor of this process but these."""
+    low = 0
+    for fd in sorted(set(keep)):
+        if low < fd:  # an empty range would be taken for "all"
+            os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 1 << 20)

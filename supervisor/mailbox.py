@@ -1,0 +1,94 @@
+"""An actor's mailbox: one ZeroMQ ROUTER socket on a path that belongs to this process alone.
+
+On a path that outlives its process, messages for the dead would reach its successor.
+"""
+
+import contextlib
+from typing import Any
+
+import zmq
+
+from supervisor import runtime, wire
+from supervisor.errors import BadMessage
+from supervisor.linux import Process
+from supervisor.protocol import RAISE
+
+_BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
+_FAREWELL = 2000  # ms that the last replies may take to leave
+
+Message = tuple[bytes, int, int, Any]
+"""Who sent it, its kind, its number (0: no answer is expected), its term."""
+
+
+class Mailbox:
+    """Receives messages and sends answers."""
+
+    def __init__(self, process: Process) -> None:
+        self._path = runtime.mailbox(process)
+        self._path.unlink(missing_ok=True)  # of a process of a former boot with the same numbers
+        self._context = zmq.Context(1)
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, _FAREWELL)
+        self._socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.LIMIT + 64)
+        # Without it a reply for which there is no room would be dropped without a word.
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.bind(f"ipc://{self._path}")
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll. It is edge-triggered: receive until there is nothing."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def receive(self) -> Message | None:
+        """Return the next message, or None when there is none.
+
+        Raises:
+            BadMessage: what came is no message of ours; its sender has been told.
+        """
+        try:
+            sender = self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        # Two receives cost half of a recv_multipart. A stranger may send any number of parts.
+        data = self._socket.recv()
+        if self._socket.getsockopt(zmq.RCVMORE):
+            while self._socket.getsockopt(zmq.RCVMORE):
+                self._socket.recv()
+            raise self._refused(sender, "it has several parts")
+        try:
+            kind, number, term = wire.unpack(data)
+        except (ValueError, TypeError) as error:
+            raise self._refused(sender, str(error)) from None
+        if type(kind) is not int or type(number) is not int:
+            raise self._refused(sender, "it is not [kind, number, term]")
+        return sender, kind, number, term
+
+    def _refused(self, sender: bytes, why: str) -> BadMessage:
+        error = BadMessage(f"this is a mailbox of actors, and that was no message of theirs: {why}")
+        self.answer(sender, RAISE, 0, error)
+        return error
+
+    def answer(self, sender: bytes, kind: int, number: int, term: Any) -> None:
+        """Send an answer. It is dropped if its receiver has gone, or does not read.
+
+        A caller has a bounded number of calls in flight, fewer than there is room for answers:
+        only who does not keep to this is not answered.
+
+        Raises:
+            TypeError, ValueError: the term cannot travel.
+        """
+        data = wire.pack([kind, number, term])
+        try:
+            self._socket.send(sender, zmq.SNDMORE | zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in {zmq.EHOSTUNREACH, zmq.EAGAIN}:
+                raise
+        else:
+            self._socket.send(data, zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Remove the path, let the last answers leave, within a bound, and close."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        self._socket.close()
+        self._context.term()

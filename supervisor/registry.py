@@ -1,0 +1,92 @@
+"""Names of actors: which incarnation a name means now.
+
+One file a name in the runtime directory. Readers take no lock: a file is replaced as a whole.
+Writers hold a lock of the directory for the few microseconds that they need.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from supervisor import linux, runtime
+from supervisor.errors import AlreadyRegistered
+from supervisor.linux import Process
+
+_LONGEST = 200  # bytes of a quoted name, which is a file's name
+
+
+def register(name: str, process: Process) -> None:
+    """Give a name to a process.
+
+    Raises:
+        AlreadyRegistered: another living process has it.
+        ValueError: empty or too long.
+    """
+    path = _path(name)
+    with _lock():
+        holder = _read(path)
+        if holder is not None and holder != process and linux.alive(holder):
+            raise AlreadyRegistered(f"the name {name!r} belongs to process {holder.pid}")
+        new = path.with_name(f".{process.pid}.{process.start}")
+        new.write_text(f"{process.pid} {process.start}", encoding="ascii")
+        new.replace(path)
+
+
+def unregister(name: str, process: Process) -> None:
+    """Free a name, if this process has it."""
+    path = _path(name)
+    with _lock():
+        if _read(path) == process:
+            path.unlink(missing_ok=True)
+
+
+def lookup(name: str) -> Process | None:
+    """Return the living process that has a name."""
+    holder = _read(_path(name))
+    return holder if holder is not None and linux.alive(holder) else None
+
+
+def names() -> dict[str, Process]:
+    """Return all names and who has them; those of ended processes are removed on the way."""
+    found = {}
+    for path in (runtime.directory() / "names").iterdir():
+        if path.name.startswith("."):
+            continue
+        holder = _read(path)
+        if holder is not None and linux.alive(holder):
+            found[unquote(path.name)] = holder
+        elif holder is not None:
+            unregister(unquote(path.name), holder)
+    return found
+
+
+def _path(name: str) -> Path:
+    if not isinstance(name, str):
+        raise TypeError(f"a name is text, not {name!r}")
+    quoted = quote(name, safe="@:=+,").replace(".", "%2E")  # no dot files, no ".."
+    if not quoted or len(quoted) > _LONGEST:
+        raise ValueError(
+            f"a name has 1 to {_LONGEST} bytes when quoted, not {len(quoted)}: {name!r:.80}"
+        )
+    return runtime.directory() / "names" / quoted
+
+
+def _read(path: Path) -> Process | None:
+    try:
+        pid, start = path.read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return None
+    return Process(int(pid), int(start))
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    fd = os.open(runtime.directory() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

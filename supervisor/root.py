@@ -1,0 +1,63 @@
+"""The start of an interpreter that was started for one actor. See ``launch``."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from multiprocessing import spawn
+
+from supervisor import linux, runtime
+from supervisor.actor import Actor, end_process
+from supervisor.channel import Channel
+from supervisor.errors import RemoteError
+from supervisor.protocol import FAILED
+
+importing_main = False
+"""Whether the program's main module is being imported, a second time, right now."""
+
+
+def main(channel_fd: int, payload: int, owner: int) -> None:
+    """Become the actor; never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for fd in (channel_fd, owner):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    end_process(_run(Channel(channel_fd), payload, owner))
+
+
+def _run(channel: Channel, payload: int, owner: int) -> int:
+    try:
+        runtime.sweep()
+        cls, args, kwargs, name = _load(payload)
+        actor = Actor(cls, name, channel, {}, supervised=False)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is why the start failed
+        channel.send(FAILED, RemoteError.of(error))
+        return 1
+    if owner >= 0:
+        actor.watch_owner(_process_of(owner), owner)
+    return actor.run(args, kwargs)
+
+
+def _load(payload: int) -> tuple[type, tuple[object, ...], dict[str, object], str | None]:
+    global importing_main  # noqa: PLW0603
+    with os.fdopen(payload, "rb") as file:
+        preparation, started = pickle.load(file)  # noqa: S301 - from the program, by a private memfd
+    importing_main = True
+    try:
+        spawn.prepare(preparation)
+    finally:
+        importing_main = False
+    return pickle.loads(started)  # type: ignore[no-any-return]  # noqa: S301
+
+
+def _process_of(pidfd: int) -> linux.Process:
+    """Return who a pidfd is of: from its fdinfo, as it may have ended already."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
+    pid = int(fields["Pid"])
+    try:
+        return linux.process(pid)
+    except ProcessLookupError:
+        return linux.Process(pid, 0)

@@ -1,0 +1,81 @@
+"""The runtime directory: where mailboxes and names of this user's actors are found.
+
+``$TUNCER_RUNTIME_DIR``, else the first that can be written of ``$XDG_RUNTIME_DIR/tuncer``,
+``/run/tuncer`` and ``/tmp/tuncer-UID``. It belongs to one user: mode 0700, owner checked.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from supervisor import linux
+from supervisor.linux import Process
+
+_LONGEST = 107 - len("/mailboxes/4194304.18446744073709551615")  # sun_path of unix(7)
+
+_known: dict[tuple[str | None, str | None, int], Path] = {}
+
+
+def directory() -> Path:
+    """Return the runtime directory, made if need be.
+
+    Raises:
+        OSError: none can be written, or it belongs to somebody else, or its path is too long.
+    """
+    explicit, session = os.environ.get("TUNCER_RUNTIME_DIR"), os.environ.get("XDG_RUNTIME_DIR")
+    key = (explicit or None, session or None, os.getpid())
+    if key not in _known:
+        _known[key] = _find(*key[:2])
+    return _known[key]
+
+
+def mailbox(process: Process) -> Path:
+    """Return the path of the mailbox that belongs to this one incarnation of a process."""
+    return directory() / "mailboxes" / f"{process.pid}.{process.start}"
+
+
+def sweep() -> None:
+    """Remove the mailboxes of processes that have ended without doing so themselves."""
+    for path in (directory() / "mailboxes").iterdir():
+        pid, _, start = path.name.partition(".")
+        if not (pid.isdigit() and start.isdigit() and linux.alive(Process(int(pid), int(start)))):
+            path.unlink(missing_ok=True)
+
+
+def _find(explicit: str | None, session: str | None) -> Path:
+    if explicit:
+        return _made(Path(explicit))
+    candidates = [Path(session) / "tuncer"] if session else []
+    candidates += [Path("/run/tuncer"), Path(f"/tmp/tuncer-{_user()}")]  # noqa: S108 - owner and mode are checked
+    problems: list[OSError] = []
+    for path in candidates:
+        try:
+            return _made(path)
+        except OSError as error:
+            problems.append(error)
+    tried = "; ".join(str(problem) for problem in problems)
+    raise PermissionError(f"no runtime directory can be written, set TUNCER_RUNTIME_DIR: {tried}")
+
+
+def _user() -> int:
+    """Return the user's id outside: in a user namespace, 0 may be anybody."""
+    inside = os.geteuid()
+    for line in Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines():
+        first, outside, count = map(int, line.split())
+        if first <= inside < first + count:
+            return outside + inside - first
+    return inside
+
+
+def _made(path: Path) -> Path:
+    if len(os.fsencode(path)) > _LONGEST:
+        raise OSError(
+            f"{path}: sockets cannot be named below so long a path, at most {_LONGEST} bytes"
+        )
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{path} must be a directory of this user's with mode 0700")
+    for part in ("mailboxes", "names"):
+        (path / part).mkdir(mode=0o700, exist_ok=True)
+    return path

@@ -1,0 +1,642 @@
+"""Supervisors: actors that start, watch, restart and stop others. Source: OTP's ``supervisor``.
+
+What takes time (starting a child, stopping one, restarting) is a job: a generator that yields
+while it waits for an event. One runs at a time, in the order they came; meanwhile the loop goes
+on and answers. An order to stop pre-empts them all.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from supervisor import fork, linux, registry, runtime, wire
+from supervisor.actor import Starting
+from supervisor.channel import Channel
+from supervisor.child_spec import ChildSpec, Plan, check_intensity
+from supervisor.errors import (
+    CARRIED,
+    KILLED,
+    SHUTDOWN,
+    AlreadyPresent,
+    AlreadyStarted,
+    NotFound,
+    Reason,
+    StartFailed,
+    StillRunning,
+)
+from supervisor.fd_store import FdStore
+from supervisor.gen_server import GenServer, NoReply, Sender
+from supervisor.protocol import DROP, EXIT, FAILED, IGNORE, READY, SHUT, STORE, STORED
+from supervisor.ref import Ref
+from supervisor.strategy import STRATEGIES, Intensity, Strategy, Verdict, affected, verdict
+
+Job = Generator[None, None, None]
+log = logging.getLogger("supervisor")
+
+
+class State(enum.Enum):
+    """Where a child stands."""
+
+    IDLE = "undefined"  # OTP's word for: no process
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    RESTARTING = "restarting"
+
+
+@dataclass
+class Child:
+    """A child: its plan, and its process if it has one."""
+
+    plan: Plan
+    limit: Intensity | None
+    owner: linux.Process | None = None
+    state: State = State.IDLE
+    pid: int | None = None
+    process: linux.Process | None = None
+    channel: Channel | None = None
+    ref: Ref | None = None
+    outcome: tuple[str, Any] | None = None
+    reason: Reason = KILLED
+
+
+class SupervisorRef(Ref):
+    """A reference to a supervisor."""
+
+    __slots__ = ()
+
+    def start_child(self, spec: ChildSpec, *, owner: int | None = None) -> Ref | None:
+        """Add a child and start it. None: its ``init`` returned ``Ignore``.
+
+        Args:
+            spec: its arguments must be able to travel in a message.
+            owner: a pid: the child is stopped and forgotten when this process ends.
+
+        Raises:
+            StartFailed: and why; the specification is not kept.
+            AlreadyStarted, AlreadyPresent: there is a child of this id.
+            ProcessLookupError: there is no process ``owner``.
+        """
+        identity = None if owner is None else list(linux.process(owner))
+        return self._request("start_child", asdict(spec.plan(travels=True)), identity)
+
+    def terminate_child(self, child: str) -> None:
+        """Stop a child; its specification stays, unless it is temporary.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        self._request("terminate_child", child)
+
+    def restart_child(self, child: str) -> Ref | None:
+        """Start a child that was terminated.
+
+        Raises:
+            NotFound, StillRunning, StartFailed.
+        """
+        return self._request("restart_child", child)
+
+    def delete_child(self, child: str) -> None:
+        """Forget the specification of a child that is not running.
+
+        Raises:
+            NotFound, StillRunning.
+        """
+        self._request("delete_child", child)
+
+    def child(self, child: str) -> Ref:
+        """Return a child's reference; while it is restarting, wait for that.
+
+        Raises:
+            NotFound: there is no process of this id.
+        """
+        return self._request("child", child)
+
+    def give_child(self, child: str, owner: int) -> None:
+        """Let a child belong to another process, instead of to its present owner.
+
+        Raises:
+            NotFound: there is none of this id.
+            ProcessLookupError: there is no process ``owner``.
+        """
+        self._request("give_child", child, list(linux.process(owner)))
+
+    def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
+        """Return each child's id, reference, type and state, in the order of their start."""
+        return [tuple(row) for row in self._request("which_children")]
+
+    def count_children(self) -> dict[str, int]:
+        """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
+        return self._request("count_children")
+
+    def _request(self, *request: Any) -> Any:
+        return self.call(list(request), timeout=None)
+
+
+wire.extend(
+    18, SupervisorRef, lambda ref: [ref._process, ref.name], lambda fields: SupervisorRef(*fields)
+)
+
+
+class Supervisor(GenServer):
+    """Starts its children in order, restarts them as they end, stops them in reverse order.
+
+    ``Supervisor.start_link(children, ...)`` takes:
+
+    Args:
+        children: ``ChildSpec`` objects.
+        strategy: "one_for_one": a child that ends is restarted alone.
+        intensity: restarts that are borne within ``period`` seconds; one more, and the supervisor
+            stops all children and ends with reason "shutdown".
+        period: seconds.
+        name: a name to register.
+    """
+
+    reference: ClassVar[type[Ref]] = SupervisorRef
+    supervises: ClassVar[bool] = True
+
+    # -- callbacks ---------------------------------------------------------------------------------
+
+    def init(
+        self,
+        children: Iterable[ChildSpec | Plan] = (),
+        *,
+        strategy: Strategy = "one_for_one",
+        intensity: int = 1,
+        period: float = 5.0,
+    ) -> Any:
+        """Begin to start the children."""
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy is one of {STRATEGIES}, not {strategy!r}")
+        check_intensity("the supervisor", intensity, period)
+        plans = [spec.plan() if isinstance(spec, ChildSpec) else spec for spec in children]
+        self._strategy = strategy
+        self._intensity = Intensity(intensity, period)
+        self._children = {plan.id: self._new_child(plan) for plan in plans}
+        if len(self._children) < len(plans):
+            ids = [plan.id for plan in plans]
+            raise ValueError(
+                f"two children have the id {next(i for i in ids if ids.count(i) > 1)!r}"
+            )
+        self._jobs: deque[Job] = deque()
+        self._advancing = False
+        self._stopping: Reason | None = None
+        self._owners: dict[linux.Process, int] = {}
+        self._store = FdStore(self._actor.stored)
+        linux.adopt_orphans()
+        self._watch_signals()
+        self._enqueue(self._start_all())
+        return Starting()
+
+    def handle_call(self, request: list[Any], sender: Sender) -> Any:
+        """Serve the methods of ``SupervisorRef``."""
+        operation, *arguments = request
+        serve = self._operations().get(operation)
+        if serve is None:
+            self._actor.refuse(sender, ValueError(f"a supervisor does not know {operation!r}"))
+            return NoReply()
+        try:
+            job = serve(sender, *arguments)
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            OSError,
+            AlreadyStarted,
+            AlreadyPresent,
+            StillRunning,
+        ) as error:
+            self._actor.refuse(sender, error)
+        else:
+            if job is not None:
+                self._enqueue(job)
+        return NoReply()
+
+    def _operations(self) -> dict[str, Callable[..., Job | None]]:
+        return {
+            "start_child": self._serve_start,
+            "terminate_child": self._serve_terminate,
+            "restart_child": self._serve_restart,
+            "delete_child": self._serve_delete,
+            "child": self._serve_child,
+            "give_child": self._serve_give,
+            "which_children": self._serve_which,
+            "count_children": self._serve_count,
+        }
+
+    def _order_to_stop(self, reason: Reason) -> None:
+        self._stop_all(reason)
+
+    # -- signals: children that ended, and the order to end ----------------------------------------
+
+    def _watch_signals(self) -> None:
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._actor.call_later(0, self._terminated))
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+        def woken() -> None:
+            os.read(reader, 65536)
+            self._reap()
+
+        self.add_reader(reader, woken)
+
+    def _terminated(self) -> None:
+        self._stop_all(SHUTDOWN)
+
+    def _reap(self) -> None:
+        """Take note of every child that has ended, and end what they leave behind."""
+        by_pid = {child.pid: child for child in self._children.values() if child.pid is not None}
+        for pid, status in linux.reap():
+            child = by_pid.get(pid)
+            if child is not None:
+                self._gone(child, status)
+        # What a dead actor had started itself has come to this subreaper. Known children are
+        # those that were forked here; nothing else of ours is ever a child of this process.
+        known = {child.pid for child in self._children.values()}
+        for pid in linux.children():
+            if pid not in known:
+                os.kill(pid, signal.SIGKILL)
+        self._advance()
+
+    def _gone(self, child: Child, status: int) -> None:
+        child.reason = KILLED if status < 0 else f"exit status {status}"
+        self._read_channel(child)  # its last words may still be there
+        assert child.channel is not None  # noqa: S101
+        self.remove_reader(child.channel.fileno())
+        child.channel.close()
+        if child.process is not None:
+            runtime.mailbox(child.process).unlink(missing_ok=True)
+            if child.plan.name is not None:
+                registry.unregister(child.plan.name, child.process)
+        child.pid = child.process = child.channel = child.ref = None
+        if child.state is State.STARTING:
+            child.outcome = child.outcome or (FAILED, child.reason)
+        elif child.state is State.RUNNING:
+            child.state = State.RESTARTING
+            self._enqueue(self._ended(child))
+
+    # -- a child's channel -------------------------------------------------------------------------
+
+    def _read_channel(self, child: Child) -> None:
+        while child.channel is not None:
+            try:
+                received = child.channel.receive()
+            except EOFError:
+                # Its end is about to be reported by SIGCHLD.
+                self.remove_reader(child.channel.fileno())
+                break
+            if received is None:
+                break
+            (word, *terms), fds = received
+            self._hear(child, child.channel, word, terms, fds)
+        self._advance()
+
+    def _hear(
+        self, child: Child, channel: Channel, word: str, terms: list[Any], fds: list[int]
+    ) -> None:
+        if word in {READY, IGNORE, FAILED}:
+            child.outcome = (word, terms[0] if terms else None)
+        elif word == EXIT:
+            child.reason = terms[0]
+        elif word == STORE:
+            path = (child.plan.id, *terms[0])
+            problem = self._store.put(path, fds[0]) or self._back(path, fds[0])
+            channel.send(STORED, problem)
+        elif word == DROP:
+            self._forget_fds((child.plan.id, *terms[0]))
+            channel.send(STORED, None)
+
+    def _back(self, path: tuple[str, ...], fd: int) -> str | None:
+        """Have the supervisor above keep a descriptor too."""
+        if self._actor.channel is None:
+            return None
+        try:
+            self._actor.store_fd(path, fd)
+        except OSError as error:
+            self._store.drop(path)
+            return error.strerror
+        return None
+
+    def _forget_fds(self, path: tuple[str, ...]) -> None:
+        if self._store.drop(path) and self._actor.channel is not None:
+            self._actor.drop_fd(path)
+
+    # -- jobs --------------------------------------------------------------------------------------
+
+    def _enqueue(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Let the first job go on as far as it can, then the next."""
+        if self._advancing:
+            return  # called by what a job does: it is going on already
+        self._advancing = True
+        try:
+            while self._jobs:
+                job = self._jobs[0]
+                try:
+                    next(job)
+                except StopIteration:
+                    if self._jobs and self._jobs[0] is job:
+                        self._jobs.popleft()
+                else:
+                    if self._jobs and self._jobs[0] is job:
+                        return  # it waits for an event
+        finally:
+            self._advancing = False
+
+    def _start_all(self) -> Job:
+        for child in list(self._children.values()):
+            yield from self._start(child)
+            if child.outcome is not None and child.outcome[0] == FAILED:
+                reason = child.outcome[1]
+                yield from self._stop_children()
+                self._actor.fail(StartFailed(child.plan.id, reason))
+                return
+        self._actor.ready()
+
+    def _start(self, child: Child) -> Job:
+        """Start a child, and wait for its outcome: ready, ignore, or failed."""
+        child.state, child.outcome = State.STARTING, None
+        try:
+            child.pid, child.channel = fork.fork(child.plan, self._store.of(child.plan.id))
+        except StartFailed as error:
+            child.outcome = (FAILED, error.reason)
+        except OSError as error:
+            child.outcome = (FAILED, f"{error}")
+        else:
+            self._watch(child)
+            while child.outcome is None:
+                yield
+        word, term = child.outcome
+        if word == READY:
+            child.ref = term
+            child.state = State.RUNNING if child.pid is not None else State.RESTARTING
+            if child.pid is None:  # it was ready, and has ended since
+                self._enqueue(self._ended(child))
+            return
+        while child.pid is not None:
+            yield
+        child.state = State.IDLE
+
+    def _watch(self, child: Child) -> None:
+        assert child.pid is not None and child.channel is not None  # noqa: S101, PT018
+        child.process = linux.process(child.pid)
+        self.add_reader(child.channel.fileno(), lambda: self._read_channel(child))
+
+    def _stop(self, child: Child) -> Job:
+        """Stop a child: in order within its grace, otherwise by SIGKILL."""
+        if child.pid is None:
+            child.state = State.IDLE
+            return
+        grace = child.plan.shutdown
+        if child.state is State.STARTING:
+            grace = "brutal_kill"  # it serves no orders yet
+        child.state = State.STOPPING
+        if grace != "brutal_kill" and child.channel is not None:
+            self._order(child)
+            deadline = float("inf") if grace == "infinity" else time.monotonic() + float(grace)
+            if deadline < float("inf"):
+                self._actor.call_later(float(grace), self._advance)
+            while child.pid is not None and time.monotonic() < deadline:
+                yield
+        if child.pid is not None:
+            os.kill(child.pid, signal.SIGKILL)
+            while child.pid is not None:
+                yield
+        child.state = State.IDLE
+
+    def _order(self, child: Child) -> None:
+        assert child.channel is not None  # noqa: S101
+        try:
+            child.channel.send(SHUT, SHUTDOWN)
+        except BrokenPipeError:
+            return  # it is ending already
+
+    def _stop_children(self) -> Job:
+        for child in reversed(list(self._children.values())):
+            yield from self._stop(child)
+            self._forget_fds((child.plan.id,))
+
+    def _ended(self, child: Child) -> Job:
+        """Do with a child that has ended by itself what its plan says."""
+        if self._children.get(child.plan.id) is not child or child.pid is not None:
+            return
+        decision = verdict(child.plan.restart, child.reason)
+        if decision is Verdict.RESTART:
+            log.warning("child %r ended: %s; restarting it", child.plan.id, child.reason)
+            yield from self._restart(child)
+            return
+        child.state = State.IDLE
+        self._forget_fds((child.plan.id,))
+        if decision is Verdict.FORGET:
+            self._forget(child)
+
+    def _restart(self, failed: Child) -> Job:
+        while True:
+            now = time.monotonic()
+            if failed.limit is not None:
+                if not failed.limit.bear(now):
+                    self._give_up(failed)
+                    return
+            elif not self._intensity.bear(now):
+                log.error(
+                    "more than %d restarts within %g s: giving up",
+                    self._intensity.most,
+                    self._intensity.period,
+                )
+                self._stop_all(SHUTDOWN)
+                return
+            again = affected(self._strategy, list(self._children), failed.plan.id)
+            children = [self._children[name] for name in again]
+            for child in reversed(children):
+                yield from self._stop(child)
+            for child in children:
+                yield from self._start(child)
+                if child.outcome is not None and child.outcome[0] == FAILED:
+                    log.error("child %r does not start again: %s", child.plan.id, child.outcome[1])
+                    failed = child
+                    failed.state = State.RESTARTING
+                    break
+            else:
+                return
+
+    def _give_up(self, child: Child) -> None:
+        assert child.limit is not None  # noqa: S101
+        log.error(
+            "child %r: more than %d restarts within %g s: it is given up, the last reason was: %s",
+            child.plan.id,
+            child.limit.most,
+            child.limit.period,
+            child.reason,
+        )
+        child.state = State.IDLE
+        self._forget_fds((child.plan.id,))
+        self._forget(child)
+
+    def _stop_all(self, reason: Reason) -> None:
+        """Stop the children in reverse order, then end. Pre-empts whatever is under way."""
+        if self._stopping is not None:
+            return
+        self._stopping = reason
+        self._jobs.clear()
+        self._jobs.append(self._end(reason))
+        self._advance()
+
+    def _end(self, reason: Reason) -> Job:
+        yield from self._stop_children()
+        self._actor.exit(reason)
+
+    # -- what SupervisorRef asks for ---------------------------------------------------------------
+
+    def _serve_start(self, sender: Sender, plan: dict[str, Any], owner: list[int] | None) -> Job:
+        child = self._new_child(Plan(**plan))
+        present = self._children.get(child.plan.id)
+        if present is not None and present.ref is not None:
+            raise AlreadyStarted(f"child {child.plan.id!r} is running: {present.ref}")
+        if present is not None:
+            raise AlreadyPresent(f"there is a child {child.plan.id!r}, {present.state.value}")
+        if owner is not None:
+            self._own(child, linux.Process(*owner))
+        self._children[child.plan.id] = child
+        return self._start_new(sender, child)
+
+    def _start_new(self, sender: Sender, child: Child) -> Job:
+        yield from self._start(child)
+        assert child.outcome is not None  # noqa: S101
+        word, term = child.outcome
+        if word == FAILED or (word == IGNORE and child.plan.restart == "temporary"):
+            self._forget_fds((child.plan.id,))
+            self._forget(child)
+        self._report_start(sender, child, word, term)
+
+    def _report_start(self, sender: Sender, child: Child, word: str, term: Any) -> None:
+        if word == FAILED:
+            carried = (
+                term
+                if isinstance(term, Exception) and type(term).__name__ in CARRIED
+                else None
+            )
+            self._actor.refuse(sender, carried or StartFailed(child.plan.id, term))
+        else:
+            self.reply(sender, term)
+
+    def _serve_terminate(self, sender: Sender, child_id: str) -> Job:
+        return self._terminate_one(sender, self._find(child_id))
+
+    def _terminate_one(self, sender: Sender, child: Child) -> Job:
+        yield from self._stop(child)
+        self._forget_fds((child.plan.id,))
+        if child.plan.restart == "temporary":
+            self._forget(child)
+        self.reply(sender, None)
+
+    def _serve_restart(self, sender: Sender, child_id: str) -> Job:
+        return self._restart_one(sender, self._idle(child_id))
+
+    def _restart_one(self, sender: Sender, child: Child) -> Job:
+        yield from self._start(child)
+        assert child.outcome is not None  # noqa: S101
+        self._report_start(sender, child, *child.outcome)
+
+    def _serve_delete(self, sender: Sender, child_id: str) -> None:
+        self._forget(self._idle(child_id))
+        self.reply(sender, None)
+
+    def _serve_child(self, sender: Sender, child_id: str) -> Job:
+        self._reap()  # a child that has ended is not returned as if it ran
+        return self._wait_for_child(sender, self._find(child_id))
+
+    def _wait_for_child(self, sender: Sender, child: Child) -> Job:
+        # This job comes after the restart of the child, if there was one to do.
+        if child.ref is None:
+            self._actor.refuse(sender, NotFound(f"child {child.plan.id!r} is {child.state.value}"))
+        else:
+            self.reply(sender, child.ref)
+        return
+        yield
+
+    def _serve_give(self, sender: Sender, child_id: str, owner: list[int]) -> None:
+        child = self._find(child_id)
+        self._own(child, linux.Process(*owner))
+        self.reply(sender, None)
+
+    def _serve_which(self, sender: Sender) -> None:
+        rows = [[c.plan.id, c.ref, c.plan.kind, c.state.value] for c in self._children.values()]
+        self.reply(sender, rows)
+
+    def _serve_count(self, sender: Sender) -> None:
+        children = self._children.values()
+        supervisors = sum(c.plan.kind == "supervisor" for c in children)
+        counts = {
+            "specs": len(children),
+            "active": sum(c.pid is not None for c in children),
+            "supervisors": supervisors,
+            "workers": len(children) - supervisors,
+        }
+        self.reply(sender, counts)
+
+    # -- children and their owners -----------------------------------------------------------------
+
+    def _new_child(self, plan: Plan) -> Child:
+        limit = None if plan.intensity is None else Intensity(plan.intensity, plan.period)
+        return Child(plan, limit)
+
+    def _find(self, child_id: str) -> Child:
+        child = self._children.get(child_id)
+        if child is None:
+            raise NotFound(f"there is no child {child_id!r}")
+        return child
+
+    def _idle(self, child_id: str) -> Child:
+        child = self._find(child_id)
+        if child.state is not State.IDLE:
+            raise StillRunning(f"child {child_id!r} is {child.state.value}")
+        return child
+
+    def _forget(self, child: Child) -> None:
+        if self._children.get(child.plan.id) is child:
+            del self._children[child.plan.id]
+        self._disown()
+
+    def _own(self, child: Child, owner: linux.Process) -> None:
+        """Let a child belong to a process; the supervisor itself belongs to it too from now on."""
+        self._actor.add_owner(owner.pid)
+        if owner not in self._owners:
+            pidfd = linux.open_process(owner)
+            self._owners[owner] = pidfd
+            self.add_reader(pidfd, lambda: self._owner_ended(owner))
+        child.owner = owner
+        self._disown()
+
+    def _owner_ended(self, owner: linux.Process) -> None:
+        self._unwatch(owner)
+        for child in reversed(list(self._children.values())):
+            if child.owner == owner:
+                self._enqueue(self._remove(child))
+
+    def _remove(self, child: Child) -> Job:
+        yield from self._stop(child)
+        self._forget_fds((child.plan.id,))
+        self._forget(child)
+
+    def _disown(self) -> None:
+        """Watch only the processes that a child belongs to."""
+        wanted = {child.owner for child in self._children.values()}
+        for owner in [owner for owner in self._owners if owner not in wanted]:
+            self._unwatch(owner)
+
+    def _unwatch(self, owner: linux.Process) -> None:
+        pidfd = self._owners.pop(owner)
+        self.remove_reader(pidfd)
+        os.close(pidfd)

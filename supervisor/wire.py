@@ -1,0 +1,126 @@
+"""Terms on the wire: msgpack, with extension types for what Python has beyond it.
+
+Tuples, sets, big integers, references and errors arrive as what they were. Whatever cannot
+travel fails at the sender, and the error says which value it was.
+Source: the MessagePack specification (timestamps are its extension -1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgpack
+
+from supervisor.errors import CARRIED, RemoteError, Shutdown
+
+LIMIT = 16 << 20
+"""Bytes of a message at most."""
+
+_TUPLE, _SET, _FROZENSET, _BIG_INTEGER, _REMOTE_ERROR, _SHUTDOWN, _CARRIED_ERROR = range(1, 8)
+
+_encoders: dict[type, tuple[int, Callable[[Any], Any]]] = {
+    tuple: (_TUPLE, list),
+    set: (_SET, list),
+    frozenset: (_FROZENSET, list),
+    RemoteError: (_REMOTE_ERROR, lambda e: [e.kind, e.message, e.trace]),
+    Shutdown: (_SHUTDOWN, lambda s: s.term),
+}
+_decoders: dict[int, Callable[[Any], Any]] = {
+    _TUPLE: tuple,
+    _SET: set,
+    _FROZENSET: frozenset,
+    _BIG_INTEGER: lambda text: int(text, 16),
+    _REMOTE_ERROR: lambda fields: RemoteError(*fields),
+    _SHUTDOWN: Shutdown,
+    _CARRIED_ERROR: lambda fields: CARRIED[fields[0]](*fields[1]),
+}
+_BASES: tuple[Callable[[Any], Any], ...] = (int, float, str, bytes, list, dict)
+
+
+def extend(
+    code: int, kind: type, encode: Callable[[Any], Any], decode: Callable[[Any], Any]
+) -> None:
+    """Let another type travel, as a term that does."""
+    _encoders[kind] = (code, encode)
+    _decoders[code] = decode
+
+
+def pack(term: Any) -> bytes:
+    """Make bytes of a term.
+
+    Raises:
+        TypeError: a value in it cannot travel; the text says which and where.
+        ValueError: the message would be longer than ``LIMIT``.
+    """
+    try:
+        data: bytes = msgpack.packb(term, default=_encode, strict_types=True, datetime=True)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(_complaint(term) or f"cannot travel in a message: {error}") from error
+    if len(data) > LIMIT:
+        raise ValueError(f"a message of {len(data)} bytes is over the limit of {LIMIT}")
+    return data
+
+
+def unpack(data: bytes) -> Any:
+    """Make a term of bytes.
+
+    Raises:
+        ValueError: they are no message of ours.
+    """
+    try:
+        return msgpack.unpackb(data, ext_hook=_decode, strict_map_key=False, timestamp=3)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise ValueError(f"not a msgpack term: {error!r}") from error
+
+
+def _encode(value: Any) -> Any:
+    known = _encoders.get(type(value))
+    if known:
+        code, encode = known
+        return msgpack.ExtType(code, pack(encode(value)))
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:  # noqa: PLR2004
+        return msgpack.ExtType(_BIG_INTEGER, pack(hex(value)))
+    if isinstance(value, Exception) and type(value).__name__ in CARRIED:
+        return msgpack.ExtType(_CARRIED_ERROR, pack([type(value).__name__, _arguments(value)]))
+    for kind, (code, encode) in _encoders.items():
+        if isinstance(value, kind):  # a subclass travels as what it is built on
+            return msgpack.ExtType(code, pack(encode(value)))
+    for base in _BASES:
+        if isinstance(value, base):  # type: ignore[arg-type]
+            return base(value)
+    raise TypeError(f"{type(value).__qualname__} cannot travel in a message")
+
+
+def _arguments(error: Exception) -> list[Any]:
+    if isinstance(error, OSError) and error.errno is not None:
+        return [error.errno, error.strerror, error.filename]
+    return list(error.args)
+
+
+def _decode(code: int, data: bytes) -> Any:
+    decoder = _decoders.get(code)
+    if decoder is None:
+        raise ValueError(f"unknown extension type {code}")
+    return decoder(unpack(data))
+
+
+def _complaint(term: Any, where: str = "the message") -> str | None:
+    """Find the value that cannot travel, and say where it stands."""
+    if isinstance(term, dict):
+        parts = [(f"{where}[{key!r}]", value) for key, value in term.items()]
+        parts += [(f"the key {key!r} of {where}", key) for key in term]
+    elif isinstance(term, (list, tuple, set, frozenset)):
+        parts = [(f"{where}[{place}]", value) for place, value in enumerate(term)]
+    else:
+        parts = []
+        try:
+            msgpack.packb(term, default=_encode, strict_types=True, datetime=True)
+        except (TypeError, ValueError, OverflowError):
+            kind = "a naive datetime" if isinstance(term, datetime) else type(term).__qualname__
+            return f"{where} is {kind}, which cannot travel in a message: {term!r:.200}"
+    try:
+        return next(filter(None, (_complaint(value, name) for name, value in parts)), None)
+    except RecursionError:
+        return f"{where} is nested too deeply, or in itself"
