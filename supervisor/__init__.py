@@ -25,7 +25,8 @@ from supervisor.errors import (
 )
 from supervisor.gen_server import Continue, GenServer, Ignore, NoReply, Sender, Stop
 from supervisor.ref import Down, Monitor, Ref, whereis
-from supervisor.tree import Supervisor, SupervisorRef
+from supervisor.supervisor_ref import SupervisorRef
+from supervisor.tree import Supervisor
 
 __all__ = [
     "ActorError",

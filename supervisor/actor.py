@@ -14,14 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
-from supervisor import connection, linux, registry, wire
+from supervisor import connection, linux, registry
 from supervisor.channel import Channel
 from supervisor.connection import Pending
 from supervisor.errors import (
-    CARRIED,
-    KILLED,
     NORMAL,
     SHUTDOWN,
     ActorError,
@@ -29,11 +27,12 @@ from supervisor.errors import (
     NoProcess,
     Reason,
     RemoteError,
-    StartFailed,
+    carried,
     is_orderly,
 )
 from supervisor.gen_server import Continue, GenServer, Ignore, NoReply, Sender, Stop
 from supervisor.mailbox import Mailbox
+from supervisor.owners import Owners
 from supervisor.protocol import (
     CALL,
     CAST,
@@ -72,6 +71,9 @@ class Timer:
 class Actor:
     """What runs a GenServer."""
 
+    current: ClassVar[Actor | None] = None
+    """The actor that this process is."""
+
     log = logging.getLogger("supervisor")
 
     def __init__(
@@ -95,7 +97,8 @@ class Actor:
         self._inbox: deque[Any] = deque()
         self._orders: deque[list[Any]] = deque()
         self._monitors: list[tuple[bytes, int]] = []
-        self._owners: dict[linux.Process, int] = {}
+        self.owners = Owners(self, self._owner_ended)
+        self._registered = False
         self._started = False
         self._reason: Reason | None = None
         self.server = cls._new(self)
@@ -107,9 +110,11 @@ class Actor:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """Start, serve until the end, and return the exit status: 0 for an orderly end."""
+        Actor.current = self
         try:
             if self.ref.name is not None:
                 registry.register(self.ref.name, self.process)
+                self._registered = True
             self._begin(self.server.init(*args, **kwargs))
         except ActorError as error:
             self.fail(error)
@@ -160,7 +165,7 @@ class Actor:
                 self.server.terminate(reason)
             except Exception as error:  # noqa: BLE001
                 self.log.error("%r: terminate failed: %s", self.ref, RemoteError.of(error))  # noqa: TRY400
-        if self.ref.name is not None:
+        if self._registered and self.ref.name is not None:
             registry.unregister(self.ref.name, self.process)
         # Whoever has asked already learns the reason; who asks from now on, that nobody is there.
         for sender, number in self._monitors:
@@ -250,7 +255,7 @@ class Actor:
             self._monitors.append((address, number))
             self.server._order_to_stop(term)
         elif kind == OWN:
-            self._answer(Sender(address, number), self.add_owner, term)
+            self._answer(Sender(address, number), self._add_owner, term)
         else:
             self.log.warning("%r: a message of unknown kind %r", self.ref, kind)
 
@@ -290,8 +295,8 @@ class Actor:
 
     def refuse(self, sender: Sender, error: Exception) -> None:
         """Answer a call by an error, of ``errors.CARRIED`` or described, that the caller raises."""
-        carried = error if type(error).__name__ in CARRIED else _carried(error)
-        self._mailbox.answer(sender.address, RAISE, sender.number, carried)
+        term = error if carried(error) else RemoteError.of(error)
+        self._mailbox.answer(sender.address, RAISE, sender.number, term)
 
     def send_after(self, seconds: float, message: Any) -> Timer:
         """Deliver a message later."""
@@ -337,23 +342,17 @@ class Actor:
 
     # -- owners --------------------------------------------------------------------------------
 
-    def add_owner(self, pid: int) -> None:
-        """End, in order, when this process and all other owners have ended."""
-        owner = linux.process(pid)
-        if owner not in self._owners:
-            self.watch_owner(owner, linux.open_process(owner))
+    def _add_owner(self, pid: int) -> None:
+        self.owners.add(linux.process(pid))
 
-    def watch_owner(self, owner: linux.Process, pidfd: int) -> None:
-        """Take a process as an owner, by a pidfd of it."""
-        self._owners[owner] = pidfd
+    def _owner_ended(self, _: linux.Process) -> None:
+        if not self.owners:
+            self.server._order_to_stop(SHUTDOWN)
 
-        def ended() -> None:
-            self.remove_reader(pidfd)
-            os.close(self._owners.pop(owner))
-            if not self._owners:
-                self.server._order_to_stop(SHUTDOWN)
-
-        self.add_reader(pidfd, ended)
+    @property
+    def supervised(self) -> bool:
+        """Whether a supervisor is at the other end of the channel."""
+        return self._supervised and self.channel is not None
 
     # -- the supervisor's channel --------------------------------------------------------------
 
@@ -391,16 +390,19 @@ class Actor:
         self._exchange(DROP, path)
 
     def _exchange(self, word: str, path: tuple[str, ...], *fds: int) -> None:
-        if self.channel is None:
-            raise OSError(
-                errno.ENOTCONN, "there is no supervisor to store a descriptor with", path[-1]
-            )
-        self.channel.send(word, path, fds=fds)
-        while True:
-            answer, _ = self.channel.receive(wait=True)  # type: ignore[misc]
-            if answer[0] == STORED:
-                break
-            self._orders.append(answer)
+        if not self.supervised:
+            problem = "there is no supervisor to store a descriptor with"
+            raise OSError(errno.ENOTCONN, problem, path[-1])
+        assert self.channel is not None  # noqa: S101
+        try:
+            self.channel.send(word, path, fds=fds)
+            while True:
+                answer, _ = self.channel.receive(wait=True)  # type: ignore[misc]
+                if answer[0] == STORED:
+                    break
+                self._orders.append(answer)
+        except (BrokenPipeError, EOFError):
+            raise OSError(errno.ENOTCONN, "the supervisor has ended", path[-1]) from None
         if answer[1] is not None:
             raise OSError(errno.ENOSPC, answer[1], path[-1])
         if self._orders:
@@ -411,19 +413,9 @@ class Starting:
     """Returned by a supervisor's ``init``: it calls ``ready`` or ``fail`` itself, later."""
 
 
-def _carried(error: Exception) -> Exception:
-    for kind in CARRIED.values():
-        if isinstance(error, kind):
-            return kind(*error.args)
-    return RemoteError.of(error)
-
-
-def end_process(status: int) -> None:
+def end_process(status: int) -> NoReturn:
     """End this process without what an interpreter's exit would do to the parent's objects."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(status)
-
-
-__all__ = ["KILLED", "Actor", "StartFailed", "Starting", "Timer", "end_process"]

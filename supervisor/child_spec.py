@@ -11,7 +11,7 @@ import pickle
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from supervisor import wire
+from supervisor import registry, wire
 from supervisor.gen_server import GenServer
 from supervisor.strategy import RESTARTS, Restart
 
@@ -98,6 +98,8 @@ class ChildSpec:
                 f"child {self.id!r}: {self.start.__qualname__} must stand at the top level of a"
                 " module: another process imports it by name"
             )
+        if self.name is not None:
+            registry.quoted(self.name)
         if self.restart not in RESTARTS:
             raise ValueError(
                 f"child {self.id!r}: restart is one of {RESTARTS}, not {self.restart!r}"

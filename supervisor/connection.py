@@ -83,6 +83,7 @@ class Connection:
         self._pending: dict[int, Pending] = {}
         self._numbers = itertools.count(1)
         self._changed = threading.Condition(threading.Lock())
+        self._last_words: Reason | None = None
         self._leading = False
         self._drained = True
         self._poke = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -229,6 +230,9 @@ class Connection:
                 self._drained = True
                 return
             kind, number, term = wire.unpack(data)
+            if kind == DOWN:  # the reason of an end that is still to come
+                self._last_words = term
+                continue
             pending = self._pending.pop(number, None)
             if pending is not None:
                 pending.settle(kind, term)
@@ -244,14 +248,17 @@ class Connection:
         self._ending.poll(_DISCONNECT)
         self._drain()
         self.dead = True
+        reason = self._status() if self._last_words is None else self._last_words
         open_requests, self._pending = self._pending, {}
         for pending in open_requests.values():
-            pending.settle(DOWN, self.reason())
+            pending.settle(DOWN, reason)
         self._poller.unregister(self.pidfd)
+        # If it was killed, nobody else may be there to do it; no other process has this path.
+        runtime.mailbox(self.process).unlink(missing_ok=True)
 
-    def reason(self) -> Reason:
-        """Return why an ended process ended, as far as its status tells."""
-        status = linux.exit_status(self.pidfd)
+    def _status(self) -> Reason:
+        """Return why the process ended, as far as its status tells."""
+        status = linux.exit_status(self.pidfd, self.process.pid)
         if status is None or os.WIFSIGNALED(status):
             return KILLED
         return NORMAL if status == 0 else f"exit status {os.waitstatus_to_exitcode(status)}"

@@ -158,3 +158,9 @@ CARRIED: dict[str, type[Exception]] = {
         ValueError,
     )
 }
+
+
+def carried(error: BaseException) -> str | None:
+    """Return the name in ``CARRIED`` that an error can travel under, if any."""
+    kinds = (kind.__name__ for kind in type(error).__mro__)
+    return next((name for name in kinds if name in CARRIED), None)

@@ -17,19 +17,25 @@ from multiprocessing import spawn
 from typing import Any
 
 import supervisor
+from supervisor import registry, runtime
+from supervisor.actor import Actor
 from supervisor.channel import Channel
-from supervisor.errors import ActorError, CallTimeout, StartFailed
+from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, NoProcess, StartFailed
 from supervisor.gen_server import GenServer
 from supervisor.protocol import FAILED, IGNORE
 from supervisor.ref import Ref
 
 _EXIT_PATIENCE = 10.0  # seconds that a program's exit waits for its actors to end in order
 
-# The interpreter forks at once, and its first half exits: the second one is nobody's child,
-# and cannot leave a zombie to a program that does not expect one.
-_BOOT = """\
-import os, sys
+# For a program the interpreter forks at once, and its first half exits: the second is nobody's
+# child, and cannot leave a zombie to a program that does not expect one. For an actor it stays a
+# child, so that the actor's supervisor finds it and ends it when the actor has crashed.
+_DETACH = """\
+import os
 if os.fork(): os._exit(0)
+"""
+_BOOT = """\
+import sys
 sys.path.insert(0, {path!r})
 from supervisor.root import main
 main({channel}, {payload}, {owner})
@@ -37,6 +43,9 @@ main({channel}, {payload}, {owner})
 
 _linked: dict[int, list[Ref]] = {}
 """What this process has started, by its own pid: a fork of it has started nothing."""
+
+_children: list[subprocess.Popen[bytes]] = []
+"""What an actor has started, to be reaped."""
 
 
 def launch(
@@ -51,6 +60,7 @@ def launch(
 
     Raises:
         StartFailed, AlreadyRegistered: it does not.
+        ValueError: the name is none.
         RuntimeError: the main module is being imported by another such start.
     """
     if getattr(sys.modules["__main__"], "__name__", "") == "__mp_main__" and spawn_in_progress():
@@ -58,6 +68,8 @@ def launch(
             "an actor is started while another one imports this main module: put the start below"
             " 'if __name__ == \"__main__\":'"
         )
+    if name is not None:
+        registry.quoted(name)  # a bad one is refused here and now
     payload = _payload(cls, args, kwargs, name)
     ours, theirs = Channel.pair()
     owner = os.pidfd_open(os.getpid()) if linked else -1
@@ -104,19 +116,26 @@ def _payload(
 def _boot(channel: int, payload: int, owner: int) -> None:
     path = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))
     program = _BOOT.format(path=path, channel=channel, payload=payload, owner=owner)
-    command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", program]
+    if Actor.current is None:
+        program = _DETACH + program
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    command = [sys.executable, *flags, "-c", program]
     passed = [fd for fd in (channel, payload, owner) if fd >= 0]
     # A session of its own: the terminal's Ctrl-C and hang-up are for the program.
-    first_half = subprocess.Popen(  # noqa: S603
+    started = subprocess.Popen(  # noqa: S603
         command, stdin=subprocess.DEVNULL, pass_fds=passed, start_new_session=True
     )
-    first_half.wait()
+    if Actor.current is None:
+        started.wait()
+    else:
+        _children[:] = [child for child in (*_children, started) if child.poll() is None]
 
 
 def _outcome(channel: Channel, cls: type[GenServer]) -> Ref | None:
     try:
         received = channel.receive(wait=True)
     except EOFError:
+        _sweep()
         reason = "its process ended before it served; what it printed may say why"
         raise StartFailed(cls.__qualname__, reason) from None
     (word, *terms), _ = received  # type: ignore[misc]
@@ -124,14 +143,14 @@ def _outcome(channel: Channel, cls: type[GenServer]) -> Ref | None:
         return None
     if word == FAILED:
         reason = terms[0]
-        if isinstance(reason, ActorError) and type(reason) in _RAISED_AS_THEY_ARE:
+        if isinstance(reason, _RAISED_AS_THEY_ARE):
             raise reason
         raise StartFailed(cls.__qualname__, reason)
     ref: Ref = terms[0]
     return ref
 
 
-_RAISED_AS_THEY_ARE: set[type[ActorError]] = {StartFailed}
+_RAISED_AS_THEY_ARE = (AlreadyRegistered, StartFailed)
 
 
 def _stop_linked() -> None:
@@ -142,10 +161,18 @@ def _stop_linked() -> None:
     for ref in reversed(_linked.pop(os.getpid(), [])):
         try:
             ref.stop("shutdown", timeout=_EXIT_PATIENCE)
-        except (ActorError, CallTimeout):
+        except NoProcess:
+            _sweep()  # it may have been killed, and all below it
+        except CallTimeout:
             continue
         except KeyboardInterrupt:  # the second Ctrl-C: at once
             _kill(ref)
+
+
+def _sweep() -> None:
+    """Remove what killed processes have left in the runtime directory."""
+    runtime.sweep()
+    registry.names()
 
 
 def _kill(ref: Ref) -> None:

@@ -80,11 +80,23 @@ def ended(pidfd: int) -> bool:
     return bool(poller.poll(0))
 
 
-def exit_status(pidfd: int) -> int | None:
-    """Return an ended process's status as of waitpid(2), whoever its parent was.
+def exit_status(pidfd: int, pid: int) -> int | None:
+    """Return an ended process's status as of waitpid(2), whoever its parent is.
 
-    None before Linux 6.15, and until its parent has reaped it.
+    A zombie's is in its /proc/PID/stat; a reaped one's is told by the pidfd since Linux 6.15.
     """
+    reaped = _reaped_status(pidfd)
+    if reaped is not None:
+        return reaped
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rsplit(b")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return _reaped_status(pidfd)  # it was reaped between the two looks
+    return int(fields[49]) if fields[0] == b"Z" else None  # field 52, exit_code
+
+
+def _reaped_status(pidfd: int) -> int | None:
     query = bytearray(_PIDFD_INFO.size)
     struct.pack_into("Q", query, 0, _PIDFD_INFO_EXIT)
     try:

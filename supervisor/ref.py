@@ -190,17 +190,19 @@ def _deadline(timeout: float | None) -> float:
     return FOREVER if timeout is None else time.monotonic() + timeout
 
 
-def _encode(ref: Ref) -> list[Any]:
+def encode(ref: Ref) -> list[Any]:
+    """Make a term of a reference."""
     process = None if ref._process is None else list(ref._process)
     return [process, ref.name]
 
 
-def _decode(fields: list[Any]) -> Ref:
+def decode(fields: list[Any], kind: type[Ref] = Ref) -> Ref:
+    """Make a reference of a term."""
     process, name = fields
-    return Ref(None if process is None else Process(*process), name)
+    return kind(None if process is None else Process(*process), name)
 
 
-wire.extend(16, Ref, _encode, _decode)
+wire.extend(16, Ref, encode, decode)
 wire.extend(
     17,
     Down,

@@ -44,34 +44,40 @@ def unregister(name: str, process: Process) -> None:
 
 
 def lookup(name: str) -> Process | None:
-    """Return the living process that has a name."""
+    """Return the living process that has a name. That of an ended one is freed on the way."""
     holder = _read(_path(name))
-    return holder if holder is not None and linux.alive(holder) else None
+    if holder is None or linux.alive(holder):
+        return holder
+    unregister(name, holder)
+    return None
 
 
 def names() -> dict[str, Process]:
     """Return all names and who has them; those of ended processes are removed on the way."""
-    found = {}
-    for path in (runtime.directory() / "names").iterdir():
-        if path.name.startswith("."):
-            continue
-        holder = _read(path)
-        if holder is not None and linux.alive(holder):
-            found[unquote(path.name)] = holder
-        elif holder is not None:
-            unregister(unquote(path.name), holder)
-    return found
+    files = [p.name for p in (runtime.directory() / "names").iterdir()]
+    everyone = [unquote(name) for name in files if not name.startswith(".")]
+    found = {name: lookup(name) for name in everyone}
+    return {name: holder for name, holder in found.items() if holder is not None}
 
 
 def _path(name: str) -> Path:
+    return runtime.directory() / "names" / quoted(name)
+
+
+def quoted(name: str) -> str:
+    """Return a name as a file's.
+
+    Raises:
+        TypeError, ValueError: not text, empty or too long.
+    """
     if not isinstance(name, str):
         raise TypeError(f"a name is text, not {name!r}")
-    quoted = quote(name, safe="@:=+,").replace(".", "%2E")  # no dot files, no ".."
-    if not quoted or len(quoted) > _LONGEST:
+    safe = quote(name, safe="@:=+,").replace(".", "%2E")  # no dot files, no ".."
+    if not safe or len(safe) > _LONGEST:
         raise ValueError(
-            f"a name has 1 to {_LONGEST} bytes when quoted, not {len(quoted)}: {name!r:.80}"
+            f"a name has 1 to {_LONGEST} bytes when quoted, not {len(safe)}: {name!r:.80}"
         )
-    return runtime.directory() / "names" / quoted
+    return safe
 
 
 def _read(path: Path) -> Process | None:

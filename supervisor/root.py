@@ -36,7 +36,7 @@ def _run(channel: Channel, payload: int, owner: int) -> int:
         channel.send(FAILED, RemoteError.of(error))
         return 1
     if owner >= 0:
-        actor.watch_owner(_process_of(owner), owner)
+        actor.owners.add(_process_of(owner), owner)
     return actor.run(args, kwargs)
 
 

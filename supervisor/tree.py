@@ -1,8 +1,7 @@
 """Supervisors: actors that start, watch, restart and stop others. Source: OTP's ``supervisor``.
 
-What takes time (starting a child, stopping one, restarting) is a job: a generator that yields
-while it waits for an event. One runs at a time, in the order they came; meanwhile the loop goes
-on and answers. An order to stop pre-empts them all.
+What takes time is a job (see ``jobs``): one runs at a time, in the order they came, and
+meanwhile the loop goes on and answers. An order to stop pre-empts them all.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ import logging
 import os
 import signal
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from supervisor import fork, linux, registry, runtime, wire
+from supervisor import fork, linux, registry, runtime
 from supervisor.actor import Starting
 from supervisor.channel import Channel
 from supervisor.child_spec import ChildSpec, Plan, check_intensity
 from supervisor.errors import (
-    CARRIED,
     KILLED,
     SHUTDOWN,
     AlreadyPresent,
@@ -34,11 +31,13 @@ from supervisor.errors import (
 )
 from supervisor.fd_store import FdStore
 from supervisor.gen_server import GenServer, NoReply, Sender
+from supervisor.jobs import Job, Jobs
+from supervisor.owners import Owners
 from supervisor.protocol import DROP, EXIT, FAILED, IGNORE, READY, SHUT, STORE, STORED
 from supervisor.ref import Ref
 from supervisor.strategy import STRATEGIES, Intensity, Strategy, Verdict, affected, verdict
+from supervisor.supervisor_ref import SupervisorRef
 
-Job = Generator[None, None, None]
 log = logging.getLogger("supervisor")
 
 
@@ -65,85 +64,8 @@ class Child:
     channel: Channel | None = None
     ref: Ref | None = None
     outcome: tuple[str, Any] | None = None
+    last_words: Reason | None = None
     reason: Reason = KILLED
-
-
-class SupervisorRef(Ref):
-    """A reference to a supervisor."""
-
-    __slots__ = ()
-
-    def start_child(self, spec: ChildSpec, *, owner: int | None = None) -> Ref | None:
-        """Add a child and start it. None: its ``init`` returned ``Ignore``.
-
-        Args:
-            spec: its arguments must be able to travel in a message.
-            owner: a pid: the child is stopped and forgotten when this process ends.
-
-        Raises:
-            StartFailed: and why; the specification is not kept.
-            AlreadyStarted, AlreadyPresent: there is a child of this id.
-            ProcessLookupError: there is no process ``owner``.
-        """
-        identity = None if owner is None else list(linux.process(owner))
-        return self._request("start_child", asdict(spec.plan(travels=True)), identity)
-
-    def terminate_child(self, child: str) -> None:
-        """Stop a child; its specification stays, unless it is temporary.
-
-        Raises:
-            NotFound: there is none of this id.
-        """
-        self._request("terminate_child", child)
-
-    def restart_child(self, child: str) -> Ref | None:
-        """Start a child that was terminated.
-
-        Raises:
-            NotFound, StillRunning, StartFailed.
-        """
-        return self._request("restart_child", child)
-
-    def delete_child(self, child: str) -> None:
-        """Forget the specification of a child that is not running.
-
-        Raises:
-            NotFound, StillRunning.
-        """
-        self._request("delete_child", child)
-
-    def child(self, child: str) -> Ref:
-        """Return a child's reference; while it is restarting, wait for that.
-
-        Raises:
-            NotFound: there is no process of this id.
-        """
-        return self._request("child", child)
-
-    def give_child(self, child: str, owner: int) -> None:
-        """Let a child belong to another process, instead of to its present owner.
-
-        Raises:
-            NotFound: there is none of this id.
-            ProcessLookupError: there is no process ``owner``.
-        """
-        self._request("give_child", child, list(linux.process(owner)))
-
-    def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
-        """Return each child's id, reference, type and state, in the order of their start."""
-        return [tuple(row) for row in self._request("which_children")]
-
-    def count_children(self) -> dict[str, int]:
-        """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
-        return self._request("count_children")
-
-    def _request(self, *request: Any) -> Any:
-        return self.call(list(request), timeout=None)
-
-
-wire.extend(
-    18, SupervisorRef, lambda ref: [ref._process, ref.name], lambda fields: SupervisorRef(*fields)
-)
 
 
 class Supervisor(GenServer):
@@ -186,14 +108,13 @@ class Supervisor(GenServer):
             raise ValueError(
                 f"two children have the id {next(i for i in ids if ids.count(i) > 1)!r}"
             )
-        self._jobs: deque[Job] = deque()
-        self._advancing = False
+        self._jobs = Jobs()
         self._stopping: Reason | None = None
-        self._owners: dict[linux.Process, int] = {}
+        self._owners = Owners(self._actor, self._owner_ended)
         self._store = FdStore(self._actor.stored)
         linux.adopt_orphans()
         self._watch_signals()
-        self._enqueue(self._start_all())
+        self._jobs.add(self._start_all())
         return Starting()
 
     def handle_call(self, request: list[Any], sender: Sender) -> Any:
@@ -217,7 +138,7 @@ class Supervisor(GenServer):
             self._actor.refuse(sender, error)
         else:
             if job is not None:
-                self._enqueue(job)
+                self._jobs.add(job)
         return NoReply()
 
     def _operations(self) -> dict[str, Callable[..., Job | None]]:
@@ -255,21 +176,29 @@ class Supervisor(GenServer):
     def _reap(self) -> None:
         """Take note of every child that has ended, and end what they leave behind."""
         by_pid = {child.pid: child for child in self._children.values() if child.pid is not None}
+        strangers = False
         for pid, status in linux.reap():
-            child = by_pid.get(pid)
-            if child is not None:
-                self._gone(child, status)
+            if pid in by_pid:
+                self._gone(by_pid[pid], status)
+            else:
+                strangers = True
+        if strangers:
+            runtime.sweep()  # they may have been actors of a supervisor that was killed
+            registry.names()
         # What a dead actor had started itself has come to this subreaper. Known children are
         # those that were forked here; nothing else of ours is ever a child of this process.
         known = {child.pid for child in self._children.values()}
         for pid in linux.children():
             if pid not in known:
                 os.kill(pid, signal.SIGKILL)
-        self._advance()
+        self._jobs.advance()
 
     def _gone(self, child: Child, status: int) -> None:
-        child.reason = KILLED if status < 0 else f"exit status {status}"
         self._read_channel(child)  # its last words may still be there
+        if child.last_words is not None:
+            child.reason = child.last_words
+        else:
+            child.reason = KILLED if status < 0 else f"exit status {status}"
         assert child.channel is not None  # noqa: S101
         self.remove_reader(child.channel.fileno())
         child.channel.close()
@@ -282,7 +211,7 @@ class Supervisor(GenServer):
             child.outcome = child.outcome or (FAILED, child.reason)
         elif child.state is State.RUNNING:
             child.state = State.RESTARTING
-            self._enqueue(self._ended(child))
+            self._jobs.add(self._ended(child))
 
     # -- a child's channel -------------------------------------------------------------------------
 
@@ -298,7 +227,7 @@ class Supervisor(GenServer):
                 break
             (word, *terms), fds = received
             self._hear(child, child.channel, word, terms, fds)
-        self._advance()
+        self._jobs.advance()
 
     def _hear(
         self, child: Child, channel: Channel, word: str, terms: list[Any], fds: list[int]
@@ -306,7 +235,7 @@ class Supervisor(GenServer):
         if word in {READY, IGNORE, FAILED}:
             child.outcome = (word, terms[0] if terms else None)
         elif word == EXIT:
-            child.reason = terms[0]
+            child.last_words = terms[0]
         elif word == STORE:
             path = (child.plan.id, *terms[0])
             problem = self._store.put(path, fds[0]) or self._back(path, fds[0])
@@ -317,7 +246,7 @@ class Supervisor(GenServer):
 
     def _back(self, path: tuple[str, ...], fd: int) -> str | None:
         """Have the supervisor above keep a descriptor too."""
-        if self._actor.channel is None:
+        if not self._actor.supervised:
             return None
         try:
             self._actor.store_fd(path, fd)
@@ -327,33 +256,10 @@ class Supervisor(GenServer):
         return None
 
     def _forget_fds(self, path: tuple[str, ...]) -> None:
-        if self._store.drop(path) and self._actor.channel is not None:
+        if self._store.drop(path) and self._actor.supervised:
             self._actor.drop_fd(path)
 
     # -- jobs --------------------------------------------------------------------------------------
-
-    def _enqueue(self, job: Job) -> None:
-        self._jobs.append(job)
-        self._advance()
-
-    def _advance(self) -> None:
-        """Let the first job go on as far as it can, then the next."""
-        if self._advancing:
-            return  # called by what a job does: it is going on already
-        self._advancing = True
-        try:
-            while self._jobs:
-                job = self._jobs[0]
-                try:
-                    next(job)
-                except StopIteration:
-                    if self._jobs and self._jobs[0] is job:
-                        self._jobs.popleft()
-                else:
-                    if self._jobs and self._jobs[0] is job:
-                        return  # it waits for an event
-        finally:
-            self._advancing = False
 
     def _start_all(self) -> Job:
         for child in list(self._children.values()):
@@ -367,7 +273,7 @@ class Supervisor(GenServer):
 
     def _start(self, child: Child) -> Job:
         """Start a child, and wait for its outcome: ready, ignore, or failed."""
-        child.state, child.outcome = State.STARTING, None
+        child.state, child.outcome, child.last_words = State.STARTING, None, None
         try:
             child.pid, child.channel = fork.fork(child.plan, self._store.of(child.plan.id))
         except StartFailed as error:
@@ -380,10 +286,11 @@ class Supervisor(GenServer):
                 yield
         word, term = child.outcome
         if word == READY:
+            assert isinstance(term, Ref)  # noqa: S101
             child.ref = term
             child.state = State.RUNNING if child.pid is not None else State.RESTARTING
             if child.pid is None:  # it was ready, and has ended since
-                self._enqueue(self._ended(child))
+                self._jobs.add(self._ended(child))
             return
         while child.pid is not None:
             yield
@@ -407,7 +314,7 @@ class Supervisor(GenServer):
             self._order(child)
             deadline = float("inf") if grace == "infinity" else time.monotonic() + float(grace)
             if deadline < float("inf"):
-                self._actor.call_later(float(grace), self._advance)
+                self._actor.call_later(float(grace), self._jobs.advance)
             while child.pid is not None and time.monotonic() < deadline:
                 yield
         if child.pid is not None:
@@ -489,9 +396,7 @@ class Supervisor(GenServer):
         if self._stopping is not None:
             return
         self._stopping = reason
-        self._jobs.clear()
-        self._jobs.append(self._end(reason))
-        self._advance()
+        self._jobs.preempt(self._end(reason))
 
     def _end(self, reason: Reason) -> Job:
         yield from self._stop_children()
@@ -522,12 +427,7 @@ class Supervisor(GenServer):
 
     def _report_start(self, sender: Sender, child: Child, word: str, term: Any) -> None:
         if word == FAILED:
-            carried = (
-                term
-                if isinstance(term, Exception) and type(term).__name__ in CARRIED
-                else None
-            )
-            self._actor.refuse(sender, carried or StartFailed(child.plan.id, term))
+            self._actor.refuse(sender, StartFailed(child.plan.id, term))
         else:
             self.reply(sender, term)
 
@@ -611,32 +511,21 @@ class Supervisor(GenServer):
 
     def _own(self, child: Child, owner: linux.Process) -> None:
         """Let a child belong to a process; the supervisor itself belongs to it too from now on."""
-        self._actor.add_owner(owner.pid)
-        if owner not in self._owners:
-            pidfd = linux.open_process(owner)
-            self._owners[owner] = pidfd
-            self.add_reader(pidfd, lambda: self._owner_ended(owner))
+        self._actor.owners.add(owner)
+        self._owners.add(owner)
         child.owner = owner
         self._disown()
 
+    def _disown(self) -> None:
+        """Watch only the processes that a child belongs to."""
+        self._owners.keep({child.owner for child in self._children.values()})
+
     def _owner_ended(self, owner: linux.Process) -> None:
-        self._unwatch(owner)
         for child in reversed(list(self._children.values())):
             if child.owner == owner:
-                self._enqueue(self._remove(child))
+                self._jobs.add(self._remove(child))
 
     def _remove(self, child: Child) -> Job:
         yield from self._stop(child)
         self._forget_fds((child.plan.id,))
         self._forget(child)
-
-    def _disown(self) -> None:
-        """Watch only the processes that a child belongs to."""
-        wanted = {child.owner for child in self._children.values()}
-        for owner in [owner for owner in self._owners if owner not in wanted]:
-            self._unwatch(owner)
-
-    def _unwatch(self, owner: linux.Process) -> None:
-        pidfd = self._owners.pop(owner)
-        self.remove_reader(pidfd)
-        os.close(pidfd)

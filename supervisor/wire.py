@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from supervisor.errors import CARRIED, RemoteError, Shutdown
+from supervisor.errors import CARRIED, RemoteError, Shutdown, carried
 
 LIMIT = 16 << 20
 """Bytes of a message at most."""
@@ -82,8 +82,8 @@ def _encode(value: Any) -> Any:
         return msgpack.ExtType(code, pack(encode(value)))
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:  # noqa: PLR2004
         return msgpack.ExtType(_BIG_INTEGER, pack(hex(value)))
-    if isinstance(value, Exception) and type(value).__name__ in CARRIED:
-        return msgpack.ExtType(_CARRIED_ERROR, pack([type(value).__name__, _arguments(value)]))
+    if isinstance(value, Exception) and (name := carried(value)):
+        return msgpack.ExtType(_CARRIED_ERROR, pack([name, _arguments(value)]))
     for kind, (code, encode) in _encoders.items():
         if isinstance(value, kind):  # a subclass travels as what it is built on
             return msgpack.ExtType(code, pack(encode(value)))

@@ -1,13 +1,26 @@
-"""Every test runs in a network namespace of its own, which the kernel removes after it."""
+"""Every test runs in a network namespace and a runtime directory of its own, and leaves nothing.
+
+This process is a subreaper: whatever a test starts and leaves behind becomes its child, and is
+counted.
+"""
 
 import ctypes
 import os
+import select
+import shutil
+import signal
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from supervisor import connection, launch, linux
+
 CLONE_NEWNET = 0x40000000
+PATIENCE = 20.0  # seconds, after which a test that waits for an event has failed
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,6 +40,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         _enter_new_namespace()
     except OSError as error:
         pytest.exit(f"the tests need a network namespace each: {error}; run 'make test'", 1)
+    linux.adopt_orphans()
 
 
 def _enter_new_namespace() -> None:
@@ -47,12 +61,50 @@ def namespace() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def descriptors() -> Iterator[None]:
-    """No test leaves descriptors behind."""
-    before = os.listdir("/proc/self/fd")
-    yield
-    after = os.listdir("/proc/self/fd")
-    assert len(after) <= len(before), {fd: _target(fd) for fd in set(after) - set(before)}
+def runtime_dir(namespace: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the test a runtime directory; afterwards no process, socket or name is left."""
+    path = Path(tempfile.mkdtemp(prefix="tuncer-"))
+    monkeypatch.setenv("TUNCER_RUNTIME_DIR", str(path))
+    before = set(os.listdir("/proc/self/fd"))
+    yield path
+    launch._stop_linked()
+    connection.close_all()
+    left = _remaining_processes()
+    files = [
+        str(p.relative_to(path)) for part in ("mailboxes", "names") for p in (path / part).glob("*")
+    ]
+    shutil.rmtree(path)
+    after = {fd: _target(fd) for fd in set(os.listdir("/proc/self/fd")) - before}
+    assert not left, f"processes were left behind: {left}"
+    assert not files, f"files were left behind: {files}"
+    assert not {fd: t for fd, t in after.items() if t != "closed"}, "descriptors were left behind"
+
+
+def _remaining_processes() -> list[str]:
+    """Wait until all children have ended; kill and report those that do not."""
+    deadline = time.monotonic() + PATIENCE
+    left = []
+    while True:
+        linux.reap()
+        pids = linux.children()
+        if not pids:
+            return left
+        if not wait_for_end(pids[0], deadline - time.monotonic()):
+            left.append(f"{pids[0]} {Path(f'/proc/{pids[0]}/cmdline').read_text()!r:.300}")
+            os.kill(pids[0], signal.SIGKILL)
+            wait_for_end(pids[0])
+
+
+def wait_for_end(pid: int, timeout: float = PATIENCE) -> bool:
+    """Wait until a process has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([pidfd], [], [], max(0.0, timeout))[0])
+    finally:
+        os.close(pidfd)
 
 
 def _target(fd: str) -> str:
@@ -64,7 +116,7 @@ def _target(fd: str) -> str:
 
 def run(*command: str) -> str:
     """Run a real program and return what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -73,3 +125,11 @@ def run(*command: str) -> str:
 def run_fixture() -> Callable[..., str]:
     """Give the test a way to run real programs."""
     return run
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended: a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

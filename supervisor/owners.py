@@ -1,0 +1,51 @@
+"""The processes that something belongs to, each watched by a pidfd."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from supervisor import linux
+from supervisor.linux import Process
+
+if TYPE_CHECKING:
+    from supervisor.actor import Actor
+
+
+class Owners:
+    """A set of processes; calls back, from the actor's loop, for each that ends."""
+
+    def __init__(self, actor: Actor, ended: Callable[[Process], None]) -> None:
+        self._actor = actor
+        self._ended = ended
+        self._pidfds: dict[Process, int] = {}
+
+    def add(self, owner: Process, pidfd: int | None = None) -> None:
+        """Watch a process; a pidfd that is given already is taken over.
+
+        Raises:
+            ProcessLookupError: it has ended.
+        """
+        if owner in self._pidfds:
+            return
+        self._pidfds[owner] = linux.open_process(owner) if pidfd is None else pidfd
+        self._actor.add_reader(self._pidfds[owner], lambda: self._end(owner))
+
+    def _end(self, owner: Process) -> None:
+        self.remove(owner)
+        self._ended(owner)
+
+    def remove(self, owner: Process) -> None:
+        """No longer watch a process."""
+        pidfd = self._pidfds.pop(owner)
+        self._actor.remove_reader(pidfd)
+        os.close(pidfd)
+
+    def keep(self, wanted: set[Process | None]) -> None:
+        """Watch no others than these."""
+        for owner in self._pidfds.keys() - wanted:
+            self.remove(owner)
+
+    def __bool__(self) -> bool:
+        return bool(self._pidfds)

@@ -1,0 +1,207 @@
+"""Actors that the tests start."""
+
+import os
+import signal
+import subprocess
+import threading
+from typing import Any
+
+from supervisor import (
+    Continue,
+    Down,
+    GenServer,
+    Ignore,
+    NoReply,
+    Ref,
+    Sender,
+    Shutdown,
+    Stop,
+    Supervisor,
+)
+
+
+class Counter(GenServer):
+    """Counts; and does, when told, what actors should not do."""
+
+    def init(self, start: int = 0) -> None:
+        self.n = start
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        match request:
+            case "get":
+                return self.n
+            case "pid":
+                return os.getpid()
+            case "raise":
+                raise ValueError("on request")
+            case "stop":
+                return Stop(reply="stopping")
+            case ["stop", reason]:
+                return Stop(reason, reply="stopping")
+            case "exit":
+                os._exit(3)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "self":
+                return self.ref.call("get")
+            case "popen":
+                with subprocess.Popen(["sleep", "1000"]) as child:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                    return child.pid
+            case "child":
+                return subprocess.Popen(["sleep", "1000"]).pid
+            case "term":
+                return (1, {2}, frozenset({3}), 1 << 100, b"x", {"k": [None, True, 1.5]}, self.ref)
+            case ["echo", term]:
+                return term
+            case "unpackable":
+                return object()
+            case _:
+                raise LookupError(request)
+
+    def handle_cast(self, request: int) -> None:
+        self.n += request
+
+
+class Later(GenServer):
+    """Replies later, continues, sets timers, monitors."""
+
+    def init(self) -> Any:
+        self.waiting: list[Sender] = []
+        self.log: list[Any] = []
+        return Continue("from init")
+
+    def handle_continue(self, argument: Any) -> None:
+        self.log.append(["continue", argument])
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        match request:
+            case "wait":
+                self.waiting.append(sender)
+                return NoReply()
+            case ["reply", value]:
+                for waiting in self.waiting:
+                    self.reply(waiting, value)
+                return len(self.waiting)
+            case "log":
+                return self.log
+            case ["after", seconds, message]:
+                self.send_after(seconds, message)
+            case ["cancelled", message]:
+                self.cancel_timer(self.send_after(0.01, message))
+                self.send_after(0.02, "after the cancelled one")
+            case ["monitor", ref]:
+                self.monitor(ref)
+            case "continue":
+                return Continue("from a call", reply="replied")
+        return None
+
+    def handle_info(self, message: Any) -> Any:
+        self.log.append(message)
+        if isinstance(message, Down):
+            self.log[-1] = ["down", message.ref, message.reason]
+        if message == "end":
+            return Stop(Shutdown("told to"))
+        for waiting in self.waiting:
+            self.reply(waiting, message)
+        return None
+
+
+class Witness(GenServer):
+    """Writes down its start and its end, for tests of their order."""
+
+    def init(self, path: str, name: str) -> None:
+        self.path, self.name = path, name
+        self.write(f"start {name}")
+
+    def terminate(self, reason: Any) -> None:
+        self.write(f"end {self.name} {reason}")
+
+    def write(self, line: str) -> None:
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(fd, f"{line}\n".encode())
+        os.close(fd)
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        if request == "never":
+            threading.Event().wait()
+        return self.name
+
+
+class Refuses(GenServer):
+    """Does not start, in several ways."""
+
+    def init(self, how: str) -> Any:
+        match how:
+            case "raise":
+                raise RuntimeError("no start today")
+            case "stop":
+                return Stop("for a reason")
+            case "ignore":
+                return Ignore()
+            case "exit":
+                os._exit(9)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                threading.Event().wait()
+        return None
+
+
+class Flaky(GenServer):
+    """Does not start as long as a file is there."""
+
+    def init(self, path: str) -> None:
+        if os.path.exists(path):
+            raise RuntimeError("the file is there")
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        return os.getpid()
+
+
+class Keeper(GenServer):
+    """Keeps its count in a memfd, and that in the fd store."""
+
+    def init(self) -> None:
+        fd = self.stored_fds().get("count")
+        if fd is None:
+            fd = os.memfd_create("count", os.MFD_CLOEXEC)
+            os.pwrite(fd, b"0", 0)
+            self.store_fd("count", fd)
+        self.fd = fd
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        match request:
+            case "add":
+                n = int(os.pread(self.fd, 20, 0)) + 1
+                os.pwrite(self.fd, str(n).encode(), 0)
+                return n
+            case "fds":
+                return sorted(os.listdir("/proc/self/fd"))
+            case ["store", name]:
+                reader, writer = os.pipe()
+                self.store_fd(name, writer)
+                os.close(writer)
+                os.close(reader)
+            case ["drop", name]:
+                self.drop_fd(name)
+            case "names":
+                return sorted(self.stored_fds())
+        return None
+
+
+class Starter(GenServer):
+    """An actor that starts another one."""
+
+    def init(self) -> None:
+        self.other: Ref = Counter.start_link(7)
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        return self.other
+
+
+class Threaded(GenServer):
+    """Its module is fine; it starts a thread in the supervisor if it is imported there."""
+
+
+__all__ = ["Supervisor"]

@@ -1,0 +1,90 @@
+"""Terms on the wire: what goes in comes out, what cannot travel is named."""
+
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor import Down, NotFound, Ref, RemoteError, Shutdown, wire
+from supervisor.linux import Process
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.datetimes(
+        timezones=st.just(UTC), min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1)
+    )
+)
+keys = st.integers() | st.text() | st.binary() | st.tuples(st.integers(), st.text())
+terms = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(keys, inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.sets(st.integers(), max_size=4)
+        | st.frozensets(st.text(), max_size=4)
+        | st.builds(Shutdown, inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(terms)
+def test_a_term_arrives_as_it_was(term: Any) -> None:
+    assert wire.unpack(wire.pack(term)) == term
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_term_or_a_value_error(data: bytes) -> None:
+    try:
+        wire.unpack(data)
+    except ValueError:
+        pass
+
+
+def test_references_and_reasons_travel() -> None:
+    ref = Ref(Process(1, 2), None)
+    for term in (ref, Ref(name="x"), Down(ref, 1, "killed"), Down(ref, 1, Shutdown([1]))):
+        assert wire.unpack(wire.pack(term)) == term
+
+
+def test_errors_travel_as_data() -> None:
+    error = wire.unpack(wire.pack(RemoteError("m.Kind", "text", "trace")))
+    assert (error.kind, error.message, error.trace) == ("m.Kind", "text", "trace")
+    assert isinstance(wire.unpack(wire.pack(NotFound("who"))), NotFound)
+    missing = wire.unpack(wire.pack(FileNotFoundError(2, "no", "lab0")))
+    assert (type(missing), missing.errno, missing.filename) == (FileNotFoundError, 2, "lab0")
+
+
+def test_subclasses_travel_as_what_they_are_built_on() -> None:
+    class Colour(IntEnum):
+        RED = 3
+
+    assert wire.unpack(wire.pack([Colour.RED])) == [3]
+
+
+@pytest.mark.parametrize(
+    ("term", "where"),
+    [
+        ({"a": [1, object()]}, r"message\['a'\]\[1\] is object"),
+        ([{1: datetime(2020, 1, 1)}], r"message\[0\]\[1\] is a naive datetime"),
+        ({(1, print): 2}, r"builtin_function"),
+        (lambda: 0, r"the message is function"),
+    ],
+)
+def test_what_cannot_travel_is_named(term: Any, where: str) -> None:
+    with pytest.raises(TypeError, match=where):
+        wire.pack(term)
+
+
+def test_a_message_has_a_limit() -> None:
+    with pytest.raises(ValueError, match="over the limit"):
+        wire.pack(bytes(wire.LIMIT))
