@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
+import zmq
+
 from supervisor import connection, linux, registry
 from supervisor.channel import Channel
 from supervisor.connection import Pending
@@ -348,6 +350,14 @@ class Actor:
     def _owner_ended(self, _: linux.Process) -> None:
         if not self.owners:
             self.server._order_to_stop(SHUTDOWN)
+
+    @property
+    def context(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """The ZeroMQ context of this process, for sockets of the actor's own.
+
+        It ends with the actor, after ``terminate``, and waits for their LINGER.
+        """
+        return self._mailbox.context
 
     @property
     def supervised(self) -> bool:

@@ -23,7 +23,7 @@ class Shutdown:
     term: Any
 
 
-Reason: TypeAlias = "str | Shutdown | RemoteError"
+Reason: TypeAlias = str | Shutdown | Exception
 
 
 def is_orderly(reason: Reason) -> bool:

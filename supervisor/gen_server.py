@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import zmq
+
 from supervisor.errors import NORMAL, Reason
 from supervisor.ref import Ref
 
@@ -137,6 +139,14 @@ class GenServer:
         """Reply to a call that ``handle_call`` answered by ``NoReply``."""
         self._actor.reply(sender, value)
 
+    def refuse(self, sender: Sender, error: Exception) -> None:
+        """Answer a call by an error that the caller raises; this actor goes on.
+
+        OSError, ValueError, TypeError and this package's errors arrive as themselves, others as
+        ``RemoteError``. ``handle_call`` returns ``NoReply`` then.
+        """
+        self._actor.refuse(sender, error)
+
     def send_after(self, seconds: float, message: Any) -> Timer:
         """Have a message delivered to this actor's ``handle_info`` later."""
         return self._actor.send_after(seconds, message)
@@ -182,6 +192,14 @@ class GenServer:
         They are this process's own, close-on-exec; it may use and close them.
         """
         return {path[0]: fd for path, fd in self._actor.stored.items() if len(path) == 1}
+
+    @property
+    def context(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """The ZeroMQ context of this process, for sockets of the actor's own.
+
+        ``terminate`` closes them: the process's end waits for those that are open.
+        """
+        return self._actor.context
 
     # -- for the framework ---------------------------------------------------------------------
 

@@ -26,8 +26,8 @@ class Mailbox:
     def __init__(self, process: Process) -> None:
         self._path = runtime.mailbox(process)
         self._path.unlink(missing_ok=True)  # of a process of a former boot with the same numbers
-        self._context = zmq.Context(1)
-        self._socket = self._context.socket(zmq.ROUTER)
+        self.context = zmq.Context(1)
+        self._socket = self.context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, _FAREWELL)
         self._socket.setsockopt(zmq.BACKLOG, _BACKLOG)
         self._socket.setsockopt(zmq.MAXMSGSIZE, wire.LIMIT + 64)
@@ -90,5 +90,4 @@ class Mailbox:
         """Remove the path, let the last answers leave, within a bound, and close."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
-        self._socket.close()
-        self._context.term()
+        self.context.destroy(_FAREWELL)  # with the actor's own sockets, if it has left any

@@ -6,12 +6,16 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from supervisor import linux
 from supervisor.linux import Process
 
 _LONGEST = 107 - len("/mailboxes/4194304.18446744073709551615")  # sun_path of unix(7)
+
+sweepers: list[Callable[[], None]] = []
+"""What else ``sweep`` does: functions of packages that put sockets of their own here."""
 
 _known: dict[tuple[str | None, str | None, int], Path] = {}
 
@@ -40,6 +44,8 @@ def sweep() -> None:
         pid, _, start = path.name.partition(".")
         if not (pid.isdigit() and start.isdigit() and linux.alive(Process(int(pid), int(start)))):
             path.unlink(missing_ok=True)
+    for sweeper in sweepers:
+        sweeper()
 
 
 def _find(explicit: str | None, session: str | None) -> Path:

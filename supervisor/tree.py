@@ -122,7 +122,7 @@ class Supervisor(GenServer):
         operation, *arguments = request
         serve = self._operations().get(operation)
         if serve is None:
-            self._actor.refuse(sender, ValueError(f"a supervisor does not know {operation!r}"))
+            self.refuse(sender, ValueError(f"a supervisor does not know {operation!r}"))
             return NoReply()
         try:
             job = serve(sender, *arguments)
@@ -135,7 +135,7 @@ class Supervisor(GenServer):
             AlreadyPresent,
             StillRunning,
         ) as error:
-            self._actor.refuse(sender, error)
+            self.refuse(sender, error)
         else:
             if job is not None:
                 self._jobs.add(job)
@@ -237,12 +237,16 @@ class Supervisor(GenServer):
         elif word == EXIT:
             child.last_words = terms[0]
         elif word == STORE:
-            path = (child.plan.id, *terms[0])
-            problem = self._store.put(path, fds[0]) or self._back(path, fds[0])
-            channel.send(STORED, problem)
+            channel.send(STORED, self._keep((child.plan.id, *terms[0]), fds))
         elif word == DROP:
             self._forget_fds((child.plan.id, *terms[0]))
             channel.send(STORED, None)
+
+    def _keep(self, path: tuple[str, ...], fds: list[int]) -> str | None:
+        """Store a descriptor that a child has sent; return why not."""
+        if not fds:  # the kernel has left it out
+            return "the supervisor has as many descriptors open as it may (RLIMIT_NOFILE)"
+        return self._store.put(path, fds[0]) or self._back(path, fds[0])
 
     def _back(self, path: tuple[str, ...], fd: int) -> str | None:
         """Have the supervisor above keep a descriptor too."""
@@ -346,8 +350,8 @@ class Supervisor(GenServer):
             return
         child.state = State.IDLE
         self._forget_fds((child.plan.id,))
-        if decision is Verdict.FORGET:
-            self._forget(child)
+        if decision is Verdict.FORGET or child.owner is not None:
+            self._forget(child)  # nobody restarts by hand what was started for an owner
 
     def _restart(self, failed: Child) -> Job:
         while True:
@@ -427,7 +431,7 @@ class Supervisor(GenServer):
 
     def _report_start(self, sender: Sender, child: Child, word: str, term: Any) -> None:
         if word == FAILED:
-            self._actor.refuse(sender, StartFailed(child.plan.id, term))
+            self.refuse(sender, StartFailed(child.plan.id, term))
         else:
             self.reply(sender, term)
 
@@ -460,7 +464,7 @@ class Supervisor(GenServer):
     def _wait_for_child(self, sender: Sender, child: Child) -> Job:
         # This job comes after the restart of the child, if there was one to do.
         if child.ref is None:
-            self._actor.refuse(sender, NotFound(f"child {child.plan.id!r} is {child.state.value}"))
+            self.refuse(sender, NotFound(f"child {child.plan.id!r} is {child.state.value}"))
         else:
             self.reply(sender, child.ref)
         return

@@ -71,7 +71,9 @@ def runtime_dir(namespace: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     connection.close_all()
     left = _remaining_processes()
     files = [
-        str(p.relative_to(path)) for part in ("mailboxes", "names") for p in (path / part).glob("*")
+        str(p.relative_to(path))
+        for part in ("mailboxes", "names", "devices")
+        for p in (path / part).glob("*")
     ]
     shutil.rmtree(path)
     after = {fd: _target(fd) for fd in set(os.listdir("/proc/self/fd")) - before}

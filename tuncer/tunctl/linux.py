@@ -32,6 +32,7 @@ _TUNSETOFFLOAD = 0x400454D0
 _TUNGETIFF = 0x800454D2
 
 _IFREQ = struct.Struct("16sH22x")  # struct ifreq of linux/if.h: ifr_name, ifr_flags, the rest
+_IFF_UP = 0x1
 _INFO_DATA = {
     "IFLA_TUN_VNET_HDR": Flag.VNET_HDR,
     "IFLA_TUN_PERSIST": Flag.PERSIST,
@@ -308,6 +309,17 @@ def ifindex(target: Target) -> int:
         return _index(ip, name)
 
 
+def is_up(target: Target) -> bool:
+    """Tell whether the device is administratively up (IFF_UP).
+
+    Raises:
+        OSError: ENODEV, EBADFD.
+    """
+    name = _name(target)
+    with _rtnetlink() as ip, _explained("ask for the state", name):
+        return bool(ip.get_links(_index(ip, name))[0]["flags"] & _IFF_UP)
+
+
 def transmitted(target: Target) -> tuple[int, int, int]:
     """Return the kernel's counters of what was read from the device: packets, bytes, drops.
 
@@ -429,6 +441,7 @@ __all__ = [
     "flags",
     "group",
     "ifindex",
+    "is_up",
     "mtu",
     "owner",
     "persist",

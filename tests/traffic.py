@@ -1,0 +1,68 @@
+"""Numbered UDP packets, and programs that the tests run beside them."""
+
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+PORT = 9
+NUMBER = struct.Struct("!Q")
+
+_SENDER = """
+import socket, struct, sys, time
+address, rate, count, tag = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+s.connect((address, 9))
+pack = struct.Struct('!Q').pack
+print('go', flush=True)
+began = time.perf_counter()
+n = 0
+while n < count:
+    due = min(count, int((time.perf_counter() - began) * rate) + 1)
+    while n < due:
+        s.send(pack(n))
+        n += 1
+print(time.perf_counter() - began, flush=True)
+"""
+
+
+def send_numbered(address: str, rate: float, count: int) -> subprocess.Popen[str]:
+    """Start a process that sends packets 0, 1, ... to a port of an address, so many a second."""
+    command = [sys.executable, "-c", _SENDER, address, str(rate), str(count), "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "go\n"
+    return process
+
+
+def number_of(data: bytes, tap: bool = False) -> int | None:
+    """Return the number in a packet of ``send_numbered``, or None for any other packet."""
+    packet = data[14:] if tap else data
+    if len(packet) == 36 and packet[0] == 0x45 and packet[9] == 17:
+        return int(NUMBER.unpack_from(packet, 28)[0])
+    return None
+
+
+def send_one(address: str, payload: bytes = b"hello") -> None:
+    """Send one UDP packet."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(payload, (address, PORT))
+
+
+def reply_to(packet: bytes) -> bytes | None:
+    """Return the answer to an ICMP echo request in an IPv4 packet, or None for anything else."""
+    if len(packet) < 28 or packet[0] != 0x45 or packet[9] != 1 or packet[20] != 8:
+        return None
+    answer = bytearray(packet)
+    answer[12:16], answer[16:20] = packet[16:20], packet[12:16]
+    answer[20] = 0
+    checksum = int.from_bytes(packet[22:24], "big") + 0x0800
+    answer[22:24] = ((checksum & 0xFFFF) + (checksum >> 16)).to_bytes(2, "big")
+    return bytes(answer)
+
+
+def until(deadline: float) -> float:
+    """Return the seconds until a time of ``time.monotonic``, at least 0."""
+    return max(0.0, deadline - time.monotonic())

@@ -1,0 +1,80 @@
+"""Where a device is found: two sockets in the runtime directory, whose paths outlive the worker.
+
+``devices/NAMESPACE-NAME`` is the door (see ``tuncer.door``): it listens as long as the device
+has a worker or a supervisor that keeps its descriptor. ``devices/NAMESPACE-NAME.pub`` is the
+publisher's endpoint. NAMESPACE is the inode of the network namespace, in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+from supervisor import runtime
+
+_PUBLISHER = ".pub"
+
+
+def namespace() -> int:
+    """Return the inode of the calling thread's network namespace."""
+    return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def directory() -> Path:
+    """Return the directory of doors, made if need be."""
+    path = runtime.directory() / "devices"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def door(name: str) -> Path:
+    """Return the path of the door of a device in the present network namespace."""
+    return directory() / f"{namespace():x}-{name}"
+
+
+def device(door_path: Path) -> str:
+    """Return the name, at its creation, of the device of a door."""
+    return door_path.name.partition("-")[2]
+
+
+def publisher(door_path: Path) -> Path:
+    """Return the path of the publisher's endpoint of a door's device."""
+    return door_path.with_name(door_path.name + _PUBLISHER)
+
+
+def doors() -> list[Path]:
+    """Return the doors of this user's devices, in any network namespace, that are open."""
+    paths = sorted(p for p in directory().iterdir() if not p.name.endswith(_PUBLISHER))
+    return [path for path in paths if _open(path)]
+
+
+def sweep() -> None:
+    """Remove the sockets of devices whose worker and supervisors were all killed."""
+    for path in directory().iterdir():
+        if not path.name.endswith(_PUBLISHER) and not _open(path):
+            remove(path)
+
+
+def remove(door_path: Path) -> None:
+    """Remove both sockets of a device."""
+    for path in (door_path, publisher(door_path)):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _open(path: Path) -> bool:
+    """Tell whether somebody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True  # its queue is full
+        except OSError:
+            return False
+        return True
+
+
+runtime.sweepers.append(sweep)

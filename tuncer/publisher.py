@@ -1,0 +1,157 @@
+"""The publisher: a follower of the ring that sends its packets as ZeroMQ messages.
+
+ZeroMQ tells a publisher nothing of what has arrived. So after a restart it waits, within a
+bound, until as many subscribers as there were have come back, and sends again from the log
+what may not have left the killed process.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zmq
+
+from tuncer import ring, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_QUEUE = 128  # batches that may wait for each subscriber
+_BATCH_BYTES = 65536  # so at most 8 MiB wait for each subscriber, or one packet over that a batch
+_AGAIN = 4096  # packets before the last published one that may not have left a killed worker
+_RETURN = 1.0  # seconds that former subscribers have to come back
+_IDLE = 1.0  # seconds between messages at most
+
+
+class Publisher:
+    """Sends what is in the ring to every ZeroMQ subscriber."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        path: Path,
+        device: str,
+        log: ring.Reader,
+        writer: ring.Writer,
+        later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self._topic = device.encode()
+        self._log = log
+        self._writer = writer
+        self._later = later
+        self._epoch = writer.control[ring.RESTARTS]
+        self._sent_at = 0.0
+        self._ticking = False
+        self.listeners = 0
+        self._socket = context.socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.SNDHWM, _QUEUE)
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell each subscriber, and each that leaves
+        self._socket.bind(f"ipc://{path}")
+        self._awaited = writer.control[ring.LISTENERS]
+        if self._awaited:
+            self._rewind()
+            later(_RETURN, self._wait_no_longer)
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll: call ``follow`` when it is readable."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def follow(self) -> None:
+        """Greet who has come, then send what there is."""
+        self._hear()
+        if self._awaited:
+            if self.listeners < self._awaited:
+                return
+            self._wait_no_longer()
+        if self.listeners > 0:
+            self._send()
+
+    def end(self, why: str) -> None:
+        """Tell the subscribers that the device has ended, and close."""
+        self._awaited = 0
+        self.follow()
+        if self.listeners:
+            self._say(
+                wire.encode(self._topic, self._writer.head, [], time.time_ns(), self._epoch, why)
+            )
+        self._socket.close()
+
+    def _rewind(self) -> None:
+        oldest = max(0, self._writer.control[ring.RESERVE] - self._log.slots)
+        published = self._writer.control[ring.PUBLISHED]
+        self._writer.control[ring.PUBLISHED] = max(oldest, published - _AGAIN, 0)
+        # While it catches up it must not outrun the subscribers: a full queue is an error then.
+        self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+
+    def _wait_no_longer(self) -> None:
+        if self._awaited:
+            self._awaited = 0
+            self._writer.control[ring.LISTENERS] = max(0, self.listeners)
+            self._later(_RETURN, self._drop_when_full)
+            self.follow()
+
+    def _drop_when_full(self) -> None:
+        self._socket.setsockopt(zmq.XPUB_NODROP, 0)
+        self.follow()
+
+    def _hear(self) -> None:
+        """Take note of who subscribes and who leaves."""
+        while True:
+            try:
+                word = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if word[1:].startswith(wire.HELLO):
+                if word[:1] == b"\1":
+                    self._greet(word[1:])
+            elif self._topic.startswith(word[1:]):
+                self._count(1 if word[:1] == b"\1" else -1)
+
+    def _count(self, change: int) -> None:
+        if self.listeners == 0 and not self._awaited:  # the first one: begin here
+            self._writer.control[ring.PUBLISHED] = self._writer.head
+        self.listeners += change
+        if not self._awaited:
+            self._writer.control[ring.LISTENERS] = max(0, self.listeners)
+        self._tick()
+
+    def _greet(self, topic: bytes) -> None:
+        if self.listeners == 0 and not self._awaited:
+            self._writer.control[ring.PUBLISHED] = self._writer.head
+        place = self._writer.control[ring.PUBLISHED]
+        self._say(wire.encode(topic, place, [], time.time_ns(), self._epoch))
+
+    def _send(self) -> None:
+        control = self._writer.control
+        place = control[ring.PUBLISHED]
+        while place < self._writer.head:
+            packets, after, when = self._log.payloads(place, ring.BATCH, _BATCH_BYTES)
+            if not self._say(wire.encode(self._topic, place, packets, when, self._epoch)):
+                return  # readable again when there is room
+            place = control[ring.PUBLISHED] = after
+
+    def _say(self, frames: list[bytes]) -> bool:
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        self._sent_at = time.monotonic()
+        return True
+
+    def _tick(self) -> None:
+        """While there are subscribers, say where the log ends at least once a second."""
+        if self.listeners > 0 and not self._ticking:
+            self._ticking = True
+            self._later(_IDLE, self._tock)
+
+    def _tock(self) -> None:
+        self._ticking = False
+        if self._socket.closed:
+            return
+        if self.listeners > 0 and not self._awaited and time.monotonic() - self._sent_at >= _IDLE:
+            head = self._writer.control[ring.PUBLISHED]
+            self._say(wire.encode(self._topic, head, [], time.time_ns(), self._epoch))
+        self._tick()

@@ -1,0 +1,286 @@
+"""The ring: a log of packets in shared memory, written by a worker, read by any number of others.
+
+A memfd holds a page of counters, a length and a time for each slot, and the slots, each large
+enough for any packet: pages that are never written cost nothing, so no packet is truncated
+whatever the MTU becomes. Packet number n lies in slot n modulo the number of slots.
+
+The writer stores, in this order: ``RESERVE`` (these slots are about to change), cleared lengths
+and marks, ``CLEARED``, then for each packet the packet itself (readv) and its length, then times
+and ``HEAD``. A writer that was killed anywhere leaves a log that the next one can continue: what
+lies between HEAD and CLEARED has a length, or no longer its mark, or was not read.
+
+A reader copies a packet, and then looks whether RESERVE has passed it meanwhile.
+
+The order of stores is what every x86-64 processor shows to others. On processors that reorder
+stores, a reader could see HEAD before a length; they are not supported yet.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tuncer.packet import Packet
+
+SLOT = 17 * 4096  # bytes: 65535, a virtio_net_hdr, packet information and a VLAN tag fit
+DEFAULT_SLOTS = 8192
+BATCH = 64  # slots that are cleared, and packets that are read, at a time
+
+(
+    HEAD,  # packets in the log so far
+    RESERVE,  # slots up to this packet may change at any time
+    CLEARED,  # lengths and marks up to this packet are cleared, or of these packets
+    SLOTS,  # how many there are: a power of two
+    MARK,  # what the first 8 bytes of a cleared slot hold
+    TALLY,  # two pairs of words: bytes in the log up to a packet, and that packet's number
+    _,
+    _,
+    _,
+    SENT,
+    SENT_BYTES,
+    RESTARTS,
+    PUBLISHED,  # packets that the publisher has sent
+    LISTENERS,  # how many ZeroMQ subscribers it had
+    TRANSMITTED,  # one more than the kernel's count of bytes read from the device before
+    UP,  # whether the link was up when it was last looked at
+) = range(16)
+
+_CONTROL = 4096
+_NO_PLACE = 2**64 - 1
+
+
+def _layout(slots: int) -> tuple[int, int, int, int]:
+    """Return where lengths, times and slots begin, and the whole size, in bytes."""
+    lengths = _CONTROL
+    times = lengths + -(-slots * 4 // 4096) * 4096
+    data = times + -(-slots * 8 // 4096) * 4096
+    return lengths, times, data, data + slots * SLOT
+
+
+def create(slots: int = DEFAULT_SLOTS) -> int:
+    """Return the memfd of a new ring.
+
+    Raises:
+        ValueError: not a power of two, or less than two batches.
+    """
+    if slots < 2 * BATCH or slots & (slots - 1):
+        raise ValueError(f"a ring has a power of two of slots, {2 * BATCH} or more, not {slots}")
+    fd = os.memfd_create("tuncer-ring", os.MFD_CLOEXEC)
+    os.ftruncate(fd, _layout(slots)[3])
+    with mmap.mmap(fd, _CONTROL) as control, memoryview(control) as view, view.cast("Q") as words:
+        words[SLOTS] = slots
+        # By chance a packet begins with these bytes once in 2 ** 64 packets.
+        words[MARK] = int.from_bytes(os.urandom(8), "little") | 1
+    return fd
+
+
+class _Map:
+    """A ring in this process's memory."""
+
+    def __init__(self, fd: int, writable: bool) -> None:
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        self.map = mmap.mmap(fd, os.fstat(fd).st_size, mmap.MAP_SHARED, access)
+        self._view = memoryview(self.map)
+        self.control = self._view[:_CONTROL].cast("Q")
+        self.slots = self.control[SLOTS]
+        lengths, times, self.start, size = _layout(self.slots)
+        if size != len(self.map):
+            raise ValueError(f"this is no ring of {self.slots} slots: it has {len(self.map)} bytes")
+        self.lengths = self._view[lengths : lengths + 4 * self.slots].cast("I")
+        self.times = self._view[times : times + 8 * self.slots].cast("Q")
+        self.data = self._view[self.start :]
+
+    def close(self) -> None:
+        """Unmap it."""
+        for view in (self.control, self.lengths, self.times, self.data, self._view):
+            view.release()
+        self.map.close()
+
+
+class Writer(_Map):
+    """The worker's side. There is one at a time."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, writable=True)
+        self._mask = self.slots - 1
+        self._words = self.data.cast("Q")
+        self._no_lengths = memoryview(bytes(4 * BATCH)).cast("I")
+        self._marks = memoryview(self.control[MARK].to_bytes(8, "little") * BATCH).cast("Q")
+        # The list that readv wants, of each slot; made when the slot is first used.
+        self._vectors: list[list[memoryview] | None] = [None] * self.slots
+        self.head = self.control[HEAD]
+        self._turn = False  # which of the two pairs of TALLY is written next
+        self.bytes = self._tally()
+
+    def fill(self, fd: int, most: int = BATCH) -> int:
+        """Read packets into the log until there are none, at most so many; return how many.
+
+        Raises:
+            OSError: of read(2): EBADFD when the device was deleted. What was read before it is
+                in the log.
+        """
+        first = place = self.head
+        if place == self.control[CLEARED]:
+            self._clear(place)
+        end = min(place + most, self.control[CLEARED])
+        lengths, mask, vectors, readv = self.lengths, self._mask, self._vectors, os.readv
+        size = 0
+        try:
+            while place < end:
+                slot = place & mask
+                length = readv(fd, vectors[slot] or self._vector(slot))
+                lengths[slot] = length
+                size += length
+                place += 1
+        except BlockingIOError:
+            pass
+        finally:
+            if place > first:
+                self._commit(first, place, size)
+        return place - first
+
+    def _vector(self, slot: int) -> list[memoryview]:
+        made = self._vectors[slot] = [self.data[slot * SLOT : (slot + 1) * SLOT]]
+        return made
+
+    def _clear(self, place: int) -> None:
+        """Take the slots up to the next multiple of a batch."""
+        end = (place | (BATCH - 1)) + 1
+        slot, count = place & self._mask, end - place
+        self.control[RESERVE] = end
+        self.lengths[slot : slot + count] = self._no_lengths[:count]
+        stride = SLOT // 8
+        first = slot * stride
+        self._words[first : first + count * stride : stride] = self._marks[:count]
+        self.control[CLEARED] = end
+
+    def _commit(self, first: int, place: int, size: int) -> None:
+        now = time.time_ns()
+        for number in range(first, place):
+            self.times[number & self._mask] = now
+        # Two pairs in turn, the one that was not the last: a writer that is killed between two
+        # stores leaves the other one whole, and its own marked as none.
+        self.bytes += size
+        pair = TALLY + 2 * self._turn
+        self.control[pair + 1] = _NO_PLACE
+        self.control[pair] = self.bytes
+        self.control[pair + 1] = place
+        self._turn = not self._turn
+        self.head = place
+        self.control[HEAD] = place
+
+    def _tally(self) -> int:
+        """Return how many bytes the packets up to HEAD have."""
+        pairs = [(self.control[TALLY + i + 1], self.control[TALLY + i]) for i in (0, 2)]
+        place, size = max(pair for pair in pairs if pair[0] <= self.head)
+        self._turn = (place, size) == pairs[0]
+        return size + sum(self.lengths[n & self._mask] for n in range(place, self.head))
+
+    def recover(self, measure: Callable[[memoryview, int], int]) -> int:
+        """Take into the log what a killed writer had read and not yet counted; return how much.
+
+        Args:
+            measure: returns the length of the one packet that may have been read without its
+                length being stored, from its slot and the bytes in the log before it.
+        """
+        first = place = self.head
+        mark, size = self.control[MARK], 0
+        while place < self.control[CLEARED]:
+            slot = place & self._mask
+            if self.lengths[slot] == 0:
+                if self._words[slot * SLOT // 8] == mark:
+                    break
+                self.lengths[slot] = measure(self._vector(slot)[0], self.bytes + size)
+            size += self.lengths[slot]
+            place += 1
+        if place > first:
+            self._commit(first, place, size)
+        return place - first
+
+    def close(self) -> None:
+        """Unmap it."""
+        for vector in filter(None, self._vectors):
+            vector[0].release()
+        self._words.release()
+        super().close()
+
+
+class Reader(_Map):
+    """A follower's side: any number of them, each with a place of its own."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, writable=False)
+        self._margin = self.slots // 16
+
+    def read(
+        self, place: int, most: int, device: str, lost: int = 0
+    ) -> tuple[list[Packet], int, int]:
+        """Copy packets from a place on.
+
+        Args:
+            place: the number of the first packet wanted.
+            most: how many at most.
+            device: for the packets' ``device``.
+            lost: packets lost before, to be told by the first one copied.
+
+        Returns:
+            The packets, the place after them, and how many were lost after the last of them.
+        """
+        control, lengths, times, whole = self.control, self.lengths, self.times, self.map
+        mask, slots, start = self.slots - 1, self.slots, self.start
+        packets: list[Packet] = []
+        end = min(control[HEAD], place + most)
+        while place < end:
+            slot = place & mask
+            offset = start + slot * SLOT
+            data = whole[offset : offset + lengths[slot]]
+            when = times[slot]
+            if control[RESERVE] - place > slots:
+                # Lapped: go on a little before the oldest packet, not to be lapped again at once.
+                oldest = control[RESERVE] - slots + self._margin
+                lost += oldest - place
+                place = oldest
+                end = max(end, min(control[HEAD], place + most))
+                continue
+            packets.append(Packet(data, place, when, device, lost))
+            lost = 0
+            place += 1
+        return packets, place, lost
+
+    def payloads(self, place: int, most: int, size: int) -> tuple[list[bytes], int, int]:
+        """Copy packets' bytes from a place on, for the writer's own process: nothing laps it.
+
+        Args:
+            place: the number of the first packet wanted.
+            most: how many at most.
+            size: how many bytes, at most, unless the first packet alone has more.
+
+        Returns:
+            The packets' bytes, the place after them, and when the first was read.
+        """
+        payloads: list[bytes] = []
+        when = self.times[place & (self.slots - 1)]
+        for number in range(place, min(self.control[HEAD], place + most)):
+            slot = number & (self.slots - 1)
+            length = self.lengths[slot]
+            size -= length
+            if payloads and size < 0:
+                break
+            offset = self.start + slot * SLOT
+            payloads.append(self.map[offset : offset + length])
+        return payloads, place + len(payloads), when
+
+
+def counters(ring: Any) -> dict[str, int]:
+    """Return what the ring counts, which goes on over restarts of the worker."""
+    control = ring.control
+    return {
+        "packets_read": control[HEAD],
+        "bytes_read": ring.bytes,
+        "packets_sent": control[SENT],
+        "bytes_sent": control[SENT_BYTES],
+        "restarts": control[RESTARTS],
+    }

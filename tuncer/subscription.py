@@ -1,0 +1,309 @@
+"""Subscriptions: how a process receives a device's packets.
+
+One that reads the ring has a place of its own in it, and an eventfd that says "look". One that
+gets ZeroMQ messages works the same over any distance. Both watch the device's door, whose other
+end closes when worker and supervisors are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import select
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from supervisor.channel import Channel, close_all
+from tuncer import door, places, ring, wire
+from tuncer.packet import DeviceError, DeviceEvent, Packet
+
+Item = Packet | DeviceEvent | list[Packet]
+
+_CHUNK = 64  # packets taken from the ring at a time
+_PATIENCE = 10.0  # seconds in which a device's worker must answer
+
+
+class Subscription(ABC):
+    """Yields a device's packets from the moment on when ``subscribe`` returned.
+
+    Every packet that was read since then is delivered or counted as lost. It goes on by itself
+    over restarts of the worker, and ends when the device is destroyed; when it was deleted by
+    others, or its supervisors were killed, it raises ``DeviceError``.
+
+    A subscription belongs to one thread at a time, and is not shared with forked processes.
+    """
+
+    def __init__(self, device: str, channel: Channel, wake: int, batch: bool, events: bool) -> None:
+        self._device = device
+        self._channel = channel
+        self._batch = batch
+        self._events = events
+        self._ready: deque[Item] = deque()
+        self._delivered = 0
+        self._lost = 0
+        self._end: DeviceError | StopIteration | None = None
+        self._wake = wake
+        self._poller = select.poll()
+        self._poller.register(wake, select.POLLIN)
+        self._poller.register(channel.fileno(), select.POLLIN)
+
+    @abstractmethod
+    def _take(self) -> list[Packet]:
+        """Return the packets that are there, without waiting; account for lost ones."""
+
+    @abstractmethod
+    def _rest(self) -> None:
+        """Get ready to wait: take note that what woke this has been seen."""
+
+    def recv(self, timeout: float | None = None) -> Item:
+        """Return the next packet; with ``batch`` a list, with ``events`` perhaps a DeviceEvent.
+
+        Args:
+            timeout: seconds; None waits as long as the device lives.
+
+        Raises:
+            TimeoutError: nothing came in time.
+            StopIteration: the device was destroyed, and everything before has been delivered.
+            DeviceError: the device has ended otherwise.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            item = self._next()
+            if item is not None:
+                return item
+            remaining = None if deadline is None else (deadline - time.monotonic()) * 1000 + 1
+            if remaining is not None and remaining <= 0:
+                raise TimeoutError(f"no packet of {self._device} within {timeout} s")
+            self._poller.poll(remaining)
+
+    def _next(self) -> Item | None:
+        if not self._ready:
+            self._rest()
+            if self._end is None:
+                self._hear()
+            # In this order: what the log held when the end was told is delivered before it.
+            packets = self._take()
+            if packets and self._batch:
+                self._ready.append(packets)
+            else:
+                self._ready.extend(packets)
+            if not self._ready and self._end is not None:
+                raise self._end
+        if not self._ready:
+            return None
+        item = self._ready.popleft()
+        self._delivered += len(item) if isinstance(item, list) else isinstance(item, Packet)
+        return item
+
+    def _hear(self) -> None:
+        """Listen to what the worker says besides packets."""
+        while self._end is None:
+            try:
+                received = self._channel.receive()
+            except EOFError:
+                problem = "the device's worker and its supervisors are gone"
+                self._end = DeviceError(errno.EPIPE, problem, self._device)
+                return
+            if received is None:
+                return
+            (word, *terms), fds = received
+            close_all(fds)
+            if word == "event" and self._events:
+                self._ready.append(DeviceEvent(terms[0], self._device))
+            elif word == "end":
+                number, text = terms
+                failed = DeviceError(number, text, self._device)
+                self._end = failed if number else StopIteration()
+
+    def stats(self) -> dict[str, int]:
+        """Return how many packets were ``delivered`` and how many were ``lost``.
+
+        At every moment their sum is what was read since the subscription began and before the
+        next packet that it yields.
+        """
+        return {"delivered": self._delivered, "lost": self._lost}
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when packets may have come; for poll and others."""
+        return self._wake
+
+    def close(self) -> None:
+        """End the subscription; the device goes on."""
+        self._channel.close()
+        self._end = self._end or StopIteration()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        return self.recv()
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        while True:
+            try:
+                item = self._next()
+            except StopIteration:
+                raise StopAsyncIteration from None
+            if item is not None:
+                return item
+            await self._readable()
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        fds = (self._wake, self._channel.fileno())
+        for fd in fds:
+            loop.add_reader(fd, wake)
+        try:
+            await ready
+        finally:
+            for fd in fds:
+                loop.remove_reader(fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+
+class RingSubscription(Subscription):
+    """Reads the ring: for processes on the device's host."""
+
+    def __init__(self, path: Path, device: str, batch: bool, events: bool) -> None:
+        answer, fds, channel = door.knock(path, device, "subscribe", timeout=_PATIENCE)
+        log, event = fds
+        self._log: ring.Reader | None = ring.Reader(log)
+        os.close(log)
+        self._place: int = answer[1]
+        self._uncounted = 0
+        super().__init__(device, channel, event, batch, events)
+
+    def _rest(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
+    def _take(self) -> list[Packet]:
+        if self._log is None:
+            return []
+        before = self._uncounted
+        packets, self._place, self._uncounted = self._log.read(
+            self._place, _CHUNK, self._device, before
+        )
+        self._lost += sum(packet.lost for packet in packets) + self._uncounted - before
+        return packets
+
+    def close(self) -> None:
+        """End the subscription; the device goes on."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+            os.close(self._wake)
+            super().close()
+
+
+class ZmqSubscription(Subscription):
+    """Receives messages of the wire format."""
+
+    def __init__(self, path: Path, device: str, batch: bool, events: bool) -> None:
+        _, _, channel = door.knock(path, device, "watch", timeout=_PATIENCE)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        # With the default of 100 ms a restart would cost hundreds of batches.
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 1)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.SUBSCRIBE, device.encode())
+        self._socket.connect(f"ipc://{places.publisher(path)}")
+        hello = wire.HELLO + uuid.uuid4().bytes
+        self._socket.setsockopt(zmq.SUBSCRIBE, hello)  # after connect, to be heard in this order
+        super().__init__(device, channel, int(self._socket.getsockopt(zmq.FD)), batch, events)
+        try:
+            self._expected = self._greeted(hello)
+        except BaseException:
+            self.close()
+            raise
+        self._socket.setsockopt(zmq.UNSUBSCRIBE, hello)
+
+    def _greeted(self, hello: bytes) -> int:
+        """Wait for the answer to the greeting: from its number on, everything comes here."""
+        self._early: deque[wire.Batch] = deque()
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not self._socket.poll(int(remaining * 1000) + 1):
+                raise DeviceError(errno.ETIMEDOUT, "the publisher does not answer", self._device)
+            batch = wire.decode(self._socket.recv_multipart())
+            if batch.topic == hello:
+                return batch.seq
+            self._early.append(batch)
+
+    def _rest(self) -> None:
+        """Nothing to do: the socket's descriptor is quiet when everything has been received."""
+
+    def _take(self) -> list[Packet]:
+        while True:
+            packets = self._accept(self._early.popleft()) if self._early else self._receive()
+            if packets is None or packets:
+                return packets or []
+
+    def _receive(self) -> list[Packet] | None:
+        if self._socket.closed:
+            return None
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        return self._accept(wire.decode(frames))
+
+    def _accept(self, batch: wire.Batch) -> list[Packet]:
+        """Drop what was seen already, and count what is missing."""
+        if batch.topic != self._device.encode():
+            return []
+        if batch.end == "closed":
+            self._end = self._end or StopIteration()
+        seen = max(0, self._expected - batch.seq)
+        packets = batch.packets[seen:]
+        first = batch.seq + seen
+        lost = first - self._expected if packets or not batch.packets else 0
+        lost = max(0, lost)
+        self._lost += lost
+        self._expected = max(self._expected, batch.seq + len(batch.packets))
+        return [
+            Packet(data, first + number, batch.timestamp, self._device, 0 if number else lost)
+            for number, data in enumerate(packets)
+        ]
+
+    def close(self) -> None:
+        """End the subscription; the device goes on."""
+        if not self._socket.closed:
+            self._socket.close(0)
+            self._context.term()
+            super().close()

@@ -1,0 +1,90 @@
+"""The wire format: packets as ZeroMQ messages, for subscribers in any language.
+
+A message is a batch, in three frames:
+
+1. topic: the device's name at its creation, UTF-8;
+2. header: a msgpack map: ``v`` 1, ``seq`` the first packet's number, ``n`` how many packets,
+   ``ts`` when the first was read, in nanoseconds since the epoch, ``epoch`` the worker's
+   incarnation, ``queue`` 0. More keys may come: ignore what you do not know;
+3. payload: a msgpack array of ``n`` byte strings, one a packet.
+
+``n`` = 0 says "the next packet will be number ``seq``". It is repeated while nothing comes, so
+that a gap at the end is seen as well. A message with the key ``end`` is the device's last.
+After a restart of the worker packets are sent again: drop what is below the number you expect.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgpack
+
+VERSION = 1
+HELLO = b"\0hello "
+"""A subscription to this and any further bytes is answered once, under that topic, by a message
+with ``n`` = 0: everything from ``seq`` on is then sent to the subscriber."""
+
+
+class Batch(NamedTuple):
+    """A message, decoded."""
+
+    topic: bytes
+    seq: int
+    timestamp: int
+    epoch: int
+    queue: int
+    packets: list[bytes]
+    end: str | None
+
+
+def encode(
+    topic: bytes,
+    seq: int,
+    packets: list[bytes],
+    timestamp: int,
+    epoch: int,
+    end: str | None = None,
+) -> list[bytes]:
+    """Return the frames of a message."""
+    header: dict[str, Any] = {
+        "v": VERSION,
+        "seq": seq,
+        "n": len(packets),
+        "ts": timestamp,
+        "epoch": epoch,
+        "queue": 0,
+    }
+    if end is not None:
+        header["end"] = end
+    return [topic, msgpack.packb(header), msgpack.packb(packets)]
+
+
+def decode(frames: list[bytes]) -> Batch:
+    """Return what the frames of a message say.
+
+    Raises:
+        ValueError: they are no message of this format, or of a later version.
+    """
+    try:
+        topic, head, payload = frames
+        header: dict[str, Any] = msgpack.unpackb(head)
+        packets: list[bytes] = msgpack.unpackb(payload)
+        declared = (header["v"], header["n"])
+        batch = Batch(
+            topic,
+            header["seq"],
+            header["ts"],
+            header["epoch"],
+            header.get("queue", 0),
+            packets,
+            header.get("end"),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+        raise ValueError(f"no message of tuncer's wire format: {error!r}") from error
+    if declared[0] != VERSION:
+        raise ValueError(f"version {declared[0]} of the wire format, this is for {VERSION}")
+    if declared[1] != len(packets):
+        raise ValueError(
+            f"the header speaks of {declared[1]} packets, the payload has {len(packets)}"
+        )
+    return batch

@@ -1,0 +1,445 @@
+"""The worker: the process that owns a device's descriptor.
+
+It reads each packet straight into the ring, then wakes the subscribers, who read the ring
+themselves. Descriptor, ring, door and the subscribers' eventfds lie in the supervisor's fd
+store: a replacement takes them up, and neither the interface nor a subscriber notices more than
+a pause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor import GenServer, NoReply, Sender, Shutdown, Stop
+from supervisor.actor import Timer
+from supervisor.channel import Channel
+from supervisor.errors import Reason, is_orderly
+from tuncer import door, measure, places, ring, tunctl
+from tuncer.publisher import Publisher
+from tuncer.tunctl import Flag
+from tuncer.tunctl.errors import explain
+from tuncer.tunctl.header import SIZE as PI_SIZE
+from tuncer.tunctl.link_monitor import LinkMonitor
+
+_MOST_VISITORS = 4096  # connections at the door at a time
+
+# What a Device may have done to the device: functions of tunctl that take its descriptor first.
+_TUNCTL: dict[str, Callable[..., Any]] = {
+    "up": tunctl.up,
+    "down": tunctl.down,
+    "dstaddr": tunctl.dstaddr,
+    "broadcast": tunctl.broadcast,
+    "mtu": tunctl.mtu,
+    "persist": tunctl.persist,
+    "owner": tunctl.owner,
+    "group": tunctl.group,
+    "devname": tunctl.devname,
+    "flags": tunctl.flags,
+    "ifindex": tunctl.ifindex,
+}
+
+
+@dataclass
+class _Subscriber:
+    """One that follows the device: the connection that ends when it ends.
+
+    One that reads the ring has an eventfd too. The others are subscribers of the publisher.
+    """
+
+    number: int
+    channel: Channel
+    event: int | None
+
+
+@dataclass
+class _Waiter:
+    """A ``recv`` that waits for a packet."""
+
+    sender: Sender
+    timer: Timer | None
+
+
+class Worker(GenServer):
+    """Owns one device. Started by a supervisor only: without the fd store it would be no use."""
+
+    # -- beginning ---------------------------------------------------------------------------------
+
+    def init(
+        self,
+        name: str = "",
+        flags: int = Flag.TAP | Flag.NO_PI,
+        *,
+        active: bool = False,
+        persist: bool = False,
+        txqueuelen: int | None = None,
+        slots: int = ring.DEFAULT_SLOTS,
+    ) -> Any:
+        """Create the device, or take it up after a crash."""
+        self._flags = Flag(flags)
+        self._subscribers: list[_Subscriber] = []
+        self._events: list[int] = []
+        self._visitors: dict[int, Channel] = {}
+        self._waiters: deque[_Waiter] = deque()
+        self._polled = False
+        self._operations: dict[str, Callable[..., Any]] = {
+            "send": self._send,
+            "setopt": self._setopt,
+            "statistics": self._statistics,
+            "door": lambda: str(self._path),
+            "destroy": self._destroy,
+        }
+        self._ended = False
+        self._option_active = active
+        try:
+            self._take_up(name, persist, txqueuelen, slots)
+        except (OSError, ValueError) as error:
+            return Stop(error)
+        self.add_reader(self._door, self._open_door)
+        self.add_reader(self._publisher.fileno(), self._publish)
+        self.add_reader(self._links.fileno(), self._link_changed)
+        self._take_up_subscribers()
+        self._link_changed()
+        self._publish()
+        return None
+
+    def _take_up(self, name: str, persist: bool, txqueuelen: int | None, slots: int) -> None:
+        """Get each descriptor from the store, or make it and put it there."""
+        self._tun = self._stored("tun", lambda: self._create(name, persist, txqueuelen))
+        log = self._stored("ring", lambda: ring.create(slots))
+        self._writer, self._reader = ring.Writer(log), ring.Reader(log)
+        self._log = log
+        self._door = self._stored(
+            "door", lambda: door.listen(places.door(tunctl.devname(self._tun)))
+        )
+        self._path = door.path(self._door)
+        self.name = places.device(self._path)
+        self._links = LinkMonitor(tunctl.ifindex(self._tun))
+        self._recover()
+        self._publisher = Publisher(
+            self.context,
+            places.publisher(self._path),
+            self.name,
+            self._reader,
+            self._writer,
+            self._actor.call_later,
+        )
+
+    def _stored(self, name: str, make: Callable[[], int]) -> int:
+        fd = self.stored_fds().get(name)
+        if fd is None:
+            fd = make()
+            self.store_fd(name, fd)
+        return fd
+
+    def _create(self, name: str, persist: bool, txqueuelen: int | None) -> int:
+        existed = bool(name) and "%" not in name and _exists(name)
+        fd = tunctl.create(name, self._flags)
+        try:
+            if persist:
+                tunctl.persist(fd)
+            if txqueuelen is not None and not existed:
+                tunctl.txqueuelen(fd, txqueuelen)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _recover(self) -> None:
+        """Take up the log where the last worker left it."""
+        control = self._writer.control
+        if control[ring.HEAD] == control[ring.RESERVE] == 0 and not control[ring.TRANSMITTED]:
+            control[ring.TRANSMITTED] = tunctl.transmitted(self._tun)[1] + 1  # 0: not yet asked
+            return
+        control[ring.RESTARTS] += 1
+        self._writer.recover(self._measure)
+
+    def _measure(self, packet: memoryview, before: int) -> int:
+        """Return the length of the one packet whose length a killed worker did not store."""
+        prefix = 0 if Flag.NO_PI in self._flags else PI_SIZE
+        of = measure.frame_length if Flag.TAP in self._flags else measure.ip_length
+        length = of(packet[prefix:])
+        if length is None:
+            # What the kernel has handed out, less what the log has, is this packet.
+            packets = self._writer.head + 1
+            base = self._writer.control[ring.TRANSMITTED] - 1
+            handed_out = tunctl.transmitted(self._tun)[1] - base
+            length = handed_out - (before - (packets - 1) * prefix)
+        return min(max(length + prefix, 1), ring.SLOT)
+
+    def _take_up_subscribers(self) -> None:
+        stored = self.stored_fds()
+        for name, fd in stored.items():
+            kind, _, number = name.partition(".")
+            if kind == "channel":
+                event = stored.get(f"event.{number}")
+                self._add_subscriber(_Subscriber(int(number), Channel(fd), event))
+        self._wake()
+
+    # -- packets from the kernel -------------------------------------------------------------------
+
+    @property
+    def _reading(self) -> bool:
+        return self._option_active or bool(self._events) or self._publisher.listeners > 0
+
+    def _poll_device(self) -> None:
+        """Watch the device for packets exactly while somebody wants them."""
+        wanted = self._reading or bool(self._waiters)
+        if wanted and not self._polled:
+            self.add_reader(self._tun, self._read)
+        elif not wanted and self._polled:
+            self.remove_reader(self._tun)
+        self._polled = wanted
+
+    def _read(self) -> None:
+        try:
+            if self._reading:
+                count = self._writer.fill(self._tun)
+            else:
+                count = self._writer.fill(self._tun, 1)
+        except OSError as error:
+            self._wake()
+            self._device_failed(error)
+            return
+        if count:
+            if self._waiters:
+                self._serve_waiters(count)
+            self._wake()
+            if self._publisher.listeners > 0:
+                self._publisher.follow()
+
+    def _wake(self) -> None:
+        for event in self._events:
+            os.eventfd_write(event, 1)
+
+    def _device_failed(self, error: OSError) -> None:
+        if error.errno != errno.EBADFD:
+            raise error
+        self._end("deleted", errno.ENODEV, "the device was deleted")
+        self._actor.exit(Shutdown("the device was deleted"))
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def handle_call(self, request: list[Any], sender: Sender) -> Any:
+        """Serve the methods of ``Device``."""
+        operation, *arguments = request
+        try:
+            if operation in _TUNCTL:
+                return _TUNCTL[operation](self._tun, *arguments)
+            if operation == "recv":
+                return self._recv(sender, *arguments)
+            if operation in self._operations:
+                return self._operations[operation](*arguments)
+            raise ValueError(f"a worker does not know {operation!r}")  # noqa: TRY301
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            self.refuse(sender, error)
+            if isinstance(error, OSError) and error.errno == errno.EBADFD:
+                self._device_failed(error)
+            return NoReply()
+
+    def _send(self, packets: list[bytes]) -> int:
+        control = self._writer.control
+        for packet in packets:
+            try:
+                os.write(self._tun, packet)
+            except OSError as error:
+                raise explain(error.errno or 0, "send", self.name) from error
+            control[ring.SENT] += 1
+            control[ring.SENT_BYTES] += len(packet)
+        return len(packets)
+
+    def _recv(self, sender: Sender, timeout: float | None) -> Any:
+        if self._reading:
+            problem = "the device is in active mode: packets go to its subscriptions"
+            raise OSError(errno.EINVAL, problem, self.name)
+        waiter = _Waiter(sender, None)
+        if timeout is not None:
+            waiter.timer = self._actor.call_later(timeout, lambda: self._recv_timed_out(waiter))
+        self._waiters.append(waiter)
+        self._poll_device()
+        return NoReply()
+
+    def _recv_timed_out(self, waiter: _Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            self.refuse(
+                waiter.sender, TimeoutError(errno.ETIMEDOUT, "no packet in time", self.name)
+            )
+            self._poll_device()
+
+    def _serve_waiters(self, count: int) -> None:
+        packets, _, _ = self._reader.read(self._writer.head - count, count, self.name)
+        for packet in packets:
+            if self._waiters:
+                waiter = self._waiters.popleft()
+                if waiter.timer is not None:
+                    self.cancel_timer(waiter.timer)
+                self.reply(waiter.sender, list(packet))
+        self._poll_device()
+
+    def _setopt(self, active: bool) -> None:
+        self._option_active = active
+        self._poll_device()
+
+    def _statistics(self) -> dict[str, Any]:
+        packets, size, dropped = tunctl.transmitted(self._tun)
+        return {
+            **ring.counters(self._writer),
+            "dropped": dropped,
+            "kernel_packets": packets,
+            "kernel_bytes": size,
+            "subscribers": len(self._events) + max(0, self._publisher.listeners),
+            "active": self._reading,
+        }
+
+    def _destroy(self) -> Stop:
+        self._delete()
+        return Stop(Shutdown("destroyed"))
+
+    # -- the door ----------------------------------------------------------------------------------
+
+    def _open_door(self) -> None:
+        while (visitor := door.accept(self._door)) is not None:
+            if len(self._visitors) >= _MOST_VISITORS:
+                visitor.close()
+                continue
+            self._visitors[visitor.fileno()] = visitor
+            self.add_reader(visitor.fileno(), functools.partial(self._attend, visitor))
+
+    def _attend(self, visitor: Channel) -> None:
+        try:
+            received = visitor.receive()
+            if received is None:
+                return
+            message, fds = received
+            for fd in fds:
+                os.close(fd)
+            self._serve_visitor(visitor, message[0] if message else None)
+        except (EOFError, BrokenPipeError, ValueError):
+            self._dismiss(visitor)
+
+    def _dismiss(self, visitor: Channel) -> None:
+        if self._visitors.pop(visitor.fileno(), None) is not None:
+            self.remove_reader(visitor.fileno())
+            visitor.close()
+
+    def _serve_visitor(self, visitor: Channel, request: Any) -> None:
+        if request == "worker":
+            visitor.send(self.ref)
+        elif request == "getfd":
+            visitor.send("fd", fds=(self._tun,))
+        elif request == "subscribe":
+            self._subscribe(visitor, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        elif request == "watch":
+            self._subscribe(visitor, None)
+        else:
+            visitor.send(ValueError(f"a door does not know {request!r:.100}"))
+
+    def _subscribe(self, visitor: Channel, event: int | None) -> None:
+        del self._visitors[visitor.fileno()]
+        self.remove_reader(visitor.fileno())
+        number = 1 + max((s.number for s in self._subscribers), default=0)
+        subscriber = _Subscriber(number, visitor, event)
+        try:
+            if event is not None:
+                self.store_fd(f"event.{number}", event)
+            self.store_fd(f"channel.{number}", visitor.fileno())
+            fds = () if event is None else (self._log, event)
+            visitor.send("subscribed", self._writer.head, fds=fds)
+        except OSError as error:  # the store is full, or the visitor has left
+            with contextlib.suppress(BrokenPipeError):
+                visitor.send(OSError(error.errno or errno.EIO, str(error), self.name))
+            self._forget(subscriber)
+        else:
+            self._add_subscriber(subscriber)
+            self._poll_device()
+
+    def _add_subscriber(self, subscriber: _Subscriber) -> None:
+        self._subscribers.append(subscriber)
+        if subscriber.event is not None:
+            self._events.append(subscriber.event)
+        self.add_reader(subscriber.channel.fileno(), lambda: self._hear(subscriber))
+
+    def _hear(self, subscriber: _Subscriber) -> None:
+        """A subscriber says nothing: what there is to read is its end."""
+        try:
+            received = subscriber.channel.receive()
+        except (EOFError, ValueError):
+            self.remove_reader(subscriber.channel.fileno())
+            self._subscribers.remove(subscriber)
+            if subscriber.event is not None:
+                self._events.remove(subscriber.event)
+            self._forget(subscriber)
+            self._poll_device()
+        else:
+            for fd in received[1] if received else ():
+                os.close(fd)
+
+    def _forget(self, subscriber: _Subscriber) -> None:
+        subscriber.channel.close()
+        self.drop_fd(f"channel.{subscriber.number}")
+        if subscriber.event is not None:
+            os.close(subscriber.event)
+            self.drop_fd(f"event.{subscriber.number}")
+
+    def _publish(self) -> None:
+        self._publisher.follow()
+        self._poll_device()
+
+    # -- the link, and the end ---------------------------------------------------------------------
+
+    def _link_changed(self) -> None:
+        """Tell the subscribers when the link has gone up or down, also while there was no worker."""
+        self._links.states()
+        try:
+            up = tunctl.is_up(self._tun)
+        except OSError:
+            return  # it was deleted, or taken to another namespace: reading tells which
+        if up != self._writer.control[ring.UP]:
+            self._writer.control[ring.UP] = up
+            self._tell("event", "up" if up else "down")
+
+    def _tell(self, *message: Any) -> None:
+        for subscriber in self._subscribers:
+            with contextlib.suppress(BrokenPipeError):
+                subscriber.channel.send(*message)
+
+    def _end(self, why: str, number: int = 0, text: str = "") -> None:
+        """Tell all that follow the log that it ends here, and close the door."""
+        if self._ended:
+            return
+        self._ended = True
+        self._tell("end", number, text)
+        self._publisher.end(why)
+        places.remove(self._path)
+
+    def _delete(self) -> None:
+        try:
+            tunctl.delete(self._tun)
+        except OSError as error:
+            if error.errno not in {errno.EBADFD, errno.ENODEV}:
+                raise
+
+    def terminate(self, reason: Reason) -> None:
+        """Take the device down with this process, unless it is persistent."""
+        if not is_orderly(reason):
+            return  # another worker takes the device up
+        with contextlib.suppress(OSError):
+            if Flag.PERSIST not in tunctl.flags(self._tun):
+                # Closing alone would leave it alive through any duplicate of the descriptor.
+                self._delete()
+        self._end("closed")
+
+
+def _exists(name: str) -> bool:
+    try:
+        tunctl.ifindex(name)
+    except OSError:
+        return False
+    return True
