@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import itertools
 import os
 import select
@@ -174,7 +175,7 @@ class Connection:
 
     def _send(self, data: bytes, deadline: float) -> None:
         while True:
-            if self.dead or self._life.poll(0):
+            if self._ended():
                 raise NoProcess(f"process {self.process.pid} has ended")
             try:
                 self._socket.send(data, zmq.NOBLOCK)
@@ -265,16 +266,21 @@ class Connection:
 
     def alive(self) -> bool:
         """Tell whether the process still runs."""
-        return not self.dead and not self._life.poll(0)
+        with self._changed:
+            return not self._ended()
 
     def idle(self) -> bool:
         """Tell whether the process has ended, and nobody waits for anything of it."""
-        return not self.alive() and not self._pending and not self._leading
+        with self._changed:
+            return self._ended() and not self._pending and not self._leading
+
+    def _ended(self) -> bool:
+        return self.dead or bool(self._life.poll(0))
 
     def close(self, linger: int) -> None:
         """Give the connection up; what was sent has so many milliseconds to leave."""
         with self._changed:
-            linger = linger if self.alive() else 0
+            linger = 0 if self._ended() else linger
             self.dead = True
         self._socket.disable_monitor()
         self._ending.close(0)
@@ -294,13 +300,13 @@ class _Table:
 
 
 _table = _Table()
-_inherited: list[_Table] = []
 
 
 def _after_fork() -> None:
-    # What the parent's threads hold must neither be used nor finalised here: keep it for ever.
     global _table  # noqa: PLW0603
-    _inherited.append(_table)
+    # What the parent's threads hold must neither be used nor finalised here, not even when the
+    # interpreter ends: one reference more than there are keeps it for ever.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_table))
     _table = _Table()
 
 

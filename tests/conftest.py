@@ -4,6 +4,7 @@ This process is a subreaper: whatever a test starts and leaves behind becomes it
 counted.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -135,3 +136,33 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+class Program:
+    """A real program that runs beside the test, and what it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.printed = ""
+
+    def expect(self, text: str) -> str:
+        """Read what it prints until this text is there; return the line with it."""
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            self.printed += line
+            if text in line:
+                return line
+        raise AssertionError(f"{self.process.args} ended without {text!r}: {self.printed}")
+
+
+@contextlib.contextmanager
+def program(*command: str) -> Iterator[Program]:
+    """Run a real program beside the test; it is killed at the end, if it has not ended."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            yield Program(process)
+        finally:
+            process.kill()

@@ -1,6 +1,7 @@
 """Devices on the real kernel: configuration, packets, subscriptions, and their end."""
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import PATIENCE, gone, wait_for_end
+from conftest import PATIENCE, gone, program, wait_for_end
 from traffic import number_of, reply_to, send_one
 
 import tuncer
@@ -109,7 +110,7 @@ def test_a_device_that_exists_is_busy(dev: Device) -> None:
 
 
 def test_another_interface_of_that_name(run: Run) -> None:
-    run("ip", "link", "add", "veth0", "type", "veth")
+    run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     with pytest.raises(OSError, match="another sort of interface") as caught:
         tuncer.create("veth0", TUN)
     assert caught.value.errno == errno.EINVAL
@@ -142,7 +143,7 @@ def test_configuration_is_what_ip_shows(dev: Device, run: Run) -> None:
         (lambda d: d.send(b""), ValueError),
         (lambda d: d.send(bytes(70_000)), ValueError),
         (lambda d: d.send(bytes(MOST_BYTES)), OSError),
-        (lambda d: d.send(b"\x45"), OSError),
+        (lambda d: d.send(bytes(40)), OSError),
         (lambda d: d.send("text"), TypeError),
         (lambda d: d.subscribe(transport="pigeon"), ValueError),
         (lambda d: d.controlling_process(2**22 + 1), ProcessLookupError),
@@ -430,83 +431,41 @@ def test_strangers_at_the_door_and_the_mailbox_harm_nobody(dev: Device) -> None:
 
 
 def test_iperf3_and_tcpdump_run_on_the_interface(run: Run) -> None:
-    """Two devices, forwarded to each other in Python, carry a TCP connection between namespaces."""
-    with tuncer.create("a0", TUN) as a, tuncer.create("b0", TUN) as b:
-        a.up("10.9.0.1/32")
-        a.dstaddr("10.9.0.2")
-        pid = _namespace()
-        run("ip", "link", "set", "b0", "netns", str(pid))
-        inside = ["nsenter", "-t", str(pid), "-n"]
-        run(*inside, "ip", "link", "set", "lo", "up")
-        run(*inside, "ip", "addr", "add", "10.9.0.2", "peer", "10.9.0.1", "dev", "b0")
+    """Two devices, forwarded to each other, carry a TCP connection between two namespaces."""
+    with tuncer.create("a0", TUN) as a, tuncer.create("b0", TUN), contextlib.ExitStack() as stack:
+        holder = stack.enter_context(
+            program("unshare", "--net", "sh", "-c", "echo up; exec sleep 1000")
+        )
+        holder.expect("up")
+        inside = ["nsenter", "-t", str(holder.process.pid), "-n"]
+        run("ip", "link", "set", "b0", "netns", str(holder.process.pid))
+        run(*inside, "ip", "addr", "add", OTHER, "peer", ADDRESS, "dev", "b0")
         run(*inside, "ip", "link", "set", "b0", "up")
-        forward = _Forwarder(a, b)
-        dump = subprocess.Popen(
-            ["tcpdump", "-i", "a0", "-c", "20", "-n", "tcp"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert dump.stderr is not None
-        while "listening on a0" not in dump.stderr.readline():
+        a.up(f"{ADDRESS}/32")
+        a.dstaddr(OTHER)
+        for source, target in (("a0", "b0"), ("b0", "a0")):
+            forward = stack.enter_context(program(sys.executable, "-c", FORWARD, source, target))
+            forward.expect("forwarding")
+        dump = stack.enter_context(program("tcpdump", "-l", "-i", "a0", "-c", "20", "-n", "tcp"))
+        dump.expect("listening on a0")
+        server = stack.enter_context(program(*inside, "iperf3", "-s", "-1", "--forceflush"))
+        server.expect("Server listening")
+        report = json.loads(run("iperf3", "-c", OTHER, "-n", "2M", "-J"))
+        assert report["end"]["sum_sent"]["bytes"] >= 2_000_000
+        dump.expect("20 packets captured")
+
+
+FORWARD = """
+import os, sys, tuncer
+fd = tuncer.attach(sys.argv[2]).getfd()
+with tuncer.attach(sys.argv[1]).subscribe() as subscription:
+    print("forwarding", flush=True)
+    for packet in subscription:
+        try:
+            os.write(fd, packet.data)
+        except OSError:
             pass
-        server = subprocess.Popen(
-            [*inside, "iperf3", "-s", "-1"], stdout=subprocess.PIPE, text=True
-        )
-        assert server.stdout is not None
-        while "Server listening" not in server.stdout.readline():
-            pass
-        report = json.loads(run("iperf3", "-c", "10.9.0.2", "-n", "2M", "-J"))
-        assert report["end"]["sum_received"]["bytes"] >= 2_000_000
-        out, _ = dump.communicate(timeout=PATIENCE)
-        assert out.count("10.9.0.2") >= 20
-        server.communicate(timeout=PATIENCE)
-        forward.close()
-        os.kill(pid, signal.SIGKILL)
-
-
-def _namespace() -> int:
-    """Start a process in a network namespace of its own, and return its pid."""
-    holder = subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE
-    )
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    holder.stdout.close()
-    holder.returncode = 0  # it is reaped at the end of the test, as all that is left
-    return holder.pid
-
-
-class _Forwarder:
-    """Passes packets between two devices, in both directions, until it is closed."""
-
-    def __init__(self, a: Device, b: Device) -> None:
-        self._subscriptions = [d.subscribe(batch=True) for d in (a, b)]
-        self._fds = [d.getfd() for d in (b, a)]
-        self._stop, self._stopped = socket.socketpair()
-        self._pool = ThreadPoolExecutor(2)
-        for subscription, fd in zip(self._subscriptions, self._fds, strict=True):
-            self._pool.submit(self._run, subscription, fd)
-        self._closing = False
-
-    def _run(self, subscription: Any, fd: int) -> None:
-        while not self._closing:
-            try:
-                for packet in subscription.recv(0.1):
-                    if packet.data[0] >> 4 == 4:
-                        os.write(fd, packet.data)
-            except (TimeoutError, OSError):
-                continue
-
-    def close(self) -> None:
-        self._closing = True
-        self._pool.shutdown()
-        for subscription in self._subscriptions:
-            subscription.close()
-        for fd in self._fds:
-            os.close(fd)
-        self._stop.close()
-        self._stopped.close()
+"""
 
 
 def test_a_device_under_a_supervisor_of_ones_own(run: Run) -> None:

@@ -30,6 +30,7 @@ from tuncer.packet import DeviceError, DeviceEvent, Packet
 Item = Packet | DeviceEvent | list[Packet]
 
 _CHUNK = 64  # packets taken from the ring at a time
+_STRAGGLERS = 1000  # ms that the last messages may be late after the device's end
 _PATIENCE = 10.0  # seconds in which a device's worker must answer
 
 
@@ -245,6 +246,8 @@ class ZmqSubscription(Subscription):
         hello = wire.HELLO + uuid.uuid4().bytes
         self._socket.setsockopt(zmq.SUBSCRIBE, hello)  # after connect, to be heard in this order
         super().__init__(device, channel, int(self._socket.getsockopt(zmq.FD)), batch, events)
+        self._early: deque[wire.Batch] = deque()
+        self._had_last = False
         try:
             self._expected = self._greeted(hello)
         except BaseException:
@@ -254,7 +257,6 @@ class ZmqSubscription(Subscription):
 
     def _greeted(self, hello: bytes) -> int:
         """Wait for the answer to the greeting: from its number on, everything comes here."""
-        self._early: deque[wire.Batch] = deque()
         deadline = time.monotonic() + _PATIENCE
         while True:
             remaining = deadline - time.monotonic()
@@ -271,8 +273,17 @@ class ZmqSubscription(Subscription):
     def _take(self) -> list[Packet]:
         while True:
             packets = self._accept(self._early.popleft()) if self._early else self._receive()
-            if packets is None or packets:
-                return packets or []
+            if packets:
+                return packets
+            if packets is None and not self._more_to_come():
+                return []
+
+    def _more_to_come(self) -> bool:
+        """After the device's end, wait for what is still on its way: the last message says so."""
+        if self._end is None or self._had_last or self._socket.closed:
+            return False
+        self._had_last = not self._socket.poll(_STRAGGLERS)
+        return not self._had_last
 
     def _receive(self) -> list[Packet] | None:
         if self._socket.closed:
@@ -287,8 +298,10 @@ class ZmqSubscription(Subscription):
         """Drop what was seen already, and count what is missing."""
         if batch.topic != self._device.encode():
             return []
-        if batch.end == "closed":
-            self._end = self._end or StopIteration()
+        if batch.end is not None:
+            self._had_last = True
+            if batch.end == "closed":
+                self._end = self._end or StopIteration()
         seen = max(0, self._expected - batch.seq)
         packets = batch.packets[seen:]
         first = batch.seq + seen

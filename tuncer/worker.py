@@ -395,12 +395,14 @@ class Worker(GenServer):
     # -- the link, and the end ---------------------------------------------------------------------
 
     def _link_changed(self) -> None:
-        """Tell the subscribers when the link has gone up or down, also while there was no worker."""
+        """Tell the subscribers that the link has gone up or down, be it while no worker ran."""
         self._links.states()
         try:
             up = tunctl.is_up(self._tun)
-        except OSError:
-            return  # it was deleted, or taken to another namespace: reading tells which
+        except OSError as error:
+            if error.errno == errno.EBADFD:
+                self._device_failed(error)
+            return  # or it was taken to another network namespace
         if up != self._writer.control[ring.UP]:
             self._writer.control[ring.UP] = up
             self._tell("event", "up" if up else "down")

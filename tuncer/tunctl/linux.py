@@ -10,6 +10,7 @@ import fcntl
 import grp
 import os
 import pwd
+import socket
 import struct
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -30,6 +31,7 @@ _TUNSETOWNER = 0x400454CC
 _TUNSETGROUP = 0x400454CE
 _TUNSETOFFLOAD = 0x400454D0
 _TUNGETIFF = 0x800454D2
+_SIOCGIFFLAGS = 0x8913  # netdevice(7)
 
 _IFREQ = struct.Struct("16sH22x")  # struct ifreq of linux/if.h: ifr_name, ifr_flags, the rest
 _IFF_UP = 0x1
@@ -120,7 +122,7 @@ def flags(target: Target) -> Flag:
 def _flags_by_name(name: str) -> Flag:
     check_name(name)
     with _rtnetlink() as ip, _explained("ask for flags", name):
-        link = ip.get_links(_index(ip, name))[0]
+        link = ip.get_links(_index(name))[0]
         if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "tun":
             raise OSError(errno.ENODEV, "this is no TUN/TAP device", name)
         data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
@@ -219,7 +221,7 @@ def up(
     interface = None if address is None else addresses.interface(address, prefix)
     name = _name(target)
     with _rtnetlink() as ip, _explained("address", name):
-        index = _index(ip, name)
+        index = _index(name)
         if interface is not None:
             _check_ipv6(ip, index, name, interface)
             _set_address(ip, index, interface)
@@ -265,7 +267,7 @@ def mtu(target: Target, size: int | None = None) -> int:
     """
     name = _name(target)
     with _rtnetlink() as ip, _explained("mtu", name):
-        index = _index(ip, name)
+        index = _index(name)
         if size is not None:
             if size < _IPV6_MIN_MTU and list(_global_ipv6(ip, index)):
                 raise OSError(
@@ -295,7 +297,7 @@ def delete(target: Target) -> None:
     """
     name = _name(target)
     with _rtnetlink() as ip, _explained("delete", name):
-        ip.link("del", index=_index(ip, name))
+        ip.link("del", index=_index(name))
 
 
 def ifindex(target: Target) -> int:
@@ -304,9 +306,7 @@ def ifindex(target: Target) -> int:
     Raises:
         OSError: ENODEV.
     """
-    name = _name(target)
-    with _rtnetlink() as ip:
-        return _index(ip, name)
+    return _index(_name(target))
 
 
 def is_up(target: Target) -> bool:
@@ -316,8 +316,12 @@ def is_up(target: Target) -> bool:
         OSError: ENODEV, EBADFD.
     """
     name = _name(target)
-    with _rtnetlink() as ip, _explained("ask for the state", name):
-        return bool(ip.get_links(_index(ip, name))[0]["flags"] & _IFF_UP)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        try:
+            found = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, _IFREQ.pack(name.encode(), 0))
+        except OSError as error:
+            raise explain(error.errno or 0, "ask for the state", name) from error
+    return bool(_IFREQ.unpack(found)[1] & _IFF_UP)
 
 
 def transmitted(target: Target) -> tuple[int, int, int]:
@@ -327,7 +331,7 @@ def transmitted(target: Target) -> tuple[int, int, int]:
     """
     name = _name(target)
     with _rtnetlink() as ip, _explained("ask for statistics", name):
-        counters = ip.get_links(_index(ip, name))[0].get_attr("IFLA_STATS64")
+        counters = ip.get_links(_index(name))[0].get_attr("IFLA_STATS64")
         return counters["tx_packets"], counters["tx_bytes"], counters["tx_dropped"]
 
 
@@ -353,17 +357,17 @@ def _explained(operation: str, device: str) -> Iterator[None]:
         raise explain(errno.EINVAL, operation, device) from error
 
 
-def _index(ip: Any, name: str) -> int:
-    found = ip.link_lookup(ifname=name)
-    if not found:
-        raise explain(errno.ENODEV, "look up", name)
-    return int(found[0])
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise explain(errno.ENODEV, "look up", name) from None
 
 
 def _set_link(target: Target, operation: str, **attributes: Any) -> None:
     name = _name(target)
     with _rtnetlink() as ip, _explained(operation, name):
-        ip.link("set", index=_index(ip, name), **attributes)
+        ip.link("set", index=_index(name), **attributes)
 
 
 def _set_address(ip: Any, index: int, interface: addresses.Interface) -> None:
@@ -408,7 +412,7 @@ def _readdress(target: Target, version: int, **changes: Any) -> None:
     name = _name(target)
     family = 4 if version == 4 else 6  # noqa: PLR2004
     with _rtnetlink() as ip, _explained("address", name):
-        index = _index(ip, name)
+        index = _index(name)
         numbers = {4: 2, 6: 10}  # AF_INET, AF_INET6
         present = [a for a in ip.get_addr(family=numbers[family], index=index) if a["scope"] == 0]
         if not present:
