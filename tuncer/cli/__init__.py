@@ -1,0 +1,38 @@
+"""The command ``tuncer``. Exit status: 0 all was well, 1 something was not, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tuncer.cli import demo, listing
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except OSError as error:
+        print(f"tuncer: {_sentence(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("tuncer: interrupted", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tuncer", description="TUN/TAP interfaces, each in a supervised worker process."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (demo, listing):
+        module.add_command(commands)
+    return parser
+
+
+def _sentence(error: OSError) -> str:
+    """Say what happened, to what, and how to mend it, on one line."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

@@ -1,0 +1,38 @@
+"""A subscriber that knows nothing of tuncer but its wire format: pyzmq, msgpack and 30 lines.
+
+Usage: plain_subscriber.py ENDPOINT ...
+
+It prints, as lines of JSON, how far it has got with each device.
+"""
+
+import json
+import sys
+
+import msgpack
+import zmq
+
+
+def main() -> None:
+    """Subscribe to all endpoints, and count."""
+    socket = zmq.Context().socket(zmq.SUB)
+    socket.setsockopt(zmq.RECONNECT_IVL, 1)  # ms: back soon after a restart of the worker
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    socket.setsockopt(zmq.SUBSCRIBE, b"")
+    for endpoint in sys.argv[1:]:
+        socket.connect(endpoint)
+    expected: dict[str, int] = {}
+    counts: dict[str, dict[str, int]] = {}
+    while True:
+        topic, header, payload = socket.recv_multipart()
+        device, head, packets = topic.decode(), msgpack.unpackb(header), msgpack.unpackb(payload)
+        first = expected.setdefault(device, head["seq"])
+        count = counts.setdefault(device, {"first": first, "received": 0, "lost": 0})
+        count["lost"] += max(0, head["seq"] - first)
+        seen = max(0, first - head["seq"])  # sent again after a restart: drop what was here before
+        count["received"] += len(packets[seen:])
+        expected[device] = count["next"] = max(first, head["seq"] + len(packets))
+        print(json.dumps({"device": device, **count}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
