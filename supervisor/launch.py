@@ -9,20 +9,23 @@ multiprocessing's spawn would give it, and detached: it is no child of the progr
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import pickle
+import select
 import subprocess
 import sys
 from multiprocessing import spawn
 from typing import Any
 
 import supervisor
-from supervisor import registry, runtime
+from supervisor import linux, registry, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel
 from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, NoProcess, StartFailed
 from supervisor.gen_server import GenServer
-from supervisor.protocol import FAILED, IGNORE
+from supervisor.linux import Process
+from supervisor.protocol import FAILED, HELLO, IGNORE
 from supervisor.ref import Ref
 
 _EXIT_PATIENCE = 10.0  # seconds that a program's exit waits for its actors to end in order
@@ -132,13 +135,18 @@ def _boot(channel: int, payload: int, owner: int) -> None:
 
 
 def _outcome(channel: Channel, cls: type[GenServer]) -> Ref | None:
+    started = None
     try:
-        received = channel.receive(wait=True)
+        while True:
+            (word, *terms), _ = channel.receive(wait=True)  # type: ignore[misc]
+            if word != HELLO:
+                break
+            started = Process(*terms[0])
     except EOFError:
-        _sweep()
+        if started is not None:
+            _see_it_end(started)
         reason = "its process ended before it served; what it printed may say why"
         raise StartFailed(cls.__qualname__, reason) from None
-    (word, *terms), _ = received  # type: ignore[misc]
     if word == IGNORE:
         return None
     if word == FAILED:
@@ -148,6 +156,15 @@ def _outcome(channel: Channel, cls: type[GenServer]) -> Ref | None:
         raise StartFailed(cls.__qualname__, reason)
     ref: Ref = terms[0]
     return ref
+
+
+def _see_it_end(process: Process) -> None:
+    """Wait for the end of a process that has closed its channel, and remove what it has left."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = linux.open_process(process)
+        select.select([pidfd], [], [], _EXIT_PATIENCE)
+        os.close(pidfd)
+    _sweep()
 
 
 _RAISED_AS_THEY_ARE = (AlreadyRegistered, StartFailed)

@@ -13,7 +13,8 @@ REPLY, RAISE, DOWN = range(3)
 IN_FLIGHT = 500
 """Calls that one process may have under way with one actor; further ones wait."""
 
-READY, IGNORE, FAILED, EXIT, STORE, DROP, STORED, SHUT = (
+HELLO, READY, IGNORE, FAILED, EXIT, STORE, DROP, STORED, SHUT = (
+    "hello",
     "ready",
     "ignore",
     "failed",
@@ -23,5 +24,5 @@ READY, IGNORE, FAILED, EXIT, STORE, DROP, STORED, SHUT = (
     "stored",
     "shut",
 )
-"""On the channel between a supervisor and a child: the child's first five words, the answer to
-STORE and DROP, and the supervisor's order to end."""
+"""On the channel between a process and the one that started it: an interpreter that begins says
+HELLO; then the words of any actor; then the answer to STORE and DROP, and the order to end."""

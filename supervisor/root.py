@@ -11,7 +11,7 @@ from supervisor import linux, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.errors import RemoteError
-from supervisor.protocol import FAILED
+from supervisor.protocol import FAILED, HELLO
 
 importing_main = False
 """Whether the program's main module is being imported, a second time, right now."""
@@ -24,7 +24,9 @@ def main(channel_fd: int, payload: int, owner: int) -> None:
     for fd in (channel_fd, owner):
         if fd >= 0:
             os.set_inheritable(fd, False)
-    end_process(_run(Channel(channel_fd), payload, owner))
+    channel = Channel(channel_fd)
+    channel.send(HELLO, list(linux.process(os.getpid())))
+    end_process(_run(channel, payload, owner))
 
 
 def _run(channel: Channel, payload: int, owner: int) -> int:

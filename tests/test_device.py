@@ -446,7 +446,9 @@ def test_iperf3_and_tcpdump_run_on_the_interface(run: Run) -> None:
         for source, target in (("a0", "b0"), ("b0", "a0")):
             forward = stack.enter_context(program(sys.executable, "-c", FORWARD, source, target))
             forward.expect("forwarding")
-        dump = stack.enter_context(program("tcpdump", "-l", "-i", "a0", "-c", "20", "-n", "tcp"))
+        dump = stack.enter_context(
+            program("tcpdump", "-Z", "root", "-l", "-i", "a0", "-c", "20", "-n", "tcp")
+        )
         dump.expect("listening on a0")
         server = stack.enter_context(program(*inside, "iperf3", "-s", "-1", "--forceflush"))
         server.expect("Server listening")

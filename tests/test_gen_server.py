@@ -289,7 +289,7 @@ def test_a_mailbox_has_a_bound() -> None:
     assert ref.call("get") == sent  # what was accepted arrives
 
 
-def test_casts_of_a_program_that_ends_arrive(tmp_path: Path) -> None:
+def test_casts_of_a_program_that_ends_arrive(runtime_dir: Path) -> None:
     ref = Counter.start_link(name="sink")
     program = "from supervisor import Ref\nr = Ref(name='sink')\nfor _ in range(500): r.cast(1)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
@@ -352,14 +352,14 @@ def test_an_actor_may_start_another_which_ends_with_it() -> None:
     monitor.wait(PATIENCE)
 
 
-def test_terminate_is_called_at_an_orderly_end(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+def test_terminate_is_called_at_an_orderly_end(runtime_dir: Path) -> None:
+    log = runtime_dir / "log"
     ref = Witness.start_link(str(log), "w")
     ref.stop("shutdown")
     assert log.read_text().splitlines() == ["start w", "end w shutdown"]
 
 
-def test_an_unlinked_actor_outlives_the_program_that_started_it(tmp_path: Path) -> None:
+def test_an_unlinked_actor_outlives_the_program_that_started_it(runtime_dir: Path) -> None:
     program = "import sys; sys.path.insert(0, 'tests'); from actors import Counter; {}"
     start = program.format("Counter.{}(1, name='{}')")
     command = [sys.executable, "-c", start.format("start", "free")]
@@ -372,7 +372,7 @@ def test_an_unlinked_actor_outlives_the_program_that_started_it(tmp_path: Path) 
     free.stop()
 
 
-def test_stopped_actors_leave_no_process(tmp_path: Path) -> None:
+def test_stopped_actors_leave_no_process(runtime_dir: Path) -> None:
     ref = Counter.start_link()
     pid = ref.pid
     ref.stop()

@@ -41,8 +41,8 @@ def kill(ref: Ref) -> None:
     assert wait_for_end(pid)
 
 
-def test_children_start_in_order_and_stop_in_reverse(tmp_path: Path) -> None:
-    log = str(tmp_path / "log")
+def test_children_start_in_order_and_stop_in_reverse(runtime_dir: Path) -> None:
+    log = str(runtime_dir / "log")
     sup = start(*(ChildSpec(name, Witness, (log, name)) for name in "abc"))
     assert [row[0] for row in sup.which_children()] == ["a", "b", "c"]
     assert sup.count_children() == {"specs": 3, "active": 3, "supervisors": 0, "workers": 3}
@@ -57,8 +57,8 @@ def test_children_start_in_order_and_stop_in_reverse(tmp_path: Path) -> None:
     ]
 
 
-def test_a_failing_start_takes_the_others_down(tmp_path: Path) -> None:
-    log = str(tmp_path / "log")
+def test_a_failing_start_takes_the_others_down(runtime_dir: Path) -> None:
+    log = str(runtime_dir / "log")
     specs = [ChildSpec("a", Witness, (log, "a")), ChildSpec("b", Refuses, ("raise",))]
     with pytest.raises(
         StartFailed, match="b failed to start: RuntimeError: no start today"
@@ -185,8 +185,8 @@ def test_a_child_with_a_limit_of_its_own_is_given_up_alone(
     assert "given up" in capfd.readouterr().err
 
 
-def test_a_restart_that_fails_counts_and_is_tried_again(tmp_path: Path, capfd: Any) -> None:
-    flag = tmp_path / "flag"
+def test_a_restart_that_fails_counts_and_is_tried_again(runtime_dir: Path, capfd: Any) -> None:
+    flag = runtime_dir / "flag"
     sup = start(ChildSpec("f", Flaky, (str(flag),)), intensity=3, period=60)
     monitor = sup.monitor()
     flag.touch()
@@ -276,8 +276,8 @@ def _children_of(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_a_child_that_does_not_end_in_its_grace_is_killed(tmp_path: Path) -> None:
-    log = str(tmp_path / "log")
+def test_a_child_that_does_not_end_in_its_grace_is_killed(runtime_dir: Path) -> None:
+    log = str(runtime_dir / "log")
     sup = start(
         ChildSpec("slow", Witness, (log, "slow"), shutdown=0.1),
         ChildSpec("brutal", Witness, (log, "brutal"), shutdown="brutal_kill"),
@@ -377,7 +377,7 @@ def test_without_a_supervisor_there_is_no_store() -> None:
 @pytest.mark.parametrize("victim", ["owner", "root", "worker"])
 @pytest.mark.parametrize("round_", range(3))
 def test_what_is_below_a_killed_process_ends_with_it(
-    victim: str, round_: int, tmp_path: Path
+    victim: str, round_: int, runtime_dir: Path
 ) -> None:
     program = (
         "import sys; sys.path.insert(0, 'tests')\n"
@@ -499,8 +499,8 @@ def test_the_owner_of_another_process_keeps_the_supervisor_alive() -> None:
     assert monitor.wait(PATIENCE).reason == "shutdown"
 
 
-def test_sigterm_ends_a_root_in_order(tmp_path: Path) -> None:
-    log = str(tmp_path / "log")
+def test_sigterm_ends_a_root_in_order(runtime_dir: Path) -> None:
+    log = str(runtime_dir / "log")
     sup = start(ChildSpec("a", Witness, (log, "a")))
     monitor = sup.monitor()
     os.kill(sup.pid, signal.SIGTERM)
