@@ -91,6 +91,10 @@ class NotFound(ActorError, LookupError):
     """The supervisor has no child of this id."""
 
 
+class NotOwner(ActorError):
+    """Only the process that a child belongs to may give it away."""
+
+
 class StillRunning(ActorError):
     """The child must be terminated before this can be done to it."""
 
@@ -151,6 +155,7 @@ CARRIED: dict[str, type[Exception]] = {
         BadMessage,
         NoProcess,
         NotFound,
+        NotOwner,
         OSError,
         StartFailed,
         StillRunning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -64,13 +65,15 @@ class SupervisorRef(Ref):
         return cast("Ref", self._request("child", child))
 
     def give_child(self, child: str, owner: int) -> None:
-        """Let a child belong to another process, instead of to its present owner.
+        """Let a child that belongs to this process belong to another one instead.
 
         Raises:
             NotFound: there is none of this id.
+            NotOwner: it does not belong to this process.
             ProcessLookupError: there is no process ``owner``.
         """
-        self._request("give_child", child, list(linux.process(owner)))
+        present = list(linux.process(os.getpid()))
+        self._request("give_child", child, list(linux.process(owner)), present)
 
     def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
         """Return each child's id, reference, type and state, in the order of their start."""

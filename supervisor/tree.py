@@ -25,6 +25,7 @@ from supervisor.errors import (
     AlreadyPresent,
     AlreadyStarted,
     NotFound,
+    NotOwner,
     Reason,
     StartFailed,
     StillRunning,
@@ -134,6 +135,7 @@ class Supervisor(GenServer):
             AlreadyStarted,
             AlreadyPresent,
             StillRunning,
+            NotOwner,
         ) as error:
             self.refuse(sender, error)
         else:
@@ -348,9 +350,14 @@ class Supervisor(GenServer):
             log.warning("child %r ended: %s; restarting it", child.plan.id, child.reason)
             yield from self._restart(child)
             return
+        self._stopped_for_good(child)
+        if decision is Verdict.FORGET:
+            self._forget(child)
+
+    def _stopped_for_good(self, child: Child) -> None:
         child.state = State.IDLE
         self._forget_fds((child.plan.id,))
-        if decision is Verdict.FORGET or child.owner is not None:
+        if child.owner is not None:
             self._forget(child)  # nobody restarts by hand what was started for an owner
 
     def _restart(self, failed: Child) -> Job:
@@ -379,6 +386,8 @@ class Supervisor(GenServer):
                     failed = child
                     failed.state = State.RESTARTING
                     break
+                if child.outcome is not None and child.outcome[0] == IGNORE:
+                    self._stopped_for_good(child)
             else:
                 return
 
@@ -470,8 +479,12 @@ class Supervisor(GenServer):
         return
         yield
 
-    def _serve_give(self, sender: Sender, child_id: str, owner: list[int]) -> None:
+    def _serve_give(
+        self, sender: Sender, child_id: str, owner: list[int], present: list[int]
+    ) -> None:
         child = self._find(child_id)
+        if child.owner != linux.Process(*present):
+            raise NotOwner(f"child {child_id!r} does not belong to process {present[0]}")
         self._own(child, linux.Process(*owner))
         self.reply(sender, None)
 

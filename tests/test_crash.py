@@ -20,7 +20,7 @@ from conftest import PATIENCE, gone, program, wait_for_end
 from traffic import number_of, send_numbered, send_one
 
 import tuncer
-from supervisor import ChildSpec, Supervisor, SupervisorRef, runtime
+from supervisor import ChildSpec, NotOwner, Supervisor, SupervisorRef, runtime
 from tuncer import Device, DeviceError, Flag, places, tunctl, wire
 
 Run = Callable[..., str]
@@ -425,6 +425,37 @@ def test_controlling_process_hands_the_device_on(run: Run) -> None:
     guest.wait()
     assert wait_for_end(last)
     deleted(run)
+
+
+def test_only_the_owner_hands_a_device_on(run: Run) -> None:
+    with program(sys.executable, "-c", OWNER.format(end="")) as owner:
+        owner.expect("\n")
+        with pytest.raises(NotOwner, match="does not belong to process"):
+            tuncer.attach("lab0").controlling_process(os.getpid())
+        go(owner)
+    Supervisor.start_link([tuncer.child_spec("net", "lab1", TUN)])
+    with pytest.raises(NotOwner):
+        tuncer.attach("lab1").controlling_process(os.getpid())
+
+
+def test_a_device_deleted_while_its_worker_was_dead(run: Run, capfd: Any) -> None:
+    dev = tuncer.create("lab0", TUN)
+    subscription = dev.subscribe()
+    root = int(Path(f"/proc/{dev.pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    pid = dev.pid
+    os.kill(root, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_end(pid)
+    run("ip", "link", "del", "lab0")
+    os.kill(root, signal.SIGCONT)
+    with pytest.raises(DeviceError, match="was deleted"):
+        subscription.recv(PATIENCE)
+    subscription.close()
+    with pytest.raises(DeviceError, match="no such device"):
+        dev.statistics()
+    with tuncer.create("lab0", TUN) as again:
+        assert again.statistics()["restarts"] == 0
+    assert capfd.readouterr().err.count("restarting") == 1
 
 
 def test_only_what_belonged_to_the_owner_goes(run: Run) -> None:

@@ -18,6 +18,7 @@ from supervisor import (
     ChildSpec,
     NoProcess,
     NotFound,
+    NotOwner,
     ProcessDown,
     Ref,
     StartFailed,
@@ -468,17 +469,22 @@ def test_children_of_an_owner_end_with_it() -> None:
     sup = start(ChildSpec("ours", Counter))
     guest = subprocess.Popen(["sleep", "1000"])
     theirs = sup.start_child(ChildSpec("theirs", Counter), owner=guest.pid)
-    given = sup.start_child(ChildSpec("given", Counter), owner=guest.pid)
+    given = sup.start_child(ChildSpec("given", Counter), owner=os.getpid())
     assert theirs is not None
     assert given is not None
-    pid = theirs.pid
-    sup.give_child("given", os.getpid())
+    pids = theirs.pid, given.pid
+    with pytest.raises(NotOwner, match="does not belong to process"):
+        sup.give_child("theirs", os.getpid())
+    with pytest.raises(NotOwner):
+        sup.give_child("ours", os.getpid())
+    with pytest.raises(ProcessLookupError):
+        sup.give_child("given", 2**22 + 1)
+    sup.give_child("given", guest.pid)
     guest.kill()
     guest.wait()
-    assert wait_for_end(pid)
-    assert sup.child("given") == given
-    with pytest.raises(ProcessLookupError):
-        sup.give_child("given", guest.pid)
+    for pid in pids:
+        assert wait_for_end(pid)
+    assert [row[0] for row in sup.which_children()] == ["ours"]
 
 
 def test_the_owner_of_another_process_keeps_the_supervisor_alive() -> None:

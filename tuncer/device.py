@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 from supervisor import (
     ChildSpec,
     NoProcess,
-    NotFound,
+    NotOwner,
     ProcessDown,
     Ref,
     StartFailed,
@@ -219,15 +219,15 @@ class Device:
 
         Raises:
             ProcessLookupError: there is no such process.
-            DeviceError: the device does not belong to the calling process's supervisor.
+            NotOwner: the device does not belong to the calling process.
         """
-        for root in list(_roots.values()):
-            for child, ref, _, _ in _children(root):
-                if ref is not None and ref == self._find():
-                    root.give_child(child, pid)
-                    return
-        problem = "only the process that created the device can hand it on"
-        raise DeviceError(errno.EPERM, problem, self.name)
+        supervisor = SupervisorRef(self._repeatable("supervisor")._process)
+        worker = self._find()
+        for child, ref, _, _ in supervisor.which_children():
+            if ref == worker:
+                supervisor.give_child(child, pid)
+                return
+        raise NotOwner(f"{self.name} does not belong to process {os.getpid()}")
 
     def destroy(self) -> None:
         """Remove the device, and end its worker. It is no error if it is gone already."""
@@ -385,13 +385,6 @@ def _start(spec: ChildSpec) -> Ref:
         except (NoProcess, ProcessDown):
             if root.is_alive():
                 raise
-
-
-def _children(root: SupervisorRef) -> list[tuple[str, Ref | None, str, str]]:
-    try:
-        return root.which_children()
-    except (NoProcess, ProcessDown, NotFound):
-        return []
 
 
 def _still_there(path: Path) -> bool:

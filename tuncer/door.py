@@ -50,9 +50,12 @@ def accept(listener: int) -> Channel | None:
 
 
 def knock(
-    path: Path, device: str, *request: Any, timeout: float
+    path: Path, device: str, request: str, timeout: float
 ) -> tuple[list[Any], list[int], Channel]:
     """Ask a device's worker for something; wait over a restart of it.
+
+    A worker that was killed between accepting and answering has done nothing that matters: its
+    successor is asked again.
 
     Returns:
         The answer, the descriptors that came with it, and the connection.
@@ -63,21 +66,22 @@ def knock(
         OSError: what the worker answered.
     """
     deadline = time.monotonic() + timeout
-    channel = _connect(path, device, deadline)
-    try:
-        channel.send(*request)
-        answer, fds = _answer(channel, device, deadline)
-    except (EOFError, BrokenPipeError):
-        channel.close()
-        raise _gone(device) from None
-    except BaseException:
-        channel.close()
-        raise
-    if isinstance(answer[0], Exception):
-        channel.close()
-        close_all(fds)
-        raise answer[0]
-    return answer, fds, channel
+    while True:
+        channel = _connect(path, device, deadline)
+        try:
+            channel.send(request)
+            answer, fds = _answer(channel, device, deadline)
+        except (EOFError, BrokenPipeError):
+            channel.close()
+            continue
+        except BaseException:
+            channel.close()
+            raise
+        if isinstance(answer[0], Exception):
+            channel.close()
+            close_all(fds)
+            raise answer[0]
+        return answer, fds, channel
 
 
 def _connect(path: Path, device: str, deadline: float) -> Channel:

@@ -54,9 +54,9 @@ class Subscription(ABC):
         self._lost = 0
         self._end: DeviceError | StopIteration | None = None
         self._wake = wake
-        self._poller = select.poll()
-        self._poller.register(wake, select.POLLIN)
-        self._poller.register(channel.fileno(), select.POLLIN)
+        self._poller = select.epoll()
+        self._poller.register(wake, select.EPOLLIN)
+        self._poller.register(channel.fileno(), select.EPOLLIN)
 
     @abstractmethod
     def _take(self) -> list[Packet]:
@@ -82,7 +82,7 @@ class Subscription(ABC):
             item = self._next()
             if item is not None:
                 return item
-            remaining = None if deadline is None else (deadline - time.monotonic()) * 1000 + 1
+            remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 raise TimeoutError(f"no packet of {self._device} within {timeout} s")
             self._poller.poll(remaining)
@@ -135,12 +135,16 @@ class Subscription(ABC):
         return {"delivered": self._delivered, "lost": self._lost}
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when packets may have come; for poll and others."""
-        return self._wake
+        """Return a descriptor that is readable when something may have come, the end included.
+
+        Then call ``recv(timeout=0)`` until it raises TimeoutError.
+        """
+        return self._poller.fileno()
 
     def close(self) -> None:
         """End the subscription; the device goes on."""
         self._channel.close()
+        self._poller.close()
         self._end = self._end or StopIteration()
 
     def __enter__(self) -> Self:
@@ -181,14 +185,11 @@ class Subscription(ABC):
             if not ready.done():
                 ready.set_result(None)
 
-        fds = (self._wake, self._channel.fileno())
-        for fd in fds:
-            loop.add_reader(fd, wake)
+        loop.add_reader(self._poller.fileno(), wake)
         try:
             await ready
         finally:
-            for fd in fds:
-                loop.remove_reader(fd)
+            loop.remove_reader(self._poller.fileno())
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):

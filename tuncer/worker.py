@@ -17,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor import GenServer, NoReply, Sender, Shutdown, Stop
+from supervisor import GenServer, Ignore, NoReply, Ref, Sender, Shutdown, Stop
 from supervisor.actor import Timer
 from supervisor.channel import Channel
 from supervisor.errors import Reason, is_orderly
+from supervisor.linux import process
 from tuncer import door, measure, places, ring, tunctl
 from tuncer.publisher import Publisher
 from tuncer.tunctl import Flag
@@ -28,6 +29,7 @@ from tuncer.tunctl.errors import explain
 from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.tunctl.link_monitor import LinkMonitor
 
+_WAS_DELETED = "the device was deleted"
 _MOST_VISITORS = 4096  # connections at the door at a time
 
 # What a Device may have done to the device: functions of tunctl that take its descriptor first.
@@ -93,6 +95,7 @@ class Worker(GenServer):
             "setopt": self._setopt,
             "statistics": self._statistics,
             "door": lambda: str(self._path),
+            "supervisor": lambda: Ref(process(os.getppid())),
             "destroy": self._destroy,
         }
         self._ended = False
@@ -100,6 +103,9 @@ class Worker(GenServer):
         try:
             self._take_up(name, persist, txqueuelen, slots)
         except (OSError, ValueError) as error:
+            if "tun" in self.stored_fds() and getattr(error, "errno", 0) == errno.EBADFD:
+                self._bury_deleted()
+                return Ignore()
             return Stop(error)
         self.add_reader(self._door, self._open_door)
         self.add_reader(self._publisher.fileno(), self._publish)
@@ -180,7 +186,19 @@ class Worker(GenServer):
             if kind == "channel":
                 event = stored.get(f"event.{number}")
                 self._add_subscriber(_Subscriber(int(number), Channel(fd), event))
+            elif kind == "event" and f"channel.{number}" not in stored:
+                os.close(fd)  # its worker was killed between the two, and it has asked again
+                self.drop_fd(name)
         self._wake()
+
+    def _bury_deleted(self) -> None:
+        """The device was deleted while no worker ran: tell the subscribers, and end."""
+        for name, fd in self.stored_fds().items():
+            if name.startswith("channel."):
+                with contextlib.suppress(BrokenPipeError):
+                    Channel(fd).send("end", errno.ENODEV, _WAS_DELETED)
+            elif name == "door":
+                places.remove(door.path(fd))
 
     # -- packets from the kernel -------------------------------------------------------------------
 
@@ -221,8 +239,8 @@ class Worker(GenServer):
     def _device_failed(self, error: OSError) -> None:
         if error.errno != errno.EBADFD:
             raise error
-        self._end("deleted", errno.ENODEV, "the device was deleted")
-        self._actor.exit(Shutdown("the device was deleted"))
+        self._end("deleted", errno.ENODEV, _WAS_DELETED)
+        self._actor.exit(Shutdown(_WAS_DELETED))
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -418,6 +436,7 @@ class Worker(GenServer):
             return
         self._ended = True
         self._tell("end", number, text)
+        self._wake()
         self._publisher.end(why)
         places.remove(self._path)
 
