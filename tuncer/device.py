@@ -327,12 +327,11 @@ def create(
     kind = "tun" if parse(flags) & Flag.TUN else "tap"
     spec = child_spec(f"{name or kind}.{next(_numbers)}", name, flags, **options)
     try:
-        worker = _start(spec)
+        return Device(_start(spec))
     except StartFailed as failed:
         if isinstance(failed.reason, (OSError, ValueError)):
             raise failed.reason from None
         raise
-    return Device(Path(worker.call(["door"], timeout=_PATIENCE)))
 
 
 def child_spec(
@@ -372,8 +371,11 @@ def devices() -> list[Device]:
     return [Device(path) for path in places.doors()]
 
 
-def _start(spec: ChildSpec) -> Ref:
-    """Start a worker below this process's root, of which there is one per network namespace."""
+def _start(spec: ChildSpec) -> Path:
+    """Start a worker below this process's root; return the path of its door.
+
+    There is a root per network namespace, as that is where it creates devices.
+    """
     key = (os.getpid(), places.namespace())
     while True:
         with _roots_lock:
@@ -381,10 +383,23 @@ def _start(spec: ChildSpec) -> Ref:
             if root is None or not root.is_alive():
                 root = _roots[key] = Supervisor.start_link([])
         try:
-            return cast("Ref", root.start_child(spec, owner=os.getpid()))
+            worker = root.start_child(spec, owner=os.getpid())
+            return _door_of(root, spec.id, worker)
         except (NoProcess, ProcessDown):
             if root.is_alive():
                 raise
+            # It was killed, and the device with it: with a new root, from the beginning.
+
+
+def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> Path:
+    """Ask a new worker where its door is; if it is killed at once, ask its successor."""
+    while True:
+        try:
+            if worker is not None:
+                return Path(worker.call(["door"], timeout=_PATIENCE))
+        except (NoProcess, ProcessDown):
+            pass
+        worker = root.child(child)
 
 
 def _still_there(path: Path) -> bool:
