@@ -489,10 +489,12 @@ class Supervisor(GenServer):
         self.reply(sender, None)
 
     def _serve_which(self, sender: Sender) -> None:
+        self._reap()
         rows = [[c.plan.id, c.ref, c.plan.kind, c.state.value] for c in self._children.values()]
         self.reply(sender, rows)
 
     def _serve_count(self, sender: Sender) -> None:
+        self._reap()
         children = self._children.values()
         supervisors = sum(c.plan.kind == "supervisor" for c in children)
         counts = {

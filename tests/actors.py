@@ -92,6 +92,8 @@ class Later(GenServer):
                 self.send_after(0.02, "after the cancelled one")
             case ["monitor", ref]:
                 self.monitor(ref)
+                if ref.is_alive():
+                    ref.call("log")  # on the same way: the monitor is in force before the reply
             case "continue":
                 return Continue("from a call", reply="replied")
         return None

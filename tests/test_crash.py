@@ -20,7 +20,7 @@ from conftest import PATIENCE, gone, program, wait_for_end
 from traffic import number_of, send_numbered, send_one
 
 import tuncer
-from supervisor import ChildSpec, NotOwner, Supervisor, SupervisorRef, runtime
+from supervisor import ChildSpec, NotOwner, Supervisor, SupervisorRef, linux, runtime
 from tuncer import Device, DeviceError, Flag, places, tunctl, wire
 
 Run = Callable[..., str]
@@ -568,6 +568,8 @@ def test_descriptors_and_processes_do_not_pile_up() -> None:
         root = int(Path(f"/proc/{keep.pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
         def count() -> tuple[int, int, int]:
+            supervisor = SupervisorRef(linux.process(root))
+            assert supervisor.count_children()["active"] == 1  # it has seen the others' end
             children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
             return (
                 len(os.listdir(f"/proc/{root}/fd")),
