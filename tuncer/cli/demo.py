@@ -147,13 +147,10 @@ def run(_: argparse.Namespace) -> int:
 
 
 def _prepare(story: Story, stack: contextlib.ExitStack) -> None:
-    for name, (kind, address, other) in _KINDS.items():
+    for name, (kind, _, other) in _KINDS.items():
         device = stack.enter_context(tuncer.create(name, kind | Flag.NO_PI))
-        device.up(f"{address}/24")
-        story.labs.append(Lab(device, other, _state(device)))
-        story.tell(
-            f"{kind.name} {name} is up with {address}/24; its worker is process {device.pid}"
-        )
+        story.labs.append(Lab(device, other))
+        story.tell(f"{kind.name} {name} is there; its worker is process {device.pid}")
     others = [f"{lab.device.name}={lab.other}" for lab in story.labs]
     ring = [sys.executable, "-m", "tuncer.cli.ring_subscriber", *others]
     plain_path = Path(__file__).with_name("plain_subscriber.py")
