@@ -6,24 +6,24 @@ meanwhile the loop goes on and answers. An order to stop pre-empts them all.
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, ClassVar, cast
 
-from supervisor import fork, linux, registry, runtime
+from supervisor import linux, registry, runtime
 from supervisor.actor import Starting
 from supervisor.channel import Channel
+from supervisor.child import Child, State
 from supervisor.child_spec import ChildSpec, Plan, check_intensity
 from supervisor.errors import (
-    KILLED,
     SHUTDOWN,
+    ActorError,
     AlreadyPresent,
     AlreadyStarted,
+    NoProcess,
     NotFound,
     NotOwner,
     Reason,
@@ -34,39 +34,12 @@ from supervisor.fd_store import FdStore
 from supervisor.gen_server import GenServer, NoReply, Sender
 from supervisor.jobs import Job, Jobs
 from supervisor.owners import Owners
-from supervisor.protocol import DROP, EXIT, FAILED, IGNORE, READY, SHUT, STORE, STORED
+from supervisor.protocol import DROP, EXIT, FAILED, IGNORE, READY, STORE, STORED
 from supervisor.ref import Ref
 from supervisor.strategy import STRATEGIES, Intensity, Strategy, Verdict, affected, verdict
 from supervisor.supervisor_ref import SupervisorRef
 
 log = logging.getLogger("supervisor")
-
-
-class State(enum.Enum):
-    """Where a child stands."""
-
-    IDLE = "undefined"  # OTP's word for: no process
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    RESTARTING = "restarting"
-
-
-@dataclass
-class Child:
-    """A child: its plan, and its process if it has one."""
-
-    plan: Plan
-    limit: Intensity | None
-    owner: linux.Process | None = None
-    state: State = State.IDLE
-    pid: int | None = None
-    process: linux.Process | None = None
-    channel: Channel | None = None
-    ref: Ref | None = None
-    outcome: tuple[str, Any] | None = None
-    last_words: Reason | None = None
-    reason: Reason = KILLED
 
 
 class Supervisor(GenServer):
@@ -103,7 +76,7 @@ class Supervisor(GenServer):
         plans = [spec.plan() if isinstance(spec, ChildSpec) else spec for spec in children]
         self._strategy = strategy
         self._intensity = Intensity(intensity, period)
-        self._children = {plan.id: self._new_child(plan) for plan in plans}
+        self._children = {plan.id: Child.of(plan) for plan in plans}
         if len(self._children) < len(plans):
             ids = [plan.id for plan in plans]
             raise ValueError(
@@ -120,23 +93,15 @@ class Supervisor(GenServer):
 
     def handle_call(self, request: list[Any], sender: Sender) -> Any:
         """Serve the methods of ``SupervisorRef``."""
-        operation, *arguments = request
-        serve = self._operations().get(operation)
-        if serve is None:
-            self.refuse(sender, ValueError(f"a supervisor does not know {operation!r}"))
-            return NoReply()
         try:
+            operation, *arguments = request
+            serve = self._operations().get(operation)
+            if serve is None:
+                raise ValueError(f"a supervisor does not know {operation!r}")  # noqa: TRY301
             job = serve(sender, *arguments)
-        except (
-            LookupError,
-            TypeError,
-            ValueError,
-            OSError,
-            AlreadyStarted,
-            AlreadyPresent,
-            StillRunning,
-            NotOwner,
-        ) as error:
+            if job is not None and self._stopping is not None:
+                raise NoProcess("the supervisor is stopping, and does nothing else")
+        except (ActorError, TypeError, ValueError, OSError) as error:
             self.refuse(sender, error)
         else:
             if job is not None:
@@ -197,23 +162,15 @@ class Supervisor(GenServer):
 
     def _gone(self, child: Child, status: int) -> None:
         self._read_channel(child)  # its last words may still be there
-        if child.last_words is not None:
-            child.reason = child.last_words
-        else:
-            child.reason = KILLED if status < 0 else f"exit status {status}"
-        assert child.channel is not None  # noqa: S101
-        self.remove_reader(child.channel.fileno())
-        child.channel.close()
-        if child.process is not None:
-            runtime.mailbox(child.process).unlink(missing_ok=True)
-            if child.plan.name is not None:
-                registry.unregister(child.plan.name, child.process)
-        child.pid = child.process = child.channel = child.ref = None
+        if child.channel is not None:
+            self.remove_reader(child.channel.fileno())
+        child.bury(status)
         if child.state is State.STARTING:
             child.outcome = child.outcome or (FAILED, child.reason)
         elif child.state is State.RUNNING:
             child.state = State.RESTARTING
-            self._jobs.add(self._ended(child))
+            if self._stopping is None:
+                self._jobs.add(self._ended(child))
 
     # -- a child's channel -------------------------------------------------------------------------
 
@@ -270,71 +227,56 @@ class Supervisor(GenServer):
     def _start_all(self) -> Job:
         for child in list(self._children.values()):
             yield from self._start(child)
-            if child.outcome is not None and child.outcome[0] == FAILED:
-                reason = child.outcome[1]
+            if child.failed:
+                assert child.outcome is not None  # noqa: S101
                 yield from self._stop_children()
-                self._actor.fail(StartFailed(child.plan.id, reason))
+                self._actor.fail(StartFailed(child.plan.id, child.outcome[1]))
                 return
         self._actor.ready()
 
     def _start(self, child: Child) -> Job:
         """Start a child, and wait for its outcome: ready, ignore, or failed."""
-        child.state, child.outcome, child.last_words = State.STARTING, None, None
         try:
-            child.pid, child.channel = fork.fork(child.plan, self._store.of(child.plan.id))
+            channel = child.fork(self._store.of(child.plan.id))
         except StartFailed as error:
             child.outcome = (FAILED, error.reason)
         except OSError as error:
             child.outcome = (FAILED, f"{error}")
         else:
-            self._watch(child)
+            self.add_reader(channel.fileno(), lambda: self._read_channel(child))
             while child.outcome is None:
                 yield
         word, term = child.outcome
-        if word == READY:
-            assert isinstance(term, Ref)  # noqa: S101
-            child.ref = term
-            child.state = State.RUNNING if child.pid is not None else State.RESTARTING
-            if child.pid is None:  # it was ready, and has ended since
-                self._jobs.add(self._ended(child))
-            return
+        if word == READY and child.pid is not None:
+            child.state, child.ref = State.RUNNING, cast("Ref", term)
+        elif word == READY:  # it has ended since
+            child.state = State.RESTARTING
+            self._jobs.add(self._ended(child))
+        else:
+            while child.pid is not None:
+                yield
+            child.state = State.IDLE
+
+    def _stop(self, child: Child) -> Job:
+        """Stop a child: in order within its grace, otherwise by SIGKILL."""
+        serves = child.state is not State.STARTING
+        if child.pid is not None:
+            child.state = State.STOPPING
+        if serves and child.plan.shutdown != "brutal_kill":
+            child.order_to_end()
+            yield from self._wait_for_end(child)
+        child.kill()
         while child.pid is not None:
             yield
         child.state = State.IDLE
 
-    def _watch(self, child: Child) -> None:
-        assert child.pid is not None and child.channel is not None  # noqa: S101, PT018
-        child.process = linux.process(child.pid)
-        self.add_reader(child.channel.fileno(), lambda: self._read_channel(child))
-
-    def _stop(self, child: Child) -> Job:
-        """Stop a child: in order within its grace, otherwise by SIGKILL."""
-        if child.pid is None:
-            child.state = State.IDLE
-            return
-        grace = child.plan.shutdown
-        if child.state is State.STARTING:
-            grace = "brutal_kill"  # it serves no orders yet
-        child.state = State.STOPPING
-        if grace != "brutal_kill" and child.channel is not None:
-            self._order(child)
-            deadline = float("inf") if grace == "infinity" else time.monotonic() + float(grace)
-            if deadline < float("inf"):
-                self._actor.call_later(float(grace), self._jobs.advance)
-            while child.pid is not None and time.monotonic() < deadline:
-                yield
-        if child.pid is not None:
-            os.kill(child.pid, signal.SIGKILL)
-            while child.pid is not None:
-                yield
-        child.state = State.IDLE
-
-    def _order(self, child: Child) -> None:
-        assert child.channel is not None  # noqa: S101
-        try:
-            child.channel.send(SHUT, SHUTDOWN)
-        except BrokenPipeError:
-            return  # it is ending already
+    def _wait_for_end(self, child: Child) -> Job:
+        grace = float("inf") if child.plan.shutdown == "infinity" else float(child.plan.shutdown)
+        deadline = time.monotonic() + grace
+        if child.pid is not None and grace < float("inf"):
+            self._actor.call_later(grace, self._jobs.advance)
+        while child.pid is not None and time.monotonic() < deadline:
+            yield
 
     def _stop_children(self) -> Job:
         for child in reversed(list(self._children.values())):
@@ -343,8 +285,8 @@ class Supervisor(GenServer):
 
     def _ended(self, child: Child) -> Job:
         """Do with a child that has ended by itself what its plan says."""
-        if self._children.get(child.plan.id) is not child or child.pid is not None:
-            return
+        if child.state is not State.RESTARTING:
+            return  # it was stopped, or deleted, by a job before this one
         decision = verdict(child.plan.restart, child.reason)
         if decision is Verdict.RESTART:
             log.warning("child %r ended: %s; restarting it", child.plan.id, child.reason)
@@ -360,36 +302,40 @@ class Supervisor(GenServer):
         if child.owner is not None:
             self._forget(child)  # nobody restarts by hand what was started for an owner
 
-    def _restart(self, failed: Child) -> Job:
-        while True:
-            now = time.monotonic()
-            if failed.limit is not None:
-                if not failed.limit.bear(now):
-                    self._give_up(failed)
-                    return
-            elif not self._intensity.bear(now):
-                log.error(
-                    "more than %d restarts within %g s: giving up",
-                    self._intensity.most,
-                    self._intensity.period,
-                )
-                self._stop_all(SHUTDOWN)
-                return
+    def _restart(self, failed: Child | None) -> Job:
+        """Restart a child, and those that its end affects; a start that fails counts as an end."""
+        while failed is not None and self._may_restart(failed):
             again = affected(self._strategy, list(self._children), failed.plan.id)
-            children = [self._children[name] for name in again]
-            for child in reversed(children):
-                yield from self._stop(child)
-            for child in children:
-                yield from self._start(child)
-                if child.outcome is not None and child.outcome[0] == FAILED:
-                    log.error("child %r does not start again: %s", child.plan.id, child.outcome[1])
-                    failed = child
-                    failed.state = State.RESTARTING
-                    break
-                if child.outcome is not None and child.outcome[0] == IGNORE:
-                    self._stopped_for_good(child)
-            else:
-                return
+            failed = yield from self._start_again([self._children[name] for name in again])
+
+    def _start_again(self, children: list[Child]) -> Generator[None, None, Child | None]:
+        """Stop children in reverse order, and start them in order; return the first that failed."""
+        for child in reversed(children):
+            yield from self._stop(child)
+        for child in children:
+            yield from self._start(child)
+            if child.failed:
+                assert child.outcome is not None  # noqa: S101
+                log.error("child %r does not start again: %s", child.plan.id, child.outcome[1])
+                child.state = State.RESTARTING
+                return child
+            if child.outcome is not None and child.outcome[0] == IGNORE:
+                self._stopped_for_good(child)
+        return None
+
+    def _may_restart(self, child: Child) -> bool:
+        """Count a restart; when it is one too many, give up the child, or everything."""
+        now = time.monotonic()
+        if child.limit is not None:
+            if not child.limit.bear(now):
+                self._give_up(child)
+                return False
+        elif not self._intensity.bear(now):
+            most, period = self._intensity.most, self._intensity.period
+            log.error("more than %d restarts within %g s: giving up", most, period)
+            self._stop_all(SHUTDOWN)
+            return False
+        return True
 
     def _give_up(self, child: Child) -> None:
         assert child.limit is not None  # noqa: S101
@@ -418,7 +364,7 @@ class Supervisor(GenServer):
     # -- what SupervisorRef asks for ---------------------------------------------------------------
 
     def _serve_start(self, sender: Sender, plan: dict[str, Any], owner: list[int] | None) -> Job:
-        child = self._new_child(Plan(**plan))
+        child = Child.of(Plan(**plan))
         present = self._children.get(child.plan.id)
         if present is not None and present.ref is not None:
             raise AlreadyStarted(f"child {child.plan.id!r} is running: {present.ref}")
@@ -506,10 +452,6 @@ class Supervisor(GenServer):
         self.reply(sender, counts)
 
     # -- children and their owners -----------------------------------------------------------------
-
-    def _new_child(self, plan: Plan) -> Child:
-        limit = None if plan.intensity is None else Intensity(plan.intensity, plan.period)
-        return Child(plan, limit)
 
     def _find(self, child_id: str) -> Child:
         child = self._children.get(child_id)

@@ -1,9 +1,12 @@
 """Supervisors on real processes: order, restarts, the fd store, and who dies with whom."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +158,6 @@ def test_restart_types(restart: Any, request_: Any, restarted: bool, capfd: Any)
 
 
 def _no() -> Any:
-    import contextlib
-
     return contextlib.nullcontext()
 
 
@@ -255,15 +256,11 @@ def test_a_hanging_start_holds_up_neither_answers_nor_the_stop() -> None:
 
 
 def _planned(spec: ChildSpec) -> list[Any]:
-    from dataclasses import asdict
-
     return [asdict(spec.plan(travels=True)), None]
 
 
 def test_a_child_killed_while_it_starts_has_failed_to_start() -> None:
     sup = start()
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(sup.start_child, ChildSpec("h", Refuses, ("hang",)))
         while not (pids := _children_of(sup.pid)):
@@ -523,3 +520,38 @@ def test_calls_of_a_killed_child_and_of_one_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="does not know"):
         sup.call(["nonsense"])
     assert linux.alive(linux.process(sup.pid))
+
+
+def test_a_stopping_supervisor_starts_nothing(runtime_dir: Path) -> None:
+    log = str(runtime_dir / "log")
+    sup = start(ChildSpec("slow", Witness, (log, "slow"), shutdown=1.0), ChildSpec("c", Counter))
+    with pytest.raises(CallTimeout):
+        sup.child("slow").call("never", timeout=0.05)  # it will be killed after its second of grace
+    sibling = sup.child("c").pid
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(sup.stop, "shutdown", PATIENCE)
+        assert wait_for_end(sibling)  # in reverse order: the slow one is next
+        with pytest.raises(NoProcess, match="stopping"):
+            sup.start_child(ChildSpec("new", Witness, (log, "new")))
+        stopping.result(PATIENCE)
+    assert Path(log).read_text().splitlines() == ["start slow"]
+
+
+def test_a_terminated_child_is_not_restarted_by_a_death_before() -> None:
+    sup = start(ChildSpec("c", Counter), intensity=9)
+    with ThreadPoolExecutor(3) as pool:
+        # While another start hangs, both the order to terminate and the death wait in the queue.
+        hanging = pool.submit(sup.start_child, ChildSpec("h", Refuses, ("hang",)))
+        while len(sup.which_children()) < 2:
+            pass
+        terminated = pool.submit(sup.terminate_child, "c")
+        victim = next(row[1] for row in sup.which_children() if row[0] == "c")
+        assert victim is not None
+        kill(victim)
+        pids = set(_children_of(sup.pid))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(StartFailed):
+            hanging.result(PATIENCE)
+        terminated.result(PATIENCE)
+    assert {row[0]: row[3] for row in sup.which_children()} == {"c": "undefined"}

@@ -329,6 +329,7 @@ def create(
     try:
         return Device(_start(spec))
     except StartFailed as failed:
+        places.sweep()  # a worker that was killed as it began may have left its door
         if isinstance(failed.reason, (OSError, ValueError)):
             raise failed.reason from None
         raise
