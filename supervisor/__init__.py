@@ -24,8 +24,9 @@ from supervisor.errors import (
     StartFailed,
     StillRunning,
 )
-from supervisor.gen_server import Continue, GenServer, Ignore, NoReply, Sender, Stop
+from supervisor.gen_server import GenServer
 from supervisor.ref import Down, Monitor, Ref, whereis
+from supervisor.results import Continue, Ignore, NoReply, Sender, Stop
 from supervisor.supervisor_ref import SupervisorRef
 from supervisor.tree import Supervisor
 

@@ -32,7 +32,6 @@ from supervisor.errors import (
     carried,
     is_orderly,
 )
-from supervisor.gen_server import Continue, GenServer, Ignore, NoReply, Sender, Stop
 from supervisor.mailbox import Mailbox
 from supervisor.owners import Owners
 from supervisor.protocol import (
@@ -55,6 +54,7 @@ from supervisor.protocol import (
     STORED,
 )
 from supervisor.ref import Down, Ref
+from supervisor.results import Continue, Ignore, NoReply, Sender, Server, Starting, Stop
 
 _BATCH = 64  # messages between two looks at timers and descriptors
 _LINGERING = 10_000  # messages answered, at most, after the decision to end
@@ -80,7 +80,7 @@ class Actor:
 
     def __init__(
         self,
-        cls: type[GenServer],
+        cls: type[Server],
         name: str | None,
         channel: Channel | None,
         stored: dict[tuple[str, ...], int],
@@ -96,7 +96,7 @@ class Actor:
         self._readers: dict[int, Callable[[], None]] = {}
         self._timers: list[Timer] = []
         self._order = itertools.count()
-        self._inbox: deque[Any] = deque()
+        self._inbox: deque[Callable[[], None]] = deque()
         self._orders: deque[list[Any]] = deque()
         self._monitors: list[tuple[bytes, int]] = []
         self.owners = Owners(self, self._owner_ended)
@@ -117,11 +117,11 @@ class Actor:
             if self.ref.name is not None:
                 registry.register(self.ref.name, self.process)
                 self._registered = True
-            self._begin(self.server.init(*args, **kwargs))
-        except ActorError as error:
-            self.fail(error)
-        except Exception as error:  # noqa: BLE001 - whatever init raises is why the start failed
-            self.fail(RemoteError.of(error))
+            result = self.server.init(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the start failed
+            self.fail(error if isinstance(error, ActorError) else RemoteError.of(error))
+        else:
+            self._inbox.append(lambda: self._begin(result))
         while self._reason is None:
             try:
                 self._loop()
@@ -217,7 +217,7 @@ class Actor:
             if self._reason is not None:
                 return True
             if self._inbox:
-                self._then(self.server.handle_info(self._inbox.popleft()))
+                self._inbox.popleft()()
                 continue
             try:
                 message = self._mailbox.receive()
@@ -302,7 +302,10 @@ class Actor:
 
     def send_after(self, seconds: float, message: Any) -> Timer:
         """Deliver a message later."""
-        return self.call_later(seconds, lambda: self._inbox.append(message))
+        return self.call_later(seconds, lambda: self._inform(message))
+
+    def _inform(self, message: Any) -> None:
+        self._inbox.append(lambda: self._then(self.server.handle_info(message)))
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function from the loop later."""
@@ -325,11 +328,11 @@ class Actor:
         try:
             there = ref._connection()
         except NoProcess:
-            self._inbox.append(Down(ref, 0, "noproc"))
+            self._inform(Down(ref, 0, "noproc"))
             return
 
         def ended(pending: Pending) -> None:
-            self._inbox.append(Down(ref, there.process.pid, pending.reason()))
+            self._inform(Down(ref, there.process.pid, pending.reason()))
 
         there.ask(MONITOR, None, time.monotonic() + 5.0, ended)
 
@@ -417,10 +420,6 @@ class Actor:
             raise OSError(errno.ENOSPC, answer[1], path[-1])
         if self._orders:
             self.call_later(0, self._read_channel)
-
-
-class Starting:
-    """Returned by a supervisor's ``init``: it calls ``ready`` or ``fail`` itself, later."""
 
 
 def end_process(status: int) -> NoReturn:

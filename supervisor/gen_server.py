@@ -7,53 +7,15 @@ A subclass says what it does with what it receives; everything else is here. Sta
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import zmq
 
-from supervisor.errors import NORMAL, Reason
+from supervisor.actor import Actor, Timer
+from supervisor.errors import Reason
+from supervisor.launch import launch
 from supervisor.ref import Ref
-
-if TYPE_CHECKING:
-    from supervisor.actor import Actor, Timer
-
-
-@dataclass(frozen=True)
-class Sender:
-    """Who waits for a reply: opaque, for ``GenServer.reply``."""
-
-    address: bytes
-    number: int
-
-
-@dataclass(frozen=True)
-class NoReply:
-    """Returned by ``handle_call``: the reply comes later, by ``self.reply(sender, value)``."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Returned by any callback: end with this reason; from ``handle_call``, after this reply.
-
-    Returned by ``init``: do not start, for this reason.
-    """
-
-    reason: Reason = NORMAL
-    reply: Any = None
-
-
-@dataclass(frozen=True)
-class Continue:
-    """Returned by any callback: call ``handle_continue(argument)`` before any other message."""
-
-    argument: Any
-    reply: Any = None
-
-
-@dataclass(frozen=True)
-class Ignore:
-    """Returned by ``init``: nothing to do here; not started, and no error."""
+from supervisor.results import Sender
 
 
 class GenServer:
@@ -114,8 +76,6 @@ class GenServer:
             StartFailed: ``init`` raised, or returned Stop.
             AlreadyRegistered: another living actor has the name.
         """
-        from supervisor.launch import launch  # noqa: PLC0415 - it starts processes that import this
-
         return launch(cls, args, kwargs, name, linked=True)
 
     @classmethod
@@ -124,8 +84,6 @@ class GenServer:
 
         Returns and raises as ``start_link``.
         """
-        from supervisor.launch import launch  # noqa: PLC0415
-
         return launch(cls, args, kwargs, name, linked=False)
 
     # -- for callbacks -------------------------------------------------------------------------

@@ -18,12 +18,10 @@ import sys
 from multiprocessing import spawn
 from typing import Any
 
-import supervisor
-from supervisor import linux, registry, runtime
+from supervisor import linux, registry, root, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel
 from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, NoProcess, StartFailed
-from supervisor.gen_server import GenServer
 from supervisor.linux import Process
 from supervisor.protocol import FAILED, HELLO, IGNORE
 from supervisor.ref import Ref
@@ -52,7 +50,7 @@ _children: list[subprocess.Popen[bytes]] = []
 
 
 def launch(
-    cls: type[GenServer],
+    cls: type,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     name: str | None,
@@ -66,7 +64,7 @@ def launch(
         ValueError: the name is none.
         RuntimeError: the main module is being imported by another such start.
     """
-    if getattr(sys.modules["__main__"], "__name__", "") == "__mp_main__" and spawn_in_progress():
+    if root.importing_main:
         raise RuntimeError(
             "an actor is started while another one imports this main module: put the start below"
             " 'if __name__ == \"__main__\":'"
@@ -92,16 +90,7 @@ def launch(
     return ref
 
 
-def spawn_in_progress() -> bool:
-    """Tell whether this process is one of ours that still imports the program's main module."""
-    from supervisor import root  # noqa: PLC0415
-
-    return root.importing_main
-
-
-def _payload(
-    cls: type[GenServer], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None
-) -> int:
+def _payload(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> int:
     """Return a memfd with what the new interpreter needs to know."""
     started = pickle.dumps((cls, args, kwargs, name))
     preparation = spawn.get_preparation_data("supervisor")
@@ -117,7 +106,7 @@ def _payload(
 
 
 def _boot(channel: int, payload: int, owner: int) -> None:
-    path = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))
+    path = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     program = _BOOT.format(path=path, channel=channel, payload=payload, owner=owner)
     if Actor.current is None:
         program = _DETACH + program
@@ -134,7 +123,7 @@ def _boot(channel: int, payload: int, owner: int) -> None:
         _children[:] = [child for child in (*_children, started) if child.poll() is None]
 
 
-def _outcome(channel: Channel, cls: type[GenServer]) -> Ref | None:
+def _outcome(channel: Channel, cls: type) -> Ref | None:
     started = None
     try:
         while True:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from supervisor import linux
 from supervisor.linux import Process
 
-if TYPE_CHECKING:
-    from supervisor.actor import Actor
+
+class Loop(Protocol):
+    """A loop that watches descriptors: an actor's."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Watch one."""
+
+    def remove_reader(self, fd: int) -> None:
+        """No longer watch one."""
 
 
 class Owners:
-    """A set of processes; calls back, from the actor's loop, for each that ends."""
+    """A set of processes; calls back, from the loop, for each that ends."""
 
-    def __init__(self, actor: Actor, ended: Callable[[Process], None]) -> None:
-        self._actor = actor
+    def __init__(self, loop: Loop, ended: Callable[[Process], None]) -> None:
+        self._loop = loop
         self._ended = ended
         self._pidfds: dict[Process, int] = {}
 
@@ -30,7 +37,7 @@ class Owners:
         if owner in self._pidfds:
             return
         self._pidfds[owner] = linux.open_process(owner) if pidfd is None else pidfd
-        self._actor.add_reader(self._pidfds[owner], lambda: self._end(owner))
+        self._loop.add_reader(self._pidfds[owner], lambda: self._end(owner))
 
     def _end(self, owner: Process) -> None:
         self.remove(owner)
@@ -39,7 +46,7 @@ class Owners:
     def remove(self, owner: Process) -> None:
         """No longer watch a process."""
         pidfd = self._pidfds.pop(owner)
-        self._actor.remove_reader(pidfd)
+        self._loop.remove_reader(pidfd)
         os.close(pidfd)
 
     def keep(self, wanted: set[Process | None]) -> None:

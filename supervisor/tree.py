@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, ClassVar, cast
 
 from supervisor import linux, registry, runtime
-from supervisor.actor import Starting
 from supervisor.channel import Channel
 from supervisor.child import Child, State
 from supervisor.child_spec import ChildSpec, Plan, check_intensity
@@ -31,11 +30,12 @@ from supervisor.errors import (
     StillRunning,
 )
 from supervisor.fd_store import FdStore
-from supervisor.gen_server import GenServer, NoReply, Sender
+from supervisor.gen_server import GenServer
 from supervisor.jobs import Job, Jobs
 from supervisor.owners import Owners
 from supervisor.protocol import DROP, EXIT, FAILED, IGNORE, READY, STORE, STORED
 from supervisor.ref import Ref
+from supervisor.results import NoReply, Sender, Starting
 from supervisor.strategy import STRATEGIES, Intensity, Strategy, Verdict, affected, verdict
 from supervisor.supervisor_ref import SupervisorRef
 

@@ -150,6 +150,16 @@ class Refuses(GenServer):
         return None
 
 
+class Stumbles(GenServer):
+    """Starts, and fails at once afterwards."""
+
+    def init(self) -> Any:
+        return Continue("stumble")
+
+    def handle_continue(self, argument: Any) -> None:
+        raise RuntimeError(argument)
+
+
 class Flaky(GenServer):
     """Does not start as long as a file is there."""
 

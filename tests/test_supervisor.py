@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import Counter, Flaky, Keeper, Later, Refuses, Starter, Witness
+from actors import Counter, Flaky, Keeper, Later, Refuses, Starter, Stumbles, Witness
 from conftest import PATIENCE, gone, wait_for_end
 
 from supervisor import (
@@ -19,6 +19,7 @@ from supervisor import (
     AlreadyStarted,
     CallTimeout,
     ChildSpec,
+    Monitor,
     NoProcess,
     NotFound,
     NotOwner,
@@ -36,6 +37,13 @@ from supervisor import (
 def start(*specs: ChildSpec, **options: Any) -> SupervisorRef:
     ref: SupervisorRef = Supervisor.start_link(list(specs), **options)
     return ref
+
+
+def watch(sup: SupervisorRef) -> Monitor:
+    """Monitor a supervisor; it knows of that when this returns."""
+    monitor = sup.monitor()
+    sup.count_children()
+    return monitor
 
 
 def kill(ref: Ref) -> None:
@@ -163,7 +171,7 @@ def _no() -> Any:
 
 def test_too_many_restarts_end_the_supervisor(capfd: pytest.CaptureFixture[str]) -> None:
     sup = start(ChildSpec("c", Counter), ChildSpec("d", Counter), intensity=2, period=60)
-    monitor = sup.monitor()
+    monitor = watch(sup)
     for _ in range(2):
         kill(sup.child("c"))
     sibling = sup.child("d").pid
@@ -190,11 +198,19 @@ def test_a_child_with_a_limit_of_its_own_is_given_up_alone(
 def test_a_restart_that_fails_counts_and_is_tried_again(runtime_dir: Path, capfd: Any) -> None:
     flag = runtime_dir / "flag"
     sup = start(ChildSpec("f", Flaky, (str(flag),)), intensity=3, period=60)
-    monitor = sup.monitor()
+    monitor = watch(sup)
     flag.touch()
     kill(sup.child("f"))
     assert monitor.wait(PATIENCE).reason == "shutdown"
     assert capfd.readouterr().err.count("does not start again") == 3
+
+
+def test_an_error_right_after_the_start_is_a_crash(capfd: pytest.CaptureFixture[str]) -> None:
+    sup = start(intensity=2, period=60)
+    monitor = watch(sup)
+    assert sup.start_child(ChildSpec("s", Stumbles)) is not None
+    assert monitor.wait(PATIENCE).reason == "shutdown"
+    assert capfd.readouterr().err.count("ended: RuntimeError: stumble") == 3
 
 
 def test_children_come_and_go() -> None:
@@ -308,7 +324,7 @@ def test_supervisors_nest_and_a_killed_one_comes_back_with_its_children() -> Non
 def test_escalation_reaches_the_top(capfd: pytest.CaptureFixture[str]) -> None:
     leaf = ChildSpec("leaf", Counter, name="leaf")
     top = start(ChildSpec("inner", Supervisor, ([leaf],), {"intensity": 0}), intensity=0)
-    monitor = top.monitor()
+    monitor = watch(top)
     kill(Ref(name="leaf"))
     assert monitor.wait(PATIENCE).reason == "shutdown"
     capfd.readouterr()
@@ -496,7 +512,7 @@ def test_the_owner_of_another_process_keeps_the_supervisor_alive() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
     sup = SupervisorRef(name="s")
     assert sup.child("c").call("get") == 0
-    monitor = sup.monitor()
+    monitor = watch(sup)
     guest.kill()
     guest.wait()
     assert monitor.wait(PATIENCE).reason == "shutdown"
@@ -505,7 +521,7 @@ def test_the_owner_of_another_process_keeps_the_supervisor_alive() -> None:
 def test_sigterm_ends_a_root_in_order(runtime_dir: Path) -> None:
     log = str(runtime_dir / "log")
     sup = start(ChildSpec("a", Witness, (log, "a")))
-    monitor = sup.monitor()
+    monitor = watch(sup)
     os.kill(sup.pid, signal.SIGTERM)
     assert monitor.wait(PATIENCE).reason == "shutdown"
     assert Path(log).read_text().splitlines() == ["start a", "end a shutdown"]
@@ -548,9 +564,8 @@ def test_a_terminated_child_is_not_restarted_by_a_death_before() -> None:
         victim = next(row[1] for row in sup.which_children() if row[0] == "c")
         assert victim is not None
         kill(victim)
-        pids = set(_children_of(sup.pid))
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        (starting,) = (pid for pid in _children_of(sup.pid) if not gone(pid))
+        os.kill(starting, signal.SIGKILL)
         with pytest.raises(StartFailed):
             hanging.result(PATIENCE)
         terminated.result(PATIENCE)

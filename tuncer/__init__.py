@@ -11,6 +11,8 @@ down what nobody owns any more.
 """
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,23 +42,24 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: ``tuncer.tunctl`` serves without the rest being loaded."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tuncer' has no attribute {name!r}")
-    _check_supervisor()
-    value = globals()[name] = getattr(importlib.import_module(f"tuncer.{_HOMES[name]}"), name)
-    return value
-
-
 def _check_supervisor() -> None:
-    import supervisor  # noqa: PLC0415
-
-    if not hasattr(supervisor, "GenServer"):
+    found = importlib.util.find_spec("supervisor")
+    if found and found.origin and not Path(found.origin).with_name("gen_server.py").exists():
         raise ImportError(
             "the module 'supervisor' that is installed here is supervisord's, not tuncer's: the two"
             " cannot share one environment, install tuncer in one of its own"
         )
+
+
+_check_supervisor()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: ``tuncer.tunctl`` serves without the rest being loaded."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tuncer' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"tuncer.{_HOMES[name]}"), name)
+    return value
 
 
 __all__ = [

@@ -8,15 +8,12 @@ what may not have left the killed process.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import zmq
 
 from tuncer import ring, wire
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _QUEUE = 128  # batches that may wait for each subscriber
 _BATCH_BYTES = 65536  # so at most 8 MiB wait for each subscriber, or one packet over that a batch
