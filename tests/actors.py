@@ -126,6 +126,7 @@ class Witness(GenServer):
 
     def handle_call(self, request: Any, sender: Sender) -> Any:
         if request == "never":
+            self.write("hangs")
             threading.Event().wait()
         return self.name
 

@@ -46,6 +46,14 @@ def watch(sup: SupervisorRef) -> Monitor:
     return monitor
 
 
+def hang(ref: Ref, log: str) -> None:
+    """Have a Witness hang in a call, and wait until it does."""
+    with pytest.raises(CallTimeout):
+        ref.call("never", timeout=0.01)
+    while "hangs" not in Path(log).read_text():
+        pass
+
+
 def kill(ref: Ref) -> None:
     """Kill an actor and wait until it has ended."""
     pid = ref.pid
@@ -296,10 +304,9 @@ def test_a_child_that_does_not_end_in_its_grace_is_killed(runtime_dir: Path) -> 
         ChildSpec("slow", Witness, (log, "slow"), shutdown=0.1),
         ChildSpec("brutal", Witness, (log, "brutal"), shutdown="brutal_kill"),
     )
-    with pytest.raises(CallTimeout):
-        sup.child("slow").call("never", timeout=0.05)
+    hang(sup.child("slow"), log)
     sup.stop(timeout=PATIENCE)
-    assert Path(log).read_text().splitlines() == ["start slow", "start brutal"]
+    assert Path(log).read_text().splitlines() == ["start slow", "start brutal", "hangs"]
 
 
 def test_supervisors_nest_and_a_killed_one_comes_back_with_its_children() -> None:
@@ -541,8 +548,7 @@ def test_calls_of_a_killed_child_and_of_one_that_is_not_there() -> None:
 def test_a_stopping_supervisor_starts_nothing(runtime_dir: Path) -> None:
     log = str(runtime_dir / "log")
     sup = start(ChildSpec("slow", Witness, (log, "slow"), shutdown=1.0), ChildSpec("c", Counter))
-    with pytest.raises(CallTimeout):
-        sup.child("slow").call("never", timeout=0.05)  # it will be killed after its second of grace
+    hang(sup.child("slow"), log)  # it will be killed after its second of grace
     sibling = sup.child("c").pid
     with ThreadPoolExecutor(1) as pool:
         stopping = pool.submit(sup.stop, "shutdown", PATIENCE)
@@ -550,7 +556,7 @@ def test_a_stopping_supervisor_starts_nothing(runtime_dir: Path) -> None:
         with pytest.raises(NoProcess, match="stopping"):
             sup.start_child(ChildSpec("new", Witness, (log, "new")))
         stopping.result(PATIENCE)
-    assert Path(log).read_text().splitlines() == ["start slow"]
+    assert Path(log).read_text().splitlines() == ["start slow", "hangs"]
 
 
 def test_a_terminated_child_is_not_restarted_by_a_death_before() -> None:
