@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NoReturn
 
 import zmq
 
-from supervisor import connection, linux, registry
+from supervisor import connection, linux, registry, wire
 from supervisor.channel import Channel
 from supervisor.connection import Pending
 from supervisor.errors import (
@@ -162,6 +162,7 @@ class Actor:
         self.exit(remote)
 
     def _finish(self, reason: Reason) -> int:
+        reason = _able_to_travel(reason)
         if self._started:
             try:
                 self.server.terminate(reason)
@@ -420,6 +421,14 @@ class Actor:
             raise OSError(errno.ENOSPC, answer[1], path[-1])
         if self._orders:
             self.call_later(0, self._read_channel)
+
+
+def _able_to_travel(reason: Reason) -> Reason:
+    try:
+        wire.pack(reason)
+    except (TypeError, ValueError) as error:
+        return RemoteError.of(error)
+    return reason
 
 
 def end_process(status: int) -> NoReturn:

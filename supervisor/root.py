@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 from multiprocessing import spawn
 
@@ -21,6 +22,9 @@ def main(channel_fd: int, payload: int, owner: int) -> None:
     """Become the actor; never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # A supervisor keeps descriptors of all below it; the soft limit of 1024 is for select(2).
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for fd in (channel_fd, owner):
         if fd >= 0:
             os.set_inheritable(fd, False)

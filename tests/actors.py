@@ -104,6 +104,8 @@ class Later(GenServer):
             self.log[-1] = ["down", message.ref, message.reason]
         if message == "end":
             return Stop(Shutdown("told to"))
+        if message == "end strangely":
+            return Stop(Shutdown(object()))
         for waiting in self.waiting:
             self.reply(waiting, message)
         return None

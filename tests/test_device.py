@@ -378,6 +378,40 @@ def test_a_link_set_down_is_an_event_and_no_crash(dev: Device, run: Run) -> None
         assert dev.pid == pid
 
 
+def test_a_process_without_room_for_descriptors_is_told(dev: Device) -> None:
+    program_ = (
+        "import resource, tuncer\n"
+        "dev = tuncer.attach('lab0'); dev.statistics(); kept = []\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "try:\n"
+        "    while True: kept.append(dev.subscribe())\n"
+        "except OSError as error: print(error.errno, len(kept) > 2)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program_],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.stdout == f"{errno.EMFILE} True\n", done.stderr
+    assert dev.statistics()["restarts"] == 0
+
+
+def test_hundreds_of_subscribers(dev: Device, capfd: Any) -> None:
+    subscriptions = [dev.subscribe() for _ in range(300)]
+    assert dev.statistics()["subscribers"] == 300
+    kill_worker(dev)
+    send_one(OTHER, b"to all")
+    for subscription in subscriptions:
+        while numbered(subscription)[0].data[28:] != b"to all":
+            pass
+        subscription.close()
+    while dev.statistics()["subscribers"]:
+        pass
+    assert dev.statistics()["restarts"] == 1
+
+
 class _packets:  # noqa: N801
     """A subscription without its events."""
 

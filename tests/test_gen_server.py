@@ -185,6 +185,15 @@ def test_an_actor_that_calls_itself_learns_so(capfd: pytest.CaptureFixture[str])
     capfd.readouterr()
 
 
+def test_a_reason_that_cannot_travel_is_an_error() -> None:
+    ref = Later.start_link()
+    monitor = ref.monitor()
+    ref.send("end strangely")
+    reason = monitor.wait(PATIENCE).reason
+    assert isinstance(reason, RemoteError)
+    assert "cannot travel" in reason.message
+
+
 def test_a_name_is_given_once_and_free_after_death() -> None:
     first = Counter.start_link(1, name="only")
     with pytest.raises(AlreadyRegistered, match="'only'"):

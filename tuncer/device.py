@@ -189,7 +189,9 @@ class Device:
 
         What it reads passes the worker by, and its numbering. Close it when done.
         """
-        _, fds, channel = door.knock(self._path, self.name, "getfd", timeout=_PATIENCE)
+        _, fds, channel = door.knock(
+            self._path, self.name, "getfd", timeout=_PATIENCE, descriptors=1
+        )
         channel.close()
         return fds[0]
 

@@ -50,7 +50,7 @@ def accept(listener: int) -> Channel | None:
 
 
 def knock(
-    path: Path, device: str, request: str, timeout: float
+    path: Path, device: str, request: str, timeout: float, descriptors: int = 0
 ) -> tuple[list[Any], list[int], Channel]:
     """Ask a device's worker for something; wait over a restart of it.
 
@@ -63,7 +63,8 @@ def knock(
     Raises:
         DeviceError: ENODEV if there is no such device any more, ETIMEDOUT if its worker did not
             answer in so many seconds.
-        OSError: what the worker answered.
+        OSError: what the worker answered; EMFILE if this process may not open so many
+            descriptors as come with the answer.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -81,6 +82,10 @@ def knock(
             channel.close()
             close_all(fds)
             raise answer[0]
+        if len(fds) < descriptors:  # the kernel leaves out those that there is no room for
+            channel.close()
+            close_all(fds)
+            raise OSError(errno.EMFILE, "this process may not open more descriptors", device)
         return answer, fds, channel
 
 

@@ -200,7 +200,9 @@ class RingSubscription(Subscription):
     """Reads the ring: for processes on the device's host."""
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool) -> None:
-        answer, fds, channel = door.knock(path, device, "subscribe", timeout=_PATIENCE)
+        answer, fds, channel = door.knock(
+            path, device, "subscribe", timeout=_PATIENCE, descriptors=2
+        )
         log, event = fds
         self._log: ring.Reader | None = ring.Reader(log)
         os.close(log)

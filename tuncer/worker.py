@@ -30,7 +30,6 @@ from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.tunctl.link_monitor import LinkMonitor
 
 _WAS_DELETED = "the device was deleted"
-_MOST_VISITORS = 4096  # connections at the door at a time
 
 # What a Device may have done to the device: functions of tunctl that take its descriptor first.
 _TUNCTL: dict[str, Callable[..., Any]] = {
@@ -323,12 +322,16 @@ class Worker(GenServer):
     # -- the door ----------------------------------------------------------------------------------
 
     def _open_door(self) -> None:
-        while (visitor := door.accept(self._door)) is not None:
-            if len(self._visitors) >= _MOST_VISITORS:
-                visitor.close()
-                continue
-            self._visitors[visitor.fileno()] = visitor
-            self.add_reader(visitor.fileno(), functools.partial(self._attend, visitor))
+        try:
+            while (visitor := door.accept(self._door)) is not None:
+                self._visitors[visitor.fileno()] = visitor
+                self.add_reader(visitor.fileno(), functools.partial(self._attend, visitor))
+        except OSError as error:
+            # Most likely there are too many descriptors: those who wait would wake the loop
+            # again at once, so look after them a little later.
+            self._actor.log.warning("%s: nobody can be let in: %s", self.name, error)
+            self.remove_reader(self._door)
+            self._actor.call_later(1.0, lambda: self.add_reader(self._door, self._open_door))
 
     def _attend(self, visitor: Channel) -> None:
         try:
