@@ -176,13 +176,16 @@ def test_recv_in_passive_mode(dev: Device) -> None:
         pass
 
 
-def test_setopt_active(dev: Device) -> None:
+def test_setopt_active(dev: Device, capfd: Any) -> None:
     dev.setopt(active=True)
     before = dev.statistics()["packets_read"]
     send_one(OTHER)
     while dev.statistics()["packets_read"] == before:
         pass
+    kill_worker(dev)
+    assert dev.statistics()["active"]
     dev.setopt(active=False)
+    kill_worker(dev)
     assert not dev.statistics()["active"]
 
 

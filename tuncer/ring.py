@@ -46,7 +46,8 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     LISTENERS,  # how many ZeroMQ subscribers it had
     TRANSMITTED,  # one more than the kernel's count of bytes read from the device before
     UP,  # whether the link was up when it was last looked at
-) = range(16)
+    ACTIVE,  # whether packets are read though nobody has subscribed
+) = range(17)
 
 _CONTROL = 4096
 _NO_PLACE = 2**64 - 1

@@ -29,6 +29,7 @@ from tuncer.tunctl.errors import explain
 from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.tunctl.link_monitor import LinkMonitor
 
+_VNET_HDR_SIZE = 10  # struct virtio_net_hdr, as the kernel puts it before packets by default
 _WAS_DELETED = "the device was deleted"
 
 # What a Device may have done to the device: functions of tunctl that take its descriptor first.
@@ -98,9 +99,9 @@ class Worker(GenServer):
             "destroy": self._destroy,
         }
         self._ended = False
-        self._option_active = active
         try:
             self._take_up(name, persist, txqueuelen, slots)
+            self._recover(active)
         except (OSError, ValueError) as error:
             if "tun" in self.stored_fds() and getattr(error, "errno", 0) == errno.EBADFD:
                 self._bury_deleted()
@@ -126,15 +127,6 @@ class Worker(GenServer):
         self._path = door.path(self._door)
         self.name = places.device(self._path)
         self._links = LinkMonitor(tunctl.ifindex(self._tun))
-        self._recover()
-        self._publisher = Publisher(
-            self.context,
-            places.publisher(self._path),
-            self.name,
-            self._reader,
-            self._writer,
-            self._actor.call_later,
-        )
 
     def _stored(self, name: str, make: Callable[[], int]) -> int:
         fd = self.stored_fds().get(name)
@@ -156,18 +148,28 @@ class Worker(GenServer):
             raise
         return fd
 
-    def _recover(self) -> None:
-        """Take up the log where the last worker left it."""
+    def _recover(self, active: bool) -> None:
+        """Begin the log, or take it up where the last worker left it; then publish from it."""
         control = self._writer.control
-        if control[ring.HEAD] == control[ring.RESERVE] == 0 and not control[ring.TRANSMITTED]:
-            control[ring.TRANSMITTED] = tunctl.transmitted(self._tun)[1] + 1  # 0: not yet asked
-            return
-        control[ring.RESTARTS] += 1
-        self._writer.recover(self._measure)
+        if control[ring.TRANSMITTED] == 0:  # nobody has begun it
+            control[ring.ACTIVE] = active
+            control[ring.TRANSMITTED] = tunctl.transmitted(self._tun)[1] + 1
+        else:
+            control[ring.RESTARTS] += 1
+            self._writer.recover(self._measure)
+        self._publisher = Publisher(
+            self.context,
+            places.publisher(self._path),
+            self.name,
+            self._reader,
+            self._writer,
+            self._actor.call_later,
+        )
 
     def _measure(self, packet: memoryview, before: int) -> int:
         """Return the length of the one packet whose length a killed worker did not store."""
         prefix = 0 if Flag.NO_PI in self._flags else PI_SIZE
+        prefix += _VNET_HDR_SIZE if Flag.VNET_HDR in self._flags else 0
         of = measure.frame_length if Flag.TAP in self._flags else measure.ip_length
         length = of(packet[prefix:])
         if length is None:
@@ -203,7 +205,8 @@ class Worker(GenServer):
 
     @property
     def _reading(self) -> bool:
-        return self._option_active or bool(self._events) or self._publisher.listeners > 0
+        active = self._writer.control[ring.ACTIVE]
+        return bool(active or self._events or self._publisher.listeners > 0)
 
     def _poll_device(self) -> None:
         """Watch the device for packets exactly while somebody wants them."""
@@ -301,7 +304,7 @@ class Worker(GenServer):
         self._poll_device()
 
     def _setopt(self, active: bool) -> None:
-        self._option_active = active
+        self._writer.control[ring.ACTIVE] = active
         self._poll_device()
 
     def _statistics(self) -> dict[str, Any]:
