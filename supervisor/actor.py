@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NoReturn
 import zmq
 
 from supervisor import connection, linux, registry, wire
-from supervisor.channel import Channel
+from supervisor.channel import SIZE, Channel
 from supervisor.connection import Pending
 from supervisor.errors import (
     NORMAL,
@@ -29,6 +29,7 @@ from supervisor.errors import (
     NoProcess,
     Reason,
     RemoteError,
+    Shutdown,
     carried,
     is_orderly,
 )
@@ -43,6 +44,7 @@ from supervisor.protocol import (
     FAILED,
     IGNORE,
     INFO,
+    LEAVE,
     MONITOR,
     OWN,
     RAISE,
@@ -148,7 +150,7 @@ class Actor:
 
     def fail(self, reason: Any) -> None:
         """Tell whoever started this actor that it does not start, and end."""
-        self._tell(FAILED, reason)
+        self._tell(FAILED, _able_to_travel(reason))
         self._reason = SHUTDOWN if isinstance(reason, Exception) else reason
 
     def exit(self, reason: Reason) -> None:
@@ -236,7 +238,8 @@ class Actor:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        return max(0.0, (self._timers[0].when - time.monotonic()) * 1000 + 1)
+        remaining = (self._timers[0].when - time.monotonic()) * 1000 + 1
+        return min(max(0.0, remaining), linux.LONGEST_POLL)
 
     def _fire_timers(self) -> None:
         now = time.monotonic()
@@ -256,7 +259,10 @@ class Actor:
             self._monitors.append((address, number))
         elif kind == STOP:
             self._monitors.append((address, number))
-            self.server._order_to_stop(term)
+            orderly = isinstance(term, (str, Shutdown, Exception))
+            self.server._order_to_stop(term if orderly else Shutdown(term))
+        elif kind == LEAVE:
+            self._leave(Sender(address, number), term)
         elif kind == OWN:
             self._answer(Sender(address, number), self._add_owner, term)
         else:
@@ -292,9 +298,9 @@ class Actor:
 
     # -- for GenServer's methods ----------------------------------------------------------------
 
-    def reply(self, sender: Sender, value: Any) -> None:
-        """Answer a call."""
-        self._mailbox.answer(sender.address, REPLY, sender.number, value)
+    def reply(self, sender: Sender, value: Any) -> bool:
+        """Answer a call; tell whether the caller was still there."""
+        return self._mailbox.answer(sender.address, REPLY, sender.number, value)
 
     def refuse(self, sender: Sender, error: Exception) -> None:
         """Answer a call by an error, of ``errors.CARRIED`` or described, that the caller raises."""
@@ -349,7 +355,22 @@ class Actor:
     # -- owners --------------------------------------------------------------------------------
 
     def _add_owner(self, pid: int) -> None:
+        if not isinstance(pid, int):
+            raise TypeError(f"a pid is a number, not {pid!r:.200}")
         self.owners.add(linux.process(pid))
+
+    def _leave(self, sender: Sender, owner: Any) -> None:
+        """An owner is about to exit, and waits until what belonged to it has gone."""
+        leaving = [process for process in self.owners if list(process) == owner]
+        for process in leaving:
+            self.owners.remove(process)
+        if not self.owners:
+            self._monitors.append((sender.address, sender.number))
+            self.server._order_to_stop(SHUTDOWN)
+        elif leaving:
+            self.server._owner_left(leaving[0], lambda: self.reply(sender, None))
+        else:
+            self.reply(sender, None)
 
     def _owner_ended(self, _: linux.Process) -> None:
         if not self.owners:
@@ -424,10 +445,13 @@ class Actor:
 
 
 def _able_to_travel(reason: Reason) -> Reason:
+    """Return the reason, or why it cannot be told: it travels on the channel, and in replies."""
     try:
-        wire.pack(reason)
+        size = len(wire.pack(reason))
     except (TypeError, ValueError) as error:
         return RemoteError.of(error)
+    if size > SIZE // 2:
+        return RemoteError("ValueError", f"the exit reason has {size} bytes, too many to be told")
     return reason
 
 

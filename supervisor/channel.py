@@ -15,7 +15,8 @@ from typing import Any
 
 from supervisor import wire
 
-_SIZE = 65536  # bytes of a message at most
+SIZE = 65536
+"""Bytes of a message at most."""
 _MOST_DESCRIPTORS = 16
 
 
@@ -43,29 +44,48 @@ class Channel:
 
         Raises:
             BrokenPipeError: the other side has ended.
+            ValueError: the message is too long.
         """
+        while not self._sent(message, fds):
+            self._wait(select.POLLOUT)
+
+    def offer(self, *message: Any, fds: tuple[int, ...] = ()) -> bool:
+        """Send a message if the other side lives and has room for it, and tell whether it had.
+
+        For whoever serves many: one that does not read must not hold up the others.
+
+        Raises:
+            ValueError: the message is too long.
+        """
+        try:
+            return self._sent(message, fds)
+        except BrokenPipeError:
+            return False
+
+    def _sent(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> bool:
         data = wire.pack(list(message))
+        if len(data) > SIZE:
+            raise ValueError(f"a message of {len(data)} bytes is over the channel's {SIZE}")
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        while True:
-            try:
-                self._socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                self._wait(select.POLLOUT)
-            except ConnectionError as error:
-                raise BrokenPipeError(*error.args) from error
-            else:
-                return
+        try:
+            self._socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        except ConnectionError as error:
+            raise BrokenPipeError(*error.args) from error
+        return True
 
     def receive(self, wait: bool = False) -> tuple[list[Any], list[int]] | None:
         """Return the next message and its descriptors; None if there is none yet.
 
         Raises:
             EOFError: the other side has ended.
+            ValueError: what came is no message; descriptors that came with it are closed.
         """
         room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
         while True:
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(_SIZE, room, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, _, _ = self._socket.recvmsg(SIZE, room, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 if not wait:
                     return None
@@ -79,7 +99,11 @@ class Channel:
             if not data:
                 close_all(fds)
                 raise EOFError("the other side has ended")
-            return wire.unpack(data), list(fds)
+            try:
+                return _message(data), list(fds)
+            except ValueError:
+                close_all(fds)
+                raise
 
     def _wait(self, events: int) -> None:
         poller = select.poll()
@@ -89,6 +113,13 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self._socket.close()
+
+
+def _message(data: bytes) -> list[Any]:
+    message = wire.unpack(data)
+    if not isinstance(message, list) or not message:
+        raise ValueError("a message of a channel is a list that begins with a word")
+    return message
 
 
 def close_all(fds: array.array[int] | list[int]) -> None:

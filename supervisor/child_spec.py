@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from supervisor import registry, wire
+from supervisor import main_module, registry, wire
 from supervisor.gen_server import GenServer
 from supervisor.strategy import RESTARTS, Restart
+
+_MAIN = ("__main__", "__mp_main__")
 
 Seconds = float
 Grace = Seconds | Literal["brutal_kill", "infinity"]
@@ -37,10 +40,21 @@ class Plan:
     intensity: int | None
     period: float
 
+    def __post_init__(self) -> None:
+        texts = (self.id, self.start, self.kind)
+        if not all(isinstance(text, str) and text for text in texts) or ":" not in self.start:
+            raise ValueError(f"no plan of a child: {texts!r:.200}")
+        if not isinstance(self.arguments, bytes) or self.restart not in RESTARTS:
+            raise ValueError(f"no plan of a child: {self.id!r:.200}")
+        _check_grace(self.id, self.shutdown)
+        if self.intensity is not None:
+            check_intensity(self.id, self.intensity, self.period)
+
     def load(self) -> tuple[type[GenServer], tuple[Any, ...], dict[str, Any]]:
         """Return the class and its arguments. For the child alone."""
+        self.import_module()
         module, _, path = self.start.partition(":")
-        found: Any = importlib.import_module(module)
+        found: Any = sys.modules[module]
         for part in path.split("."):
             found = getattr(found, part)
         if self.pickled:
@@ -51,7 +65,10 @@ class Plan:
 
     def import_module(self) -> None:
         """Import the module of the class, so that a fork finds it imported."""
-        importlib.import_module(self.start.partition(":")[0])
+        module = self.start.partition(":")[0]
+        if module in _MAIN:
+            main_module.ensure()
+        importlib.import_module(module)
 
 
 @dataclass(frozen=True)

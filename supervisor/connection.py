@@ -31,7 +31,7 @@ from supervisor.errors import (
     Reason,
 )
 from supervisor.linux import Process
-from supervisor.protocol import DOWN, IN_FLIGHT, RAISE, REPLY
+from supervisor.protocol import CALL, DOWN, IN_FLIGHT, RAISE, REPLY
 
 _NEVER = 2**31 - 1  # ms. RECONNECT_IVL=-1 would drop what was received and not yet read.
 _FAREWELL = 2000  # ms that what was sent may take to leave when this process ends
@@ -41,10 +41,11 @@ _DISCONNECT = 1000  # ms at most from a process's end to its socket's
 class Pending:
     """A request that waits for its answer."""
 
-    __slots__ = ("_then", "answer")
+    __slots__ = ("_then", "answer", "is_call")
 
-    def __init__(self, then: Callable[[Pending], None] | None = None) -> None:
+    def __init__(self, is_call: bool, then: Callable[[Pending], None] | None = None) -> None:
         self.answer: tuple[int, Any] | None = None
+        self.is_call = is_call
         self._then = then
 
     def settle(self, kind: int, term: Any) -> None:
@@ -82,6 +83,7 @@ class Connection:
         self.process = process
         self.dead = False
         self._pending: dict[int, Pending] = {}
+        self._calls = 0
         self._numbers = itertools.count(1)
         self._changed = threading.Condition(threading.Lock())
         self._last_words: Reason | None = None
@@ -130,15 +132,17 @@ class Connection:
         """
         number = next(self._numbers)
         data = wire.pack([kind, number, term])
-        pending = Pending(then)
+        pending = Pending(kind == CALL, then)
         with self._changed:
-            while len(self._pending) >= IN_FLIGHT and not self.dead:
+            while kind == CALL and self._calls >= IN_FLIGHT and not self.dead:
                 self._step(deadline, MailboxFull(f"{IN_FLIGHT} calls are under way already"))
             self._pending[number] = pending
+            self._calls += kind == CALL
             try:
                 self._send(data, deadline)
             except BaseException:
                 del self._pending[number]
+                self._calls -= kind == CALL
                 raise
         return pending
 
@@ -202,14 +206,12 @@ class Connection:
         if remaining <= 0:
             raise late
         if self._leading:
-            self._changed.wait(
-                None if remaining == float("inf") else min(remaining, threading.TIMEOUT_MAX)
-            )
+            self._changed.wait(min(remaining, threading.TIMEOUT_MAX))
             return
         self._leading = True
         self._changed.release()
         try:
-            events = self._poller.poll(None if remaining == float("inf") else remaining * 1000 + 1)
+            events = self._poller.poll(min(remaining * 1000 + 1, linux.LONGEST_POLL))
         finally:
             self._changed.acquire()
             self._leading = False
@@ -236,6 +238,7 @@ class Connection:
                 continue
             pending = self._pending.pop(number, None)
             if pending is not None:
+                self._calls -= pending.is_call
                 pending.settle(kind, term)
                 if pending is wanted:
                     return

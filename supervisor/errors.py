@@ -28,7 +28,7 @@ Reason: TypeAlias = str | Shutdown | Exception
 
 def is_orderly(reason: Reason) -> bool:
     """Tell whether a transient child that ended so is left alone."""
-    return isinstance(reason, Shutdown) or reason in {NORMAL, SHUTDOWN}
+    return isinstance(reason, Shutdown) or reason in (NORMAL, SHUTDOWN)
 
 
 class ActorError(Exception):
@@ -131,15 +131,21 @@ class RemoteError(ActorError):
             else f"{kind.__module__}.{kind.__qualname__}"
         )
         trace = "".join(traceback.format_exception(error))
-        return cls(name, _said(error), trace[-_TRACE_LIMIT:])
+        return cls(name, _said(error), _cut(trace, first=False))
 
 
-_TRACE_LIMIT = 16384  # characters of a traceback that travel; the innermost frames are at its end
+_LIMIT = 16384  # bytes of a text, and of a traceback, that travel
+
+
+def _cut(text: str, first: bool) -> str:
+    """Keep the first or the last bytes of a text: a traceback's innermost frames are at its end."""
+    data = text.encode("utf-8", "backslashreplace")
+    return (data[:_LIMIT] if first else data[-_LIMIT:]).decode("utf-8", "replace")
 
 
 def _said(error: BaseException) -> str:
     try:
-        return str(error)[:_TRACE_LIMIT]
+        return _cut(str(error), first=True)
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the error it belongs to
         return "(its text cannot be had)"
 
@@ -153,6 +159,7 @@ CARRIED: dict[str, type[Exception]] = {
         AlreadyRegistered,
         AlreadyStarted,
         BadMessage,
+        KeyError,
         NoProcess,
         NotFound,
         NotOwner,

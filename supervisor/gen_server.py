@@ -14,6 +14,7 @@ import zmq
 from supervisor.actor import Actor, Timer
 from supervisor.errors import Reason
 from supervisor.launch import launch
+from supervisor.linux import Process
 from supervisor.ref import Ref
 from supervisor.results import Sender
 
@@ -93,9 +94,13 @@ class GenServer:
         """This actor's reference."""
         return self._actor.ref
 
-    def reply(self, sender: Sender, value: Any) -> None:
-        """Reply to a call that ``handle_call`` answered by ``NoReply``."""
-        self._actor.reply(sender, value)
+    def reply(self, sender: Sender, value: Any) -> bool:
+        """Reply to a call that ``handle_call`` answered by ``NoReply``.
+
+        Returns:
+            Whether the caller's process was still there.
+        """
+        return self._actor.reply(sender, value)
 
     def refuse(self, sender: Sender, error: Exception) -> None:
         """Answer a call by an error that the caller raises; this actor goes on.
@@ -164,6 +169,11 @@ class GenServer:
     def _order_to_stop(self, reason: Reason) -> None:
         """Begin an orderly end. A supervisor stops its children first."""
         self._actor.exit(reason)
+
+    def _owner_left(self, owner: Process, done: Callable[[], object]) -> None:
+        """Give up what belongs to this process alone, then call back."""
+        del owner  # nothing does: a supervisor has children that may
+        done()
 
     @classmethod
     def _new(cls, actor: Actor) -> Self:

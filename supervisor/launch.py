@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
 import pickle
 import select
@@ -18,7 +19,7 @@ import sys
 from multiprocessing import spawn
 from typing import Any
 
-from supervisor import linux, registry, root, runtime
+from supervisor import linux, main_module, registry, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel
 from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, NoProcess, StartFailed
@@ -36,7 +37,8 @@ import os
 if os.fork(): os._exit(0)
 """
 _BOOT = """\
-import sys
+import os, sys
+while os.open(os.devnull, os.O_RDWR) <= 2: pass
 sys.path.insert(0, {path!r})
 from supervisor.root import main
 main({channel}, {payload}, {owner})
@@ -64,16 +66,17 @@ def launch(
         ValueError: the name is none.
         RuntimeError: the main module is being imported by another such start.
     """
-    if root.importing_main:
+    if main_module.importing:
         raise RuntimeError(
             "an actor is started while another one imports this main module: put the start below"
             " 'if __name__ == \"__main__\":'"
         )
     if name is not None:
         registry.quoted(name)  # a bad one is refused here and now
-    payload = _payload(cls, args, kwargs, name)
+    payload = _above_stdio(_payload(cls, args, kwargs, name))
     ours, theirs = Channel.pair()
-    owner = os.pidfd_open(os.getpid()) if linked else -1
+    theirs = _above_stdio(theirs)
+    owner = _above_stdio(os.pidfd_open(os.getpid())) if linked else -1
     try:
         _boot(theirs, payload, owner)
     finally:
@@ -95,14 +98,21 @@ def _payload(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
     started = pickle.dumps((cls, args, kwargs, name))
     preparation = spawn.get_preparation_data("supervisor")
     del preparation["authkey"]  # for multiprocessing's own connections
-    if b"__main__" not in started:
-        # Nothing of the main module is needed: do not run it a second time.
-        preparation = {k: v for k, v in preparation.items() if not k.startswith("init_main")}
     fd = os.memfd_create("supervisor-start", os.MFD_CLOEXEC)
     with os.fdopen(os.dup(fd), "wb") as file:
         pickle.dump((preparation, started), file)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def _above_stdio(fd: int) -> int:
+    """Move a descriptor out of the way of standard input, output and error.
+
+    In a program that has closed those, anything may get their numbers.
+    """
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
 
 
 def _boot(channel: int, payload: int, owner: int) -> None:
@@ -151,7 +161,9 @@ def _see_it_end(process: Process) -> None:
     """Wait for the end of a process that has closed its channel, and remove what it has left."""
     with contextlib.suppress(ProcessLookupError):
         pidfd = linux.open_process(process)
-        select.select([pidfd], [], [], _EXIT_PATIENCE)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        poller.poll(_EXIT_PATIENCE * 1000)
         os.close(pidfd)
     _sweep()
 
@@ -164,15 +176,16 @@ def _stop_linked() -> None:
 
     It would end anyway, as it watches this process: but then after the exit, not before it.
     """
-    for ref in reversed(_linked.pop(os.getpid(), [])):
+    linked = _linked.pop(os.getpid(), [])
+    for ref in reversed(linked):
         try:
-            ref.stop("shutdown", timeout=_EXIT_PATIENCE)
-        except NoProcess:
-            _sweep()  # it may have been killed, and all below it
-        except CallTimeout:
+            ref._leave(timeout=_EXIT_PATIENCE)
+        except (NoProcess, CallTimeout):
             continue
         except KeyboardInterrupt:  # the second Ctrl-C: at once
             _kill(ref)
+    if linked:
+        _sweep()  # what was killed may have left something
 
 
 def _sweep() -> None:

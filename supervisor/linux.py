@@ -19,6 +19,9 @@ _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), first publis
 _PIDFD_INFO_EXIT = 1 << 3  # since Linux 6.15
 _PIDFD_INFO = struct.Struct("QQ11Ii")  # mask, cgroupid, 11 ids, exit_code
 
+LONGEST_POLL = 2**31 - 1
+"""Milliseconds that poll(2) can wait: whoever wants to wait longer waits again."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

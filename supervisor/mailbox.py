@@ -68,8 +68,8 @@ class Mailbox:
         self.answer(sender, RAISE, 0, error)
         return error
 
-    def answer(self, sender: bytes, kind: int, number: int, term: Any) -> None:
-        """Send an answer. It is dropped if its receiver has gone, or does not read.
+    def answer(self, sender: bytes, kind: int, number: int, term: Any) -> bool:
+        """Send an answer; return False if its receiver has gone, or does not read.
 
         A caller has a bounded number of calls in flight, fewer than there is room for answers:
         only who does not keep to this is not answered.
@@ -83,8 +83,9 @@ class Mailbox:
         except zmq.ZMQError as error:
             if error.errno not in {zmq.EHOSTUNREACH, zmq.EAGAIN}:
                 raise
-        else:
-            self._socket.send(data, zmq.NOBLOCK)
+            return False
+        self._socket.send(data, zmq.NOBLOCK)
+        return True
 
     def close(self) -> None:
         """Remove the path, let the last answers leave, within a bound, and close."""

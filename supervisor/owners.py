@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from supervisor import linux
@@ -45,7 +45,9 @@ class Owners:
 
     def remove(self, owner: Process) -> None:
         """No longer watch a process."""
-        pidfd = self._pidfds.pop(owner)
+        pidfd = self._pidfds.pop(owner, None)
+        if pidfd is None:
+            return
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
 
@@ -53,6 +55,9 @@ class Owners:
         """Watch no others than these."""
         for owner in self._pidfds.keys() - wanted:
             self.remove(owner)
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(list(self._pidfds))
 
     def __bool__(self) -> bool:
         return bool(self._pidfds)

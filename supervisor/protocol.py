@@ -4,7 +4,7 @@ In a mailbox: ``[kind, id, term]``, where id is the sender's number of a request
 answered, else 0. An answer is ``[kind, id, term]`` on the same connection.
 """
 
-CALL, CAST, INFO, MONITOR, STOP, OWN = range(6)
+CALL, CAST, INFO, MONITOR, STOP, OWN, LEAVE = range(7)
 """Kinds of messages to an actor."""
 
 REPLY, RAISE, DOWN = range(3)

@@ -13,11 +13,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor import connection, registry, wire
+from supervisor import connection, linux, registry, wire
 from supervisor.connection import Connection, Pending
 from supervisor.errors import NORMAL, CallCycle, NoProcess, ProcessDown, Reason
 from supervisor.linux import Process
-from supervisor.protocol import CALL, CAST, INFO, MONITOR, OWN, STOP
+from supervisor.protocol import CALL, CAST, INFO, LEAVE, MONITOR, OWN, STOP
 
 FOREVER = float("inf")
 
@@ -107,6 +107,19 @@ class Ref:
             ProcessLookupError: there is no such process.
         """
         self._ask(OWN, pid, 5.0)
+
+    def _leave(self, timeout: float) -> None:
+        """Tell the actor that this process, an owner of it, exits; wait for what that ends.
+
+        Raises:
+            NoProcess, CallTimeout: as ``stop``.
+        """
+        there = self._connection()
+        deadline = _deadline(timeout)
+        try:
+            self._ask(LEAVE, list(linux.process(os.getpid())), timeout)
+        except ProcessDown:
+            there.wait_for_end(deadline)
 
     def is_alive(self) -> bool:
         """Tell whether the actor runs."""

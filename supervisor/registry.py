@@ -4,10 +4,6 @@ One file a name in the runtime directory. Readers take no lock: a file is replac
 Writers hold a lock of the directory for the few microseconds that they need.
 """
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -26,7 +22,7 @@ def register(name: str, process: Process) -> None:
         ValueError: empty or too long.
     """
     path = _path(name)
-    with _lock():
+    with runtime.lock():
         holder = _read(path)
         if holder is not None and holder != process and linux.alive(holder):
             raise AlreadyRegistered(f"the name {name!r} belongs to process {holder.pid}")
@@ -38,7 +34,7 @@ def register(name: str, process: Process) -> None:
 def unregister(name: str, process: Process) -> None:
     """Free a name, if this process has it."""
     path = _path(name)
-    with _lock():
+    with runtime.lock():
         if _read(path) == process:
             path.unlink(missing_ok=True)
 
@@ -55,9 +51,18 @@ def lookup(name: str) -> Process | None:
 def names() -> dict[str, Process]:
     """Return all names and who has them; those of ended processes are removed on the way."""
     files = [p.name for p in (runtime.directory() / "names").iterdir()]
+    for name in files:
+        _remove_unfinished(name)
     everyone = [unquote(name) for name in files if not name.startswith(".")]
     found = {name: lookup(name) for name in everyone}
     return {name: holder for name, holder in found.items() if holder is not None}
+
+
+def _remove_unfinished(name: str) -> None:
+    """Remove the file of a process that was killed while it registered a name."""
+    pid, _, start = name[1:].partition(".")
+    if name.startswith(".") and not linux.alive(Process(int(pid), int(start))):
+        (runtime.directory() / "names" / name).unlink(missing_ok=True)
 
 
 def _path(name: str) -> Path:
@@ -86,13 +91,3 @@ def _read(path: Path) -> Process | None:
     except FileNotFoundError:
         return None
     return Process(int(pid), int(start))
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    fd = os.open(runtime.directory() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from supervisor.errors import NORMAL, Reason
+from supervisor.linux import Process
 from supervisor.ref import Ref
 
 
@@ -80,3 +82,6 @@ class Server(Protocol):
 
     def _order_to_stop(self, reason: Reason) -> None:
         """Begin an orderly end."""
+
+    def _owner_left(self, owner: Process, done: Callable[[], object]) -> None:
+        """Give up what belongs to this process alone, then call back."""

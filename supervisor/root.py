@@ -6,16 +6,12 @@ import os
 import pickle
 import resource
 import signal
-from multiprocessing import spawn
 
-from supervisor import linux, runtime
+from supervisor import linux, log, main_module, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.errors import RemoteError
 from supervisor.protocol import FAILED, HELLO
-
-importing_main = False
-"""Whether the program's main module is being imported, a second time, right now."""
 
 
 def main(channel_fd: int, payload: int, owner: int) -> None:
@@ -29,7 +25,9 @@ def main(channel_fd: int, payload: int, owner: int) -> None:
         if fd >= 0:
             os.set_inheritable(fd, False)
     channel = Channel(channel_fd)
-    channel.send(HELLO, list(linux.process(os.getpid())))
+    log.never_wait()
+    if not channel.offer(HELLO, list(linux.process(os.getpid()))):
+        end_process(1)  # whoever wanted this has ended meanwhile
     end_process(_run(channel, payload, owner))
 
 
@@ -47,14 +45,11 @@ def _run(channel: Channel, payload: int, owner: int) -> int:
 
 
 def _load(payload: int) -> tuple[type, tuple[object, ...], dict[str, object], str | None]:
-    global importing_main  # noqa: PLW0603
     with os.fdopen(payload, "rb") as file:
         preparation, started = pickle.load(file)  # noqa: S301 - from the program, by a private memfd
-    importing_main = True
-    try:
-        spawn.prepare(preparation)
-    finally:
-        importing_main = False
+    main_module.prepare(preparation)
+    if b"__main__" in started:
+        main_module.ensure()
     return pickle.loads(started)  # type: ignore[no-any-return]  # noqa: S301
 
 

@@ -4,9 +4,11 @@
 ``/run/tuncer`` and ``/tmp/tuncer-UID``. It belongs to one user: mode 0700, owner checked.
 """
 
+import contextlib
+import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from supervisor import linux
@@ -46,6 +48,19 @@ def sweep() -> None:
             path.unlink(missing_ok=True)
     for sweeper in sweepers:
         sweeper()
+
+
+@contextlib.contextmanager
+def lock() -> Iterator[None]:
+    """Hold the lock of the directory, for the few microseconds that a change of names takes."""
+    fd = os.open(directory() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        # Not by closing alone: a fork of another thread may have taken the descriptor along.
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
 
 
 def _find(explicit: str | None, session: str | None) -> Path:

@@ -120,8 +120,21 @@ class Supervisor(GenServer):
             "count_children": self._serve_count,
         }
 
+    def handle_cast(self, request: Any) -> None:
+        """Nobody has anything to cast to a supervisor."""
+        log.warning("%r: a cast is ignored: %.200r", self.ref, request)
+
     def _order_to_stop(self, reason: Reason) -> None:
         self._stop_all(reason)
+
+    def _owner_left(self, owner: linux.Process, done: Callable[[], object]) -> None:
+        self._owner_ended(owner)
+        self._jobs.add(self._call(done))
+
+    def _call(self, function: Callable[[], object]) -> Job:
+        function()
+        return
+        yield
 
     # -- signals: children that ended, and the order to end ----------------------------------------
 
@@ -196,10 +209,10 @@ class Supervisor(GenServer):
         elif word == EXIT:
             child.last_words = terms[0]
         elif word == STORE:
-            channel.send(STORED, self._keep((child.plan.id, *terms[0]), fds))
+            channel.offer(STORED, self._keep((child.plan.id, *terms[0]), fds))
         elif word == DROP:
             self._forget_fds((child.plan.id, *terms[0]))
-            channel.send(STORED, None)
+            channel.offer(STORED, None)
 
     def _keep(self, path: tuple[str, ...], fds: list[int]) -> str | None:
         """Store a descriptor that a child has sent; return why not."""
@@ -317,7 +330,7 @@ class Supervisor(GenServer):
             if child.failed:
                 assert child.outcome is not None  # noqa: S101
                 log.error("child %r does not start again: %s", child.plan.id, child.outcome[1])
-                child.state = State.RESTARTING
+                child.state, child.reason = State.RESTARTING, child.outcome[1]
                 return child
             if child.outcome is not None and child.outcome[0] == IGNORE:
                 self._stopped_for_good(child)
@@ -364,6 +377,8 @@ class Supervisor(GenServer):
     # -- what SupervisorRef asks for ---------------------------------------------------------------
 
     def _serve_start(self, sender: Sender, plan: dict[str, Any], owner: list[int] | None) -> Job:
+        if plan.get("pickled"):
+            raise ValueError("nothing that came through a mailbox is unpickled")
         child = Child.of(Plan(**plan))
         present = self._children.get(child.plan.id)
         if present is not None and present.ref is not None:

@@ -71,8 +71,10 @@ def unpack(data: bytes) -> Any:
     """
     try:
         return msgpack.unpackb(data, ext_hook=_decode, strict_map_key=False, timestamp=3)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise ValueError(f"not a msgpack term: {error!r}") from error
+    except (
+        Exception
+    ) as error:  # whatever a stranger's bytes provoke: IndexError, RecursionError, ...
+        raise ValueError(f"not a term: {error!r:.200}") from error
 
 
 def _encode(value: Any) -> Any:

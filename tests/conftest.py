@@ -105,7 +105,9 @@ def wait_for_end(pid: int, timeout: float = PATIENCE) -> bool:
     except ProcessLookupError:
         return True
     try:
-        return bool(select.select([pidfd], [], [], max(0.0, timeout))[0])
+        poller = select.poll()  # select(2) knows no descriptor over 1023
+        poller.register(pidfd, select.POLLIN)
+        return bool(poller.poll(max(0.0, timeout) * 1000))
     finally:
         os.close(pidfd)
 

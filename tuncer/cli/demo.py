@@ -248,7 +248,9 @@ def _kill(story: Story, lab: Lab) -> None:
     began = time.perf_counter()
     pidfd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
-    select.select([pidfd], [], [], PATIENCE)
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.poll(PATIENCE * 1000)
     os.close(pidfd)
     successor = lab.device.pid
     lab.recovery = (time.perf_counter() - began) * 1000
