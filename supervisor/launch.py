@@ -185,7 +185,8 @@ def _stop_linked() -> None:
         except KeyboardInterrupt:  # the second Ctrl-C: at once
             _kill(ref)
     if linked:
-        _sweep()  # what was killed may have left something
+        with contextlib.suppress(FileNotFoundError):  # the directory is gone, and all in it
+            _sweep()  # what was killed may have left something
 
 
 def _sweep() -> None:

@@ -456,7 +456,7 @@ def test_a_plain_subscriber_needs_only_the_wire_format(dev: Device) -> None:
 
 
 def test_strangers_at_the_door_and_the_mailbox_harm_nobody(dev: Device) -> None:
-    door = places.door("lab0")
+    door = places.door(socket.if_nametoindex("lab0"))
     for junk in (b"\xc1", b"x" * 5000, b"\x90", b"\x91\x01", b"\x91\xa9subscribe"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(str(door))
@@ -470,7 +470,11 @@ def test_strangers_at_the_door_and_the_mailbox_harm_nobody(dev: Device) -> None:
 
 def test_iperf3_and_tcpdump_run_on_the_interface(run: Run) -> None:
     """Two devices, forwarded to each other, carry a TCP connection between two namespaces."""
-    with tuncer.create("a0", TUN) as a, tuncer.create("b0", TUN), contextlib.ExitStack() as stack:
+    with (
+        tuncer.create("a0", TUN) as a,
+        tuncer.create("b0", TUN) as b,
+        contextlib.ExitStack() as stack,
+    ):
         holder = stack.enter_context(
             program("unshare", "--net", "sh", "-c", "echo up; exec sleep 1000")
         )
@@ -481,7 +485,8 @@ def test_iperf3_and_tcpdump_run_on_the_interface(run: Run) -> None:
         run(*inside, "ip", "link", "set", "b0", "up")
         a.up(f"{ADDRESS}/32")
         a.dstaddr(OTHER)
-        for source, target in (("a0", "b0"), ("b0", "a0")):
+        for devices in ((a, b), (b, a)):
+            source, target = (pickle.dumps(device).hex() for device in devices)
             forward = stack.enter_context(program(sys.executable, "-c", FORWARD, source, target))
             forward.expect("forwarding")
         dump = stack.enter_context(
@@ -496,9 +501,10 @@ def test_iperf3_and_tcpdump_run_on_the_interface(run: Run) -> None:
 
 
 FORWARD = """
-import os, sys, tuncer
-fd = tuncer.attach(sys.argv[2]).getfd()
-with tuncer.attach(sys.argv[1]).subscribe() as subscription:
+import os, pickle, sys
+source, target = (pickle.loads(bytes.fromhex(device)) for device in sys.argv[1:])
+fd = target.getfd()
+with source.subscribe() as subscription:
     print("forwarding", flush=True)
     for packet in subscription:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ TXQUEUELEN = 10_000
 """Packets that the kernel queues by default while a worker restarts."""
 
 _PATIENCE = 10.0  # seconds in which a device's worker must answer
-_CRASHES, _CRASH_PERIOD = 1000, 10.0  # a worker that crashes more often is given up
+_CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
 _roots: dict[tuple[int, int], SupervisorRef] = {}
 _roots_lock = threading.Lock()
@@ -59,10 +60,10 @@ class Device:
     A context manager: at its end the device is destroyed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         self._path = path
         self._worker: Ref | None = None
-        self.name = places.device(path)
+        self.name = name
         """The name at its creation; ``devname()`` asks the kernel for the present one."""
 
     # -- configuration -------------------------------------------------------------------------
@@ -133,7 +134,7 @@ class Device:
                 EBADFD the device was deleted. Packets before it were written.
             ProcessDown: the worker ended meanwhile; whether they were written is unknown.
         """
-        data = [bytes(packet) for packet in packets]
+        data = [bytes(memoryview(packet)) for packet in packets]
         for packet in data:
             if not 0 < len(packet) <= MOST_BYTES:
                 raise ValueError(f"a packet has 1 to {MOST_BYTES} bytes, this one {len(packet)}")
@@ -249,11 +250,12 @@ class Device:
 
     def _find(self) -> Ref:
         """Return the worker; while it is being restarted, wait for it."""
-        if self._worker is None or not self._worker.is_alive():
-            (ref,), _, channel = door.knock(self._path, self.name, "worker", timeout=_PATIENCE)
+        worker = self._worker  # another thread may set it to None at any time
+        if worker is None or not worker.is_alive():
+            answer, _, channel = door.knock(self._path, self.name, "worker", timeout=_PATIENCE)
             channel.close()
-            self._worker = ref
-        return self._worker
+            worker = self._worker = answer[1]
+        return worker
 
     def _call(self, *request: Any, timeout: float | None = _PATIENCE) -> Any:
         """Have the worker do something, once."""
@@ -285,8 +287,8 @@ class Device:
     ) -> None:
         self.destroy()
 
-    def __reduce__(self) -> tuple[type[Device], tuple[Path]]:
-        return type(self), (self._path,)
+    def __reduce__(self) -> tuple[type[Device], tuple[Path, str]]:
+        return type(self), (self._path, self.name)
 
     def __eq__(self, other: object) -> bool:
         return self._path == other._path if isinstance(other, Device) else NotImplemented
@@ -329,7 +331,7 @@ def create(
     kind = "tun" if parse(flags) & Flag.TUN else "tap"
     spec = child_spec(f"{name or kind}.{next(_numbers)}", name, flags, **options)
     try:
-        return Device(_start(spec))
+        return Device(*_start(spec))
     except StartFailed as failed:
         places.sweep()  # a worker that was killed as it began may have left its door
         if isinstance(failed.reason, (OSError, ValueError)):
@@ -364,18 +366,37 @@ def attach(name: str) -> Device:
     Raises:
         DeviceError: ENODEV, there is none of this name.
     """
-    device = Device(places.door(check_name(name)))
-    device._find()
-    return device
+    try:
+        path = places.door(socket.if_nametoindex(check_name(name)))
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
+    return _known(path, name)
 
 
 def devices() -> list[Device]:
     """Return all devices of this user's, in whatever network namespace."""
-    return [Device(path) for path in places.doors()]
+    found = []
+    for path in places.doors():
+        try:
+            found.append(_known(path, path.name))
+        except DeviceError:
+            continue  # it went between two looks
+    return found
 
 
-def _start(spec: ChildSpec) -> Path:
-    """Start a worker below this process's root; return the path of its door.
+def _known(path: Path, name: str) -> Device:
+    """Return the device of a door, by the name that its worker knows."""
+    answer, _, channel = door.knock(path, name, "worker", timeout=_PATIENCE)
+    channel.close()
+    device = Device(path, answer[2])
+    device._worker = answer[1]
+    return device
+
+
+def _start(spec: ChildSpec) -> tuple[Path, str]:
+    """Start a worker below this process's root; return the path of its door, and its name.
 
     There is a root per network namespace, as that is where it creates devices.
     """
@@ -394,12 +415,13 @@ def _start(spec: ChildSpec) -> Path:
             # It was killed, and the device with it: with a new root, from the beginning.
 
 
-def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> Path:
+def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path, str]:
     """Ask a new worker where its door is; if it is killed at once, ask its successor."""
     while True:
         try:
             if worker is not None:
-                return Path(worker.call(["door"], timeout=_PATIENCE))
+                path, name = worker.call(["door"], timeout=_PATIENCE)
+                return Path(path), name
         except (NoProcess, ProcessDown):
             pass
         worker = root.child(child)

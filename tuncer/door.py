@@ -9,48 +9,56 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import select
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
 
+from supervisor import runtime
 from supervisor.channel import Channel, close_all
+from tuncer import places
 from tuncer.packet import DeviceError
 
-_BACKLOG = 64
+_BACKLOG = 1024  # knocks that wait, at most net.core.somaxconn
+
+EVENT, END = EVENTS = ("event", "end")
+"""What a worker says unasked: an event's kind; an errno, or 0 for a clean end, and a text."""
 
 
-def listen(path: Path) -> int:
-    """Return a descriptor that listens at a path, which is taken over from a dead device."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as listener:
+def listen(path: Path, device: str) -> int:
+    """Return a descriptor that listens at a path, which is taken over from a dead device.
+
+    Raises:
+        OSError: EBUSY, a living worker has this device already.
+    """
+    kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with runtime.lock(), socket.socket(socket.AF_UNIX, kind) as listener:
+        if places.is_open(path):
+            raise OSError(errno.EBUSY, "the device has a worker already", device)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
         listener.bind(str(path))
         listener.listen(_BACKLOG)
-        listener.setblocking(False)
         return listener.detach()
 
 
-def path(listener: int) -> Path:
-    """Return the path that a descriptor listens at."""
-    with socket.socket(fileno=os.dup(listener)) as door:
-        return Path(door.getsockname())
+def accept(listener: socket.socket) -> Channel | None:
+    """Return the next connection, or None if there is none.
 
-
-def accept(listener: int) -> Channel | None:
-    """Return the next connection, or None if there is none."""
-    with socket.socket(fileno=os.dup(listener)) as door:
-        try:
-            connection, _ = door.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return None
+    Raises:
+        OSError: EMFILE, there are too many descriptors.
+    """
+    try:
+        connection, _ = listener.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return None
     return Channel(connection.detach())
 
 
 def knock(
-    path: Path, device: str, request: str, timeout: float, descriptors: int = 0
+    path: Path, device: str, *request: Any, timeout: float, descriptors: int = 0
 ) -> tuple[list[Any], list[int], Channel]:
     """Ask a device's worker for something; wait over a restart of it.
 
@@ -70,9 +78,9 @@ def knock(
     while True:
         channel = _connect(path, device, deadline)
         try:
-            channel.send(request)
+            channel.send(*request)
             answer, fds = _answer(channel, device, deadline)
-        except (EOFError, BrokenPipeError):
+        except (EOFError, BrokenPipeError, ValueError):
             channel.close()
             continue
         except BaseException:
@@ -90,16 +98,22 @@ def knock(
 
 
 def _connect(path: Path, device: str, deadline: float) -> Channel:
+    remaining = max(0.001, deadline - time.monotonic())
     client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    # A full queue makes a non-blocking connect fail at once: block, with the kernel's own timeout.
+    timeout = struct.pack("@ll", int(remaining), int(remaining % 1 * 1_000_000))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
     try:
-        client.settimeout(max(0.001, deadline - time.monotonic()))
         client.connect(str(path))
     except (FileNotFoundError, ConnectionRefusedError):
         client.close()
         raise _gone(device) from None
-    except TimeoutError:
+    except BlockingIOError:
         client.close()
         raise _silent(device) from None
+    except BaseException:
+        client.close()
+        raise
     return Channel(client.detach())
 
 
@@ -108,12 +122,13 @@ def _answer(channel: Channel, device: str, deadline: float) -> tuple[list[Any], 
     poller.register(channel.fileno(), select.POLLIN)
     while True:
         received = channel.receive()
-        if received is not None:
+        if received is not None and received[0][0] not in EVENTS:
             return received
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise _silent(device)
-        poller.poll(remaining * 1000 + 1)
+        if received is None:
+            poller.poll(remaining * 1000 + 1)
 
 
 def _gone(device: str) -> DeviceError:

@@ -1,8 +1,9 @@
 """Where a device is found: two sockets in the runtime directory, whose paths outlive the worker.
 
-``devices/NAMESPACE-NAME`` is the door (see ``tuncer.door``): it listens as long as the device
-has a worker or a supervisor that keeps its descriptor. ``devices/NAMESPACE-NAME.pub`` is the
-publisher's endpoint. NAMESPACE is the inode of the network namespace, in hexadecimal.
+``devices/NAMESPACE-INDEX`` is the door (see ``tuncer.door``): it listens as long as the device
+has a worker or a supervisor that keeps its descriptor. ``devices/NAMESPACE-INDEX.pub`` is the
+publisher's endpoint. NAMESPACE is the inode of the network namespace where the device was
+created, in hexadecimal, and INDEX the interface's number there: names change, and are used again.
 """
 
 from __future__ import annotations
@@ -29,14 +30,9 @@ def directory() -> Path:
     return path
 
 
-def door(name: str) -> Path:
-    """Return the path of the door of a device in the present network namespace."""
-    return directory() / f"{namespace():x}-{name}"
-
-
-def device(door_path: Path) -> str:
-    """Return the name, at its creation, of the device of a door."""
-    return door_path.name.partition("-")[2]
+def door(index: int) -> Path:
+    """Return the path of the door of an interface in the present network namespace."""
+    return directory() / f"{namespace():x}-{index}"
 
 
 def publisher(door_path: Path) -> Path:
@@ -47,14 +43,15 @@ def publisher(door_path: Path) -> Path:
 def doors() -> list[Path]:
     """Return the doors of this user's devices, in any network namespace, that are open."""
     paths = sorted(p for p in directory().iterdir() if not p.name.endswith(_PUBLISHER))
-    return [path for path in paths if _open(path)]
+    return [path for path in paths if is_open(path)]
 
 
 def sweep() -> None:
     """Remove the sockets of devices whose worker and supervisors were all killed."""
-    for path in directory().iterdir():
-        if not path.name.endswith(_PUBLISHER) and not _open(path):
-            remove(path)
+    with runtime.lock():  # a new door is not open yet between its bind and its listen
+        for path in directory().iterdir():
+            if not is_open(path.with_name(path.name.removesuffix(_PUBLISHER))):
+                path.unlink(missing_ok=True)
 
 
 def remove(door_path: Path) -> None:
@@ -64,7 +61,7 @@ def remove(door_path: Path) -> None:
             path.unlink()
 
 
-def _open(path: Path) -> bool:
+def is_open(path: Path) -> bool:
     """Tell whether somebody listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.setblocking(False)

@@ -18,7 +18,7 @@ from tuncer import ring, wire
 _QUEUE = 128  # batches that may wait for each subscriber
 _BATCH_BYTES = 65536  # so at most 8 MiB wait for each subscriber, or one packet over that a batch
 _AGAIN = 4096  # packets before the last published one that may not have left a killed worker
-_RETURN = 1.0  # seconds that former subscribers have to come back
+_RETURN = 0.25  # seconds that former subscribers have to come back, unless the ring fills up
 _IDLE = 1.0  # seconds between messages at most
 
 
@@ -60,11 +60,17 @@ class Publisher:
         """Greet who has come, then send what there is."""
         self._hear()
         if self._awaited:
-            if self.listeners < self._awaited:
+            backlog = self._writer.head - self._writer.control[ring.PUBLISHED]
+            if self.listeners < self._awaited and backlog < self._log.slots // 2:
                 return
             self._wait_no_longer()
         if self.listeners > 0:
             self._send()
+
+    @property
+    def follows(self) -> bool:
+        """Whether new packets concern it."""
+        return self.listeners > 0 or self._awaited > 0
 
     def end(self, why: str) -> None:
         """Tell the subscribers that the device has ended, and close."""
@@ -105,7 +111,7 @@ class Publisher:
                 if word[:1] == b"\1":
                     self._greet(word[1:])
             elif self._topic.startswith(word[1:]):
-                self._count(1 if word[:1] == b"\1" else -1)
+                self._count({b"\1": 1, b"\0": -1}.get(word[:1], 0))
 
     def _count(self, change: int) -> None:
         if self.listeners == 0 and not self._awaited:  # the first one: begin here
@@ -123,7 +129,9 @@ class Publisher:
 
     def _send(self) -> None:
         control = self._writer.control
-        place = control[ring.PUBLISHED]
+        # What has been overwritten meanwhile is a gap for all.
+        oldest = control[ring.RESERVE] - self._log.slots
+        place = max(control[ring.PUBLISHED], oldest)
         while place < self._writer.head:
             packets, after, when = self._log.payloads(place, ring.BATCH, _BATCH_BYTES)
             if not self._say(wire.encode(self._topic, place, packets, when, self._epoch)):

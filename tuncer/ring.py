@@ -47,9 +47,11 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     TRANSMITTED,  # one more than the kernel's count of bytes read from the device before
     UP,  # whether the link was up when it was last looked at
     ACTIVE,  # whether packets are read though nobody has subscribed
-) = range(17)
+    TAKEN,  # packets that a passive device has handed out, one by one
+) = range(18)
 
 _CONTROL = 4096
+_NAME = slice(4000, 4016)  # of the control page: the device's name at its creation
 _NO_PLACE = 2**64 - 1
 
 
@@ -115,6 +117,15 @@ class Writer(_Map):
         self.head = self.control[HEAD]
         self._turn = False  # which of the two pairs of TALLY is written next
         self.bytes = self._tally()
+
+    @property
+    def name(self) -> str:
+        """The device's name at its creation."""
+        return bytes(self._view[_NAME]).rstrip(b"\0").decode()
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._view[_NAME] = name.encode().ljust(_NAME.stop - _NAME.start, b"\0")
 
     def fill(self, fd: int, most: int = BATCH) -> int:
         """Read packets into the log until there are none, at most so many; return how many.

@@ -52,7 +52,7 @@ class Subscription(ABC):
         self._ready: deque[Item] = deque()
         self._delivered = 0
         self._lost = 0
-        self._end: DeviceError | StopIteration | None = None
+        self._end: DeviceError | EOFError | None = None
         self._wake = wake
         self._poller = select.epoll()
         self._poller.register(wake, select.EPOLLIN)
@@ -74,7 +74,8 @@ class Subscription(ABC):
 
         Raises:
             TimeoutError: nothing came in time.
-            StopIteration: the device was destroyed, and everything before has been delivered.
+            EOFError: the device was destroyed, and everything before has been delivered; or the
+                subscription was closed. A loop over the subscription just ends.
             DeviceError: the device has ended otherwise.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -119,18 +120,20 @@ class Subscription(ABC):
                 return
             (word, *terms), fds = received
             close_all(fds)
-            if word == "event" and self._events:
+            if word == door.EVENT and self._events:
                 self._ready.append(DeviceEvent(terms[0], self._device))
-            elif word == "end":
+            elif word == door.END:
                 number, text = terms
-                failed = DeviceError(number, text, self._device)
-                self._end = failed if number else StopIteration()
+                self._end = DeviceError(number, text, self._device) if number else self._over()
+
+    def _over(self) -> EOFError:
+        return EOFError(f"{self._device} was destroyed, or the subscription was closed")
 
     def stats(self) -> dict[str, int]:
         """Return how many packets were ``delivered`` and how many were ``lost``.
 
-        At every moment their sum is what was read since the subscription began and before the
-        next packet that it yields.
+        When all that there is has been delivered, their sum is what was read since the
+        subscription began.
         """
         return {"delivered": self._delivered, "lost": self._lost}
 
@@ -145,7 +148,7 @@ class Subscription(ABC):
         """End the subscription; the device goes on."""
         self._channel.close()
         self._poller.close()
-        self._end = self._end or StopIteration()
+        self._end = self._end or self._over()
 
     def __enter__(self) -> Self:
         return self
@@ -162,20 +165,27 @@ class Subscription(ABC):
         return self
 
     def __next__(self) -> Item:
-        return self.recv()
+        try:
+            return self.recv()
+        except EOFError:
+            raise StopIteration from None
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self
 
     async def __anext__(self) -> Item:
         while True:
+            fresh = not self._ready
             try:
                 item = self._next()
-            except StopIteration:
+            except EOFError:
                 raise StopAsyncIteration from None
-            if item is not None:
-                return item
-            await self._readable()
+            if item is None:
+                await self._readable()
+                continue
+            if fresh:
+                await asyncio.sleep(0)  # under load there is always a next packet: let others run
+            return item
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -201,7 +211,7 @@ class RingSubscription(Subscription):
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool) -> None:
         answer, fds, channel = door.knock(
-            path, device, "subscribe", timeout=_PATIENCE, descriptors=2
+            path, device, "subscribe", events, timeout=_PATIENCE, descriptors=2
         )
         log, event = fds
         self._log: ring.Reader | None = ring.Reader(log)
@@ -211,8 +221,9 @@ class RingSubscription(Subscription):
         super().__init__(device, channel, event, batch, events)
 
     def _rest(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
+        if self._log is not None:  # after close the number may be anybody's
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
 
     def _take(self) -> list[Packet]:
         if self._log is None:
@@ -237,7 +248,7 @@ class ZmqSubscription(Subscription):
     """Receives messages of the wire format."""
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool) -> None:
-        _, _, channel = door.knock(path, device, "watch", timeout=_PATIENCE)
+        _, _, channel = door.knock(path, device, "watch", events, timeout=_PATIENCE)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -251,6 +262,7 @@ class ZmqSubscription(Subscription):
         super().__init__(device, channel, int(self._socket.getsockopt(zmq.FD)), batch, events)
         self._early: deque[wire.Batch] = deque()
         self._had_last = False
+        self._untold = 0
         try:
             self._expected = self._greeted(hello)
         except BaseException:
@@ -304,16 +316,19 @@ class ZmqSubscription(Subscription):
         if batch.end is not None:
             self._had_last = True
             if batch.end == "closed":
-                self._end = self._end or StopIteration()
+                self._end = self._end or self._over()
         seen = max(0, self._expected - batch.seq)
         packets = batch.packets[seen:]
         first = batch.seq + seen
-        lost = first - self._expected if packets or not batch.packets else 0
-        lost = max(0, lost)
+        lost = max(0, first - self._expected) if packets or not batch.packets else 0
         self._lost += lost
+        self._untold += lost  # a message without packets tells of a gap, the next packet repeats it
         self._expected = max(self._expected, batch.seq + len(batch.packets))
+        untold = self._untold
+        if packets:
+            self._untold = 0
         return [
-            Packet(data, first + number, batch.timestamp, self._device, 0 if number else lost)
+            Packet(data, first + number, batch.timestamp, self._device, 0 if number else untold)
             for number, data in enumerate(packets)
         ]
 

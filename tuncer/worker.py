@@ -12,14 +12,16 @@ import contextlib
 import errno
 import functools
 import os
+import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from supervisor import GenServer, Ignore, NoReply, Ref, Sender, Shutdown, Stop
 from supervisor.actor import Timer
-from supervisor.channel import Channel
+from supervisor.channel import Channel, close_all
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
 from tuncer import door, measure, places, ring, tunctl
@@ -57,7 +59,13 @@ class _Subscriber:
 
     number: int
     channel: Channel
-    event: int | None
+    wake: int | None
+    wants_events: bool
+
+    @property
+    def key(self) -> str:
+        """The name of its channel in the fd store."""
+        return f"{'events' if self.wants_events else 'quiet'}.{self.number}"
 
 
 @dataclass
@@ -94,7 +102,7 @@ class Worker(GenServer):
             "send": self._send,
             "setopt": self._setopt,
             "statistics": self._statistics,
-            "door": lambda: str(self._path),
+            "door": lambda: [str(self._path), self.name],
             "supervisor": lambda: Ref(process(os.getppid())),
             "destroy": self._destroy,
         }
@@ -107,9 +115,10 @@ class Worker(GenServer):
                 self._bury_deleted()
                 return Ignore()
             return Stop(error)
-        self.add_reader(self._door, self._open_door)
+        self.add_reader(self._door.fileno(), self._open_door)
         self.add_reader(self._publisher.fileno(), self._publish)
-        self.add_reader(self._links.fileno(), self._link_changed)
+        if self._links is not None:
+            self.add_reader(self._links.fileno(), self._link_changed)
         self._take_up_subscribers()
         self._link_changed()
         self._publish()
@@ -121,12 +130,23 @@ class Worker(GenServer):
         log = self._stored("ring", lambda: ring.create(slots))
         self._writer, self._reader = ring.Writer(log), ring.Reader(log)
         self._log = log
-        self._door = self._stored(
-            "door", lambda: door.listen(places.door(tunctl.devname(self._tun)))
-        )
-        self._path = door.path(self._door)
-        self.name = places.device(self._path)
-        self._links = LinkMonitor(tunctl.ifindex(self._tun))
+        self._door = socket.socket(fileno=self._stored("door", self._listen))
+        self._path = Path(self._door.getsockname())
+        self.name = self._writer.name
+        self._links = self._watched_link()
+
+    def _listen(self) -> int:
+        name = tunctl.devname(self._tun)
+        self._writer.name = name
+        return door.listen(places.door(tunctl.ifindex(self._tun)), name)
+
+    def _watched_link(self) -> LinkMonitor | None:
+        try:
+            return LinkMonitor(tunctl.ifindex(self._tun))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None  # it was moved to another network namespace
 
     def _stored(self, name: str, make: Callable[[], int]) -> int:
         fd = self.stored_fds().get(name)
@@ -184,10 +204,13 @@ class Worker(GenServer):
         stored = self.stored_fds()
         for name, fd in stored.items():
             kind, _, number = name.partition(".")
-            if kind == "channel":
-                event = stored.get(f"event.{number}")
-                self._add_subscriber(_Subscriber(int(number), Channel(fd), event))
-            elif kind == "event" and f"channel.{number}" not in stored:
+            if kind in {"quiet", "events"}:
+                wake = stored.get(f"wake.{number}")
+                subscriber = _Subscriber(int(number), Channel(fd), wake, kind == "events")
+                self._add_subscriber(subscriber)
+                if f"asking.{number}" in stored:
+                    self._welcome(subscriber)  # nobody knows whether it was answered
+            elif kind == "wake" and not {f"quiet.{number}", f"events.{number}"} & stored.keys():
                 os.close(fd)  # its worker was killed between the two, and it has asked again
                 self.drop_fd(name)
         self._wake()
@@ -195,11 +218,11 @@ class Worker(GenServer):
     def _bury_deleted(self) -> None:
         """The device was deleted while no worker ran: tell the subscribers, and end."""
         for name, fd in self.stored_fds().items():
-            if name.startswith("channel."):
-                with contextlib.suppress(BrokenPipeError):
-                    Channel(fd).send("end", errno.ENODEV, _WAS_DELETED)
+            if name.startswith(("quiet.", "events.")):
+                Channel(fd).offer(door.END, errno.ENODEV, _WAS_DELETED)
             elif name == "door":
-                places.remove(door.path(fd))
+                with socket.socket(fileno=fd) as listener:
+                    places.remove(Path(listener.getsockname()))
 
     # -- packets from the kernel -------------------------------------------------------------------
 
@@ -220,19 +243,18 @@ class Worker(GenServer):
     def _read(self) -> None:
         try:
             if self._reading:
-                count = self._writer.fill(self._tun)
+                self._writer.fill(self._tun)
+                self._writer.control[ring.TAKEN] = self._writer.head
             else:
-                count = self._writer.fill(self._tun, 1)
+                self._writer.fill(self._tun, 1)
+                self._serve_waiters()
         except OSError as error:
             self._wake()
             self._device_failed(error)
             return
-        if count:
-            if self._waiters:
-                self._serve_waiters(count)
-            self._wake()
-            if self._publisher.listeners > 0:
-                self._publisher.follow()
+        self._wake()
+        if self._publisher.follows:
+            self._publisher.follow()
 
     def _wake(self) -> None:
         for event in self._events:
@@ -248,8 +270,8 @@ class Worker(GenServer):
 
     def handle_call(self, request: list[Any], sender: Sender) -> Any:
         """Serve the methods of ``Device``."""
-        operation, *arguments = request
         try:
+            operation, *arguments = request
             if operation in _TUNCTL:
                 return _TUNCTL[operation](self._tun, *arguments)
             if operation == "recv":
@@ -263,6 +285,10 @@ class Worker(GenServer):
                 self._device_failed(error)
             return NoReply()
 
+    def handle_cast(self, request: Any) -> None:
+        """Nobody has anything to cast to a worker."""
+        self._actor.log.warning("%s: a cast is ignored: %.200r", self.name, request)
+
     def _send(self, packets: list[bytes]) -> int:
         control = self._writer.control
         for packet in packets:
@@ -275,6 +301,8 @@ class Worker(GenServer):
         return len(packets)
 
     def _recv(self, sender: Sender, timeout: float | None) -> Any:
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"a timeout is a number of seconds, not {timeout!r}")
         if self._reading:
             problem = "the device is in active mode: packets go to its subscriptions"
             raise OSError(errno.EINVAL, problem, self.name)
@@ -282,7 +310,7 @@ class Worker(GenServer):
         if timeout is not None:
             waiter.timer = self._actor.call_later(timeout, lambda: self._recv_timed_out(waiter))
         self._waiters.append(waiter)
-        self._poll_device()
+        self._serve_waiters()
         return NoReply()
 
     def _recv_timed_out(self, waiter: _Waiter) -> None:
@@ -293,14 +321,18 @@ class Worker(GenServer):
             )
             self._poll_device()
 
-    def _serve_waiters(self, count: int) -> None:
-        packets, _, _ = self._reader.read(self._writer.head - count, count, self.name)
-        for packet in packets:
-            if self._waiters:
-                waiter = self._waiters.popleft()
-                if waiter.timer is not None:
-                    self.cancel_timer(waiter.timer)
-                self.reply(waiter.sender, list(packet))
+    def _serve_waiters(self) -> None:
+        """Give the packets that nobody has taken to those who wait; the living, in their order."""
+        control = self._writer.control
+        while self._waiters and control[ring.TAKEN] < self._writer.head:
+            waiter = self._waiters.popleft()
+            if waiter.timer is not None:
+                self.cancel_timer(waiter.timer)
+            place = control[ring.TAKEN]
+            (packet,), _, _ = self._reader.read(place, 1, self.name)
+            control[ring.TAKEN] = place + 1  # before the reply: if this is killed, none comes twice
+            if not self.reply(waiter.sender, list(packet)):
+                control[ring.TAKEN] = place
         self._poll_device()
 
     def _setopt(self, active: bool) -> None:
@@ -308,7 +340,14 @@ class Worker(GenServer):
         self._poll_device()
 
     def _statistics(self) -> dict[str, Any]:
-        packets, size, dropped = tunctl.transmitted(self._tun)
+        kernel: tuple[int | None, ...]
+        try:
+            kernel = tunctl.transmitted(self._tun)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            kernel = (None, None, None)  # it was moved to another network namespace
+        packets, size, dropped = kernel
         return {
             **ring.counters(self._writer),
             "dropped": dropped,
@@ -333,8 +372,9 @@ class Worker(GenServer):
             # Most likely there are too many descriptors: those who wait would wake the loop
             # again at once, so look after them a little later.
             self._actor.log.warning("%s: nobody can be let in: %s", self.name, error)
-            self.remove_reader(self._door)
-            self._actor.call_later(1.0, lambda: self.add_reader(self._door, self._open_door))
+            self.remove_reader(self._door.fileno())
+            again = functools.partial(self.add_reader, self._door.fileno(), self._open_door)
+            self._actor.call_later(1.0, again)
 
     def _attend(self, visitor: Channel) -> None:
         try:
@@ -342,10 +382,10 @@ class Worker(GenServer):
             if received is None:
                 return
             message, fds = received
-            for fd in fds:
-                os.close(fd)
-            self._serve_visitor(visitor, message[0] if message else None)
-        except (EOFError, BrokenPipeError, ValueError):
+            close_all(fds)
+            if not self._serve_visitor(visitor, message):
+                self._dismiss(visitor)  # it does not read what it is answered
+        except (EOFError, ValueError):
             self._dismiss(visitor)
 
     def _dismiss(self, visitor: Channel) -> None:
@@ -353,41 +393,54 @@ class Worker(GenServer):
             self.remove_reader(visitor.fileno())
             visitor.close()
 
-    def _serve_visitor(self, visitor: Channel, request: Any) -> None:
-        if request == "worker":
-            visitor.send(self.ref)
-        elif request == "getfd":
-            visitor.send("fd", fds=(self._tun,))
-        elif request == "subscribe":
-            self._subscribe(visitor, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
-        elif request == "watch":
-            self._subscribe(visitor, None)
-        else:
-            visitor.send(ValueError(f"a door does not know {request!r:.100}"))
+    def _serve_visitor(self, visitor: Channel, message: list[Any]) -> bool:
+        """Answer; return False if the visitor has no room for the answer."""
+        match message:
+            case ["worker"]:
+                return visitor.offer("worker", self.ref, self.name)
+            case ["getfd"]:
+                return visitor.offer("fd", fds=(self._tun,))
+            case ["subscribe", bool(events)]:
+                self._subscribe(visitor, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), events)
+            case ["watch", bool(events)]:
+                self._subscribe(visitor, None, events)
+            case _:
+                return visitor.offer(ValueError(f"a door does not know {message!r:.100}"))
+        return True
 
-    def _subscribe(self, visitor: Channel, event: int | None) -> None:
+    def _subscribe(self, visitor: Channel, wake: int | None, wants_events: bool) -> None:
+        """Make a visitor a subscriber.
+
+        This worker may be killed between any two steps. Until "asking" is gone from the store,
+        a successor answers, perhaps again; a visitor that is not in the store finds its connection
+        closed, and asks again.
+        """
         del self._visitors[visitor.fileno()]
         self.remove_reader(visitor.fileno())
         number = 1 + max((s.number for s in self._subscribers), default=0)
-        subscriber = _Subscriber(number, visitor, event)
+        subscriber = _Subscriber(number, visitor, wake, wants_events)
+        self._add_subscriber(subscriber)
         try:
-            if event is not None:
-                self.store_fd(f"event.{number}", event)
-            self.store_fd(f"channel.{number}", visitor.fileno())
-            fds = () if event is None else (self._log, event)
-            visitor.send("subscribed", self._writer.head, fds=fds)
-        except OSError as error:  # the store is full, or the visitor has left
-            with contextlib.suppress(BrokenPipeError):
-                visitor.send(OSError(error.errno or errno.EIO, str(error), self.name))
+            self.store_fd(f"asking.{number}", visitor.fileno())
+            if wake is not None:
+                self.store_fd(f"wake.{number}", wake)
+            self.store_fd(subscriber.key, visitor.fileno())
+        except OSError as error:  # the store is full
+            visitor.offer(OSError(error.errno or errno.EIO, str(error), self.name))
             self._forget(subscriber)
-        else:
-            self._add_subscriber(subscriber)
-            self._poll_device()
+            return
+        self._welcome(subscriber)
+        self._poll_device()
+
+    def _welcome(self, subscriber: _Subscriber) -> None:
+        fds = () if subscriber.wake is None else (self._log, subscriber.wake)
+        subscriber.channel.offer("subscribed", self._writer.head, fds=fds)
+        self.drop_fd(f"asking.{subscriber.number}")
 
     def _add_subscriber(self, subscriber: _Subscriber) -> None:
         self._subscribers.append(subscriber)
-        if subscriber.event is not None:
-            self._events.append(subscriber.event)
+        if subscriber.wake is not None:
+            self._events.append(subscriber.wake)
         self.add_reader(subscriber.channel.fileno(), lambda: self._hear(subscriber))
 
     def _hear(self, subscriber: _Subscriber) -> None:
@@ -395,22 +448,22 @@ class Worker(GenServer):
         try:
             received = subscriber.channel.receive()
         except (EOFError, ValueError):
-            self.remove_reader(subscriber.channel.fileno())
-            self._subscribers.remove(subscriber)
-            if subscriber.event is not None:
-                self._events.remove(subscriber.event)
             self._forget(subscriber)
-            self._poll_device()
         else:
-            for fd in received[1] if received else ():
-                os.close(fd)
+            close_all(received[1] if received else [])
 
     def _forget(self, subscriber: _Subscriber) -> None:
+        self.remove_reader(subscriber.channel.fileno())
+        self._subscribers.remove(subscriber)
         subscriber.channel.close()
-        self.drop_fd(f"channel.{subscriber.number}")
-        if subscriber.event is not None:
-            os.close(subscriber.event)
-            self.drop_fd(f"event.{subscriber.number}")
+        names = [f"asking.{subscriber.number}", subscriber.key]
+        if subscriber.wake is not None:
+            self._events.remove(subscriber.wake)
+            os.close(subscriber.wake)
+            names.append(f"wake.{subscriber.number}")
+        for name in names:
+            self.drop_fd(name)
+        self._poll_device()
 
     def _publish(self) -> None:
         self._publisher.follow()
@@ -420,7 +473,8 @@ class Worker(GenServer):
 
     def _link_changed(self) -> None:
         """Tell the subscribers that the link has gone up or down, be it while no worker ran."""
-        self._links.states()
+        if self._links is not None:
+            self._links.states()
         try:
             up = tunctl.is_up(self._tun)
         except OSError as error:
@@ -429,19 +483,23 @@ class Worker(GenServer):
             return  # or it was taken to another network namespace
         if up != self._writer.control[ring.UP]:
             self._writer.control[ring.UP] = up
-            self._tell("event", "up" if up else "down")
+            self._tell(door.EVENT, "up" if up else "down")
 
     def _tell(self, *message: Any) -> None:
         for subscriber in self._subscribers:
-            with contextlib.suppress(BrokenPipeError):
-                subscriber.channel.send(*message)
+            if subscriber.wants_events or message[0] == door.END:
+                subscriber.channel.offer(*message)  # one that does not read holds up nobody
 
     def _end(self, why: str, number: int = 0, text: str = "") -> None:
         """Tell all that follow the log that it ends here, and close the door."""
         if self._ended:
             return
         self._ended = True
-        self._tell("end", number, text)
+        for waiter in self._waiters:
+            gone = OSError(number or errno.ENODEV, text or "the device was destroyed", self.name)
+            self.refuse(waiter.sender, gone)
+        self._waiters.clear()
+        self._tell(door.END, number, text)
         self._wake()
         self._publisher.end(why)
         places.remove(self._path)

@@ -31,6 +31,7 @@ _TUNSETOWNER = 0x400454CC
 _TUNSETGROUP = 0x400454CE
 _TUNSETOFFLOAD = 0x400454D0
 _TUNGETIFF = 0x800454D2
+_TUNGETDEVNETNS = 0x54E3
 _SIOCGIFFLAGS = 0x8913  # netdevice(7)
 
 _IFREQ = struct.Struct("16sH22x")  # struct ifreq of linux/if.h: ifr_name, ifr_flags, the rest
@@ -116,6 +117,8 @@ def flags(target: Target) -> Flag:
     if isinstance(target, str):
         return _flags_by_name(target)
     name, bits = _tungetiff(target)
+    if not _is_here(target):
+        return bits  # nobody here can tell NO_PI apart
     return (bits & ~Flag.NO_PI) | (_flags_by_name(name) & Flag.NO_PI)
 
 
@@ -265,6 +268,8 @@ def mtu(target: Target, size: int | None = None) -> int:
         OSError: EINVAL if the size is out of range; also under 1280 on a device with IPv6
             addresses, which the kernel would silently take away.
     """
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
+        raise TypeError(f"an MTU is a number of bytes, not {size!r}")
     name = _name(target)
     with _rtnetlink() as ip, _explained("mtu", name):
         index = _index(name)
@@ -340,7 +345,24 @@ def _name(target: Target) -> str:
         if not target:
             raise OSError(errno.EINVAL, "which device? the name is empty", target)
         return check_name(target)
-    return devname(target)
+    name = devname(target)
+    if not _is_here(target):
+        # Another interface may have the name here, and would be taken for this one.
+        problem = "the device was moved to another network namespace: enter that one first"
+        raise OSError(errno.ENODEV, problem, name)
+    return name
+
+
+def _is_here(fd: int) -> bool:
+    """Tell whether a device is in the calling thread's network namespace; True if nobody knows."""
+    try:
+        theirs = fcntl.ioctl(fd, _TUNGETDEVNETNS)
+    except OSError:
+        return True  # Linux before 5.2, or no CAP_NET_ADMIN there
+    try:
+        return os.fstat(theirs).st_ino == os.stat("/proc/thread-self/ns/net").st_ino
+    finally:
+        os.close(theirs)
 
 
 def _rtnetlink() -> Any:
