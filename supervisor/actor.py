@@ -364,13 +364,13 @@ class Actor:
         leaving = [process for process in self.owners if list(process) == owner]
         for process in leaving:
             self.owners.remove(process)
-        if not self.owners:
-            self._monitors.append((sender.address, sender.number))
-            self.server._order_to_stop(SHUTDOWN)
-        elif leaving:
+        if not leaving:
+            self.reply(sender, None)
+        elif self.owners:
             self.server._owner_left(leaving[0], lambda: self.reply(sender, None))
         else:
-            self.reply(sender, None)
+            self._monitors.append((sender.address, sender.number))
+            self.server._order_to_stop(SHUTDOWN)
 
     def _owner_ended(self, _: linux.Process) -> None:
         if not self.owners:

@@ -7,6 +7,8 @@ Source: the MessagePack specification (timestamps are its extension -1).
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -17,6 +19,9 @@ from supervisor.errors import CARRIED, RemoteError, Shutdown, carried
 
 LIMIT = 16 << 20
 """Bytes of a message at most."""
+
+_DEEPEST = 64  # tuples and other extensions within one another
+_here = threading.local()
 
 _TUPLE, _SET, _FROZENSET, _BIG_INTEGER, _REMOTE_ERROR, _SHUTDOWN, _CARRIED_ERROR = range(1, 8)
 
@@ -70,29 +75,48 @@ def unpack(data: bytes) -> Any:
         ValueError: they are no message of ours.
     """
     try:
-        return msgpack.unpackb(data, ext_hook=_decode, strict_map_key=False, timestamp=3)
+        return _unpack(data, 0)
     except (
         Exception
     ) as error:  # whatever a stranger's bytes provoke: IndexError, RecursionError, ...
         raise ValueError(f"not a term: {error!r:.200}") from error
 
 
+def _unpack(data: bytes, depth: int) -> Any:
+    if depth > _DEEPEST:  # each level takes tens of KiB of the C stack
+        raise ValueError(f"nested more than {_DEEPEST} deep")
+    hook = _decode if depth == 0 else functools.partial(_decode, depth=depth)
+    return msgpack.unpackb(data, ext_hook=hook, strict_map_key=False, timestamp=3)
+
+
 def _encode(value: Any) -> Any:
     known = _encoders.get(type(value))
     if known:
         code, encode = known
-        return msgpack.ExtType(code, pack(encode(value)))
+        return msgpack.ExtType(code, _pack_inner(encode(value)))
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:  # noqa: PLR2004
         return msgpack.ExtType(_BIG_INTEGER, pack(hex(value)))
     if isinstance(value, Exception) and (name := carried(value)):
         return msgpack.ExtType(_CARRIED_ERROR, pack([name, _arguments(value)]))
     for kind, (code, encode) in _encoders.items():
         if isinstance(value, kind):  # a subclass travels as what it is built on
-            return msgpack.ExtType(code, pack(encode(value)))
+            return msgpack.ExtType(code, _pack_inner(encode(value)))
     for base in _BASES:
         if isinstance(value, base):  # type: ignore[arg-type]
             return base(value)
     raise TypeError(f"{type(value).__qualname__} cannot travel in a message")
+
+
+def _pack_inner(term: Any) -> bytes:
+    """Pack what stands in an extension: a message of its own, in the message around it."""
+    depth = getattr(_here, "depth", 0)
+    if depth >= _DEEPEST:
+        raise ValueError(f"nested more than {_DEEPEST} deep")
+    _here.depth = depth + 1
+    try:
+        return pack(term)
+    finally:
+        _here.depth = depth
 
 
 def _arguments(error: Exception) -> list[Any]:
@@ -101,11 +125,11 @@ def _arguments(error: Exception) -> list[Any]:
     return list(error.args)
 
 
-def _decode(code: int, data: bytes) -> Any:
+def _decode(code: int, data: bytes, depth: int = 0) -> Any:
     decoder = _decoders.get(code)
     if decoder is None:
         raise ValueError(f"unknown extension type {code}")
-    return decoder(unpack(data))
+    return decoder(_unpack(data, depth + 1))
 
 
 def _complaint(term: Any, where: str = "the message") -> str | None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,3 +89,19 @@ def test_what_cannot_travel_is_named(term: Any, where: str) -> None:
 def test_a_message_has_a_limit() -> None:
     with pytest.raises(ValueError, match="over the limit"):
         wire.pack(bytes(wire.LIMIT))
+
+
+def test_nesting_has_a_limit_on_both_sides() -> None:
+    term: Any = 1
+    for _ in range(60):
+        term = (term,)
+    assert wire.unpack(wire.pack(term)) == term
+    for _ in range(60):
+        term = (term,)
+    with pytest.raises(TypeError, match=r"nested|cannot travel"):
+        wire.pack(term)
+    data = msgpack.packb(1)
+    for _ in range(3000):
+        data = msgpack.packb(msgpack.ExtType(1, data))
+    with pytest.raises(ValueError, match="nested"):
+        wire.unpack(data)

@@ -405,6 +405,8 @@ def _start(spec: ChildSpec) -> tuple[Path, str]:
         with _roots_lock:
             root = _roots.get(key)
             if root is None or not root.is_alive():
+                for dead in [k for k, ref in _roots.items() if not ref.is_alive()]:
+                    del _roots[dead]
                 root = _roots[key] = Supervisor.start_link([])
         try:
             worker = root.start_child(spec, owner=os.getpid())
