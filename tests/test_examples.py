@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import PATIENCE, program
 
+import tuncer
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 TUNCER = str(Path(sys.executable).with_name("tuncer"))
@@ -157,3 +159,37 @@ def test_wrong_usage_is_told() -> None:
     done = subprocess.run([TUNCER, "nonsense"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "invalid choice" in done.stderr
+
+
+def blocks_of_readme() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def test_the_readmes_ten_lines_answer_pings(run: Run) -> None:
+    prelude = "import sys; sys.path.insert(0, 'tests'); from traffic import reply_to\n"
+    ten_lines = blocks_of_readme()[0].replace("print(", "print('got', flush=True), print(")
+    with program(sys.executable, "-c", prelude + ten_lines) as example:
+        while "10.9.0.1" not in run("ip", "addr"):
+            assert example.process.poll() is None
+        assert "3 received" in run("ping", "-c", "3", "-i", "0.2", "-W", "5", "10.9.0.2")
+        example.expect("got")
+        example.process.send_signal(signal.SIGINT)
+        example.process.wait(PATIENCE)
+
+
+def test_the_readmes_overview_is_executed() -> None:
+    flags = tuncer.Flag.TUN | tuncer.Flag.NO_PI
+    packet = b"\x45" + bytes(39)
+    names = {
+        "tuncer": tuncer,
+        "flags": flags,
+        "packet": packet,
+        "another": packet,
+        "pid": os.getpid(),
+    }
+    for line in blocks_of_readme()[1].splitlines():
+        if line.startswith("dev.getfd()"):
+            os.close(eval(line, names))  # noqa: S307
+        elif not line.startswith("dev.recv"):  # nothing is sent here
+            exec(line, names)  # noqa: S102
+    names["dev"].destroy()  # type: ignore[attr-defined]
