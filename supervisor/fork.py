@@ -90,6 +90,7 @@ def _child(plan: Plan, stored: dict[tuple[str, ...], int], channel: int, parent:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         linux.close_descriptors_except([0, 1, 2, channel, *stored.values()])
+        linux.name_process(plan.id)
         atexit._clear()  # the parent's are not ours to run
         status = _run(plan, stored, Channel(channel))
         atexit._run_exitfuncs()

@@ -38,7 +38,8 @@ if os.fork(): os._exit(0)
 """
 _BOOT = """\
 import os, sys
-while os.open(os.devnull, os.O_RDWR) <= 2: pass
+while (fd := os.open(os.devnull, os.O_RDWR)) <= 2: os.set_inheritable(fd, True)
+os.close(fd)
 sys.path.insert(0, {path!r})
 from supervisor.root import main
 main({channel}, {payload}, {owner})

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), first published with 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3  # since Linux 6.15
@@ -23,6 +24,7 @@ LONGEST_POLL = 2**31 - 1
 """Milliseconds that poll(2) can wait: whoever wants to wait longer waits again."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
 class Process(NamedTuple):
@@ -124,6 +126,12 @@ def die_with_parent(parent: int) -> None:
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parents end (PR_SET_CHILD_SUBREAPER)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def name_process(name: str) -> None:
+    """Let ps(1) and top(1) show a name of this process: its first 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def _prctl(option: int, value: int) -> None:

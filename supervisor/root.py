@@ -39,6 +39,7 @@ def _run(channel: Channel, payload: int, owner: int) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is why the start failed
         channel.send(FAILED, RemoteError.of(error))
         return 1
+    linux.name_process(name or cls.__name__)
     if owner >= 0:
         actor.owners.add(_process_of(owner), owner)
     return actor.run(args, kwargs)

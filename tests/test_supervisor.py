@@ -268,6 +268,14 @@ def test_arguments_for_a_running_supervisor_must_be_able_to_travel() -> None:
         sup.start_child(ChildSpec("c", Counter, (object(),)))
 
 
+def test_processes_have_names_that_ps_shows() -> None:
+    sup = start(ChildSpec("the worker of all", Counter))
+    assert Path(f"/proc/{sup.pid}/comm").read_text() == "Supervisor\n"
+    assert (
+        Path(f"/proc/{sup.child('the worker of all').pid}/comm").read_text() == "the worker of a\n"
+    )
+
+
 def test_a_hanging_start_holds_up_neither_answers_nor_the_stop() -> None:
     sup = start(ChildSpec("c", Counter))
     with pytest.raises(CallTimeout):
