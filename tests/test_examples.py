@@ -31,7 +31,8 @@ def test_ping_responder(run: Run) -> None:
         example.process.send_signal(signal.SIGINT)
         example.expect("bye")
         assert example.process.wait(PATIENCE) == 0
-        assert example.printed.count("answered 84 bytes") == 6
+        # Ctrl-C may come after the last answer and before its line.
+        assert example.printed.count("answered 84 bytes") in {5, 6}
     assert "lab0" not in run("ip", "-br", "link")
 
 

@@ -210,9 +210,12 @@ class Worker(GenServer):
                 self._add_subscriber(subscriber)
                 if f"asking.{number}" in stored:
                     self._welcome(subscriber)  # nobody knows whether it was answered
-            elif kind == "wake" and not {f"quiet.{number}", f"events.{number}"} & stored.keys():
-                os.close(fd)  # its worker was killed between the two, and it has asked again
-                self.drop_fd(name)
+            elif kind in {"wake", "asking"}:
+                if not {f"quiet.{number}", f"events.{number}"} & stored.keys():
+                    os.close(fd)  # its worker was killed before it had stored all: it asks again
+                    self.drop_fd(name)
+                elif kind == "asking":
+                    os.close(fd)  # a duplicate of the channel's
         self._wake()
 
     def _bury_deleted(self) -> None:

@@ -11,6 +11,7 @@ import select
 import sys
 
 import tuncer
+from supervisor import ProcessDown
 from tuncer import Flag, Packet
 from tuncer.cli import echo
 
@@ -38,8 +39,17 @@ def main() -> None:
                 count["next"] = packets[-1].seq + 1
                 answers = [a for packet in packets if (a := answer(packet.data)) is not None]
                 if answers:
-                    device.send(*answers)
+                    _send(device, answers)
                 print(json.dumps({"device": device.name, **count}), flush=True)
+
+
+def _send(device: tuncer.Device, answers: list[bytes]) -> None:
+    while True:
+        try:
+            device.send(*answers)
+        except ProcessDown:
+            continue  # the worker was killed meanwhile: to answer twice is harmless
+        return
 
 
 def _batch(subscription: tuncer.Subscription) -> list[Packet] | None:
