@@ -102,6 +102,7 @@ class Actor:
         self._orders: deque[list[Any]] = deque()
         self._monitors: list[tuple[bytes, int]] = []
         self.owners = Owners(self, self._owner_ended)
+        self._had_owners = False
         self._registered = False
         self._started = False
         self._reason: Reason | None = None
@@ -364,17 +365,17 @@ class Actor:
         leaving = [process for process in self.owners if list(process) == owner]
         for process in leaving:
             self.owners.remove(process)
+            self._had_owners = True
         if not leaving:
             self.reply(sender, None)
-        elif self.owners:
-            self.server._owner_left(leaving[0], lambda: self.reply(sender, None))
-        else:
-            self._monitors.append((sender.address, sender.number))
-            self.server._order_to_stop(SHUTDOWN)
-
-    def _owner_ended(self, _: linux.Process) -> None:
+            return
         if not self.owners:
-            self.server._order_to_stop(SHUTDOWN)
+            self._monitors.append((sender.address, sender.number))  # if that ends this actor
+        self.server._owner_left(leaving[0], lambda: self.reply(sender, None))
+
+    def _owner_ended(self, owner: linux.Process) -> None:
+        self._had_owners = True
+        self.server._owner_left(owner, lambda: None)
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
@@ -383,6 +384,11 @@ class Actor:
         It ends with the actor, after ``terminate``, and waits for their LINGER.
         """
         return self._mailbox.context
+
+    @property
+    def left_by_owners(self) -> bool:
+        """Whether this actor had owners, and all of them have ended."""
+        return self._had_owners and not self.owners
 
     @property
     def supervised(self) -> bool:
@@ -421,8 +427,12 @@ class Actor:
         self._exchange(STORE, path, fd)
 
     def drop_fd(self, path: tuple[str, ...]) -> None:
-        """Take a descriptor, or all below this path, out of the supervisor's store."""
-        self._exchange(DROP, path)
+        """Take a descriptor, or all below this path, out of the supervisor's store.
+
+        It is not waited for: a supervisor that is stopped does so when it is continued.
+        """
+        if self.supervised:
+            self._tell(DROP, path)
 
     def _exchange(self, word: str, path: tuple[str, ...], *fds: int) -> None:
         if not self.supervised:

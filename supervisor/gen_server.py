@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import zmq
 
 from supervisor.actor import Actor, Timer
-from supervisor.errors import Reason
+from supervisor.errors import SHUTDOWN, Reason
 from supervisor.launch import launch
 from supervisor.linux import Process
 from supervisor.ref import Ref
@@ -171,9 +171,12 @@ class GenServer:
         self._actor.exit(reason)
 
     def _owner_left(self, owner: Process, done: Callable[[], object]) -> None:
-        """Give up what belongs to this process alone, then call back."""
-        del owner  # nothing does: a supervisor has children that may
-        done()
+        """An owner has ended, or is about to. End with the last; otherwise call back."""
+        del owner  # nothing but the whole belongs to it: a supervisor has children that may
+        if self._actor.owners:
+            done()
+        else:
+            self._order_to_stop(SHUTDOWN)
 
     @classmethod
     def _new(cls, actor: Actor) -> Self:

@@ -16,13 +16,14 @@ import pickle
 import select
 import subprocess
 import sys
+import time
 from multiprocessing import spawn
 from typing import Any
 
 from supervisor import linux, main_module, registry, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel
-from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, NoProcess, StartFailed
+from supervisor.errors import ActorError, AlreadyRegistered, StartFailed
 from supervisor.linux import Process
 from supervisor.protocol import FAILED, HELLO, IGNORE
 from supervisor.ref import Ref
@@ -178,12 +179,17 @@ def _stop_linked() -> None:
     It would end anyway, as it watches this process: but then after the exit, not before it.
     """
     linked = _linked.pop(os.getpid(), [])
-    for ref in reversed(linked):
-        try:
-            ref._leave(timeout=_EXIT_PATIENCE)
-        except (NoProcess, CallTimeout):
-            continue
-        except KeyboardInterrupt:  # the second Ctrl-C: at once
+    deadline = time.monotonic() + _EXIT_PATIENCE
+    waits = []
+    try:
+        for ref in reversed(linked):
+            with contextlib.suppress(ActorError):
+                waits.append(ref._leave(deadline))
+        for wait in waits:
+            with contextlib.suppress(ActorError):
+                wait()
+    except KeyboardInterrupt:  # the second Ctrl-C: at once
+        for ref in linked:
             _kill(ref)
     if linked:
         with contextlib.suppress(FileNotFoundError):  # the directory is gone, and all in it

@@ -25,4 +25,4 @@ HELLO, READY, IGNORE, FAILED, EXIT, STORE, DROP, STORED, SHUT = (
     "shut",
 )
 """On the channel between a process and the one that started it: an interpreter that begins says
-HELLO; then the words of any actor; then the answer to STORE and DROP, and the order to end."""
+HELLO; then the words of any actor; then the answer to STORE, and the order to end."""

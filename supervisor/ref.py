@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from supervisor import connection, linux, registry, wire
 from supervisor.connection import Connection, Pending
 from supervisor.errors import NORMAL, CallCycle, NoProcess, ProcessDown, Reason
 from supervisor.linux import Process
-from supervisor.protocol import CALL, CAST, INFO, LEAVE, MONITOR, OWN, STOP
+from supervisor.protocol import CALL, CAST, DOWN, INFO, LEAVE, MONITOR, OWN, STOP
 
 FOREVER = float("inf")
 
@@ -108,18 +109,24 @@ class Ref:
         """
         self._ask(OWN, pid, 5.0)
 
-    def _leave(self, timeout: float) -> None:
-        """Tell the actor that this process, an owner of it, exits; wait for what that ends.
+    def _leave(self, deadline: float) -> Callable[[], None]:
+        """Tell the actor that this process, an owner of it, exits.
+
+        Returns:
+            A function that waits for what that ends, and may raise CallTimeout.
 
         Raises:
-            NoProcess, CallTimeout: as ``stop``.
+            NoProcess, MailboxFull: as ``cast``.
         """
         there = self._connection()
-        deadline = _deadline(timeout)
-        try:
-            self._ask(LEAVE, list(linux.process(os.getpid())), timeout)
-        except ProcessDown:
-            there.wait_for_end(deadline)
+        pending = there.ask(LEAVE, list(linux.process(os.getpid())), deadline)
+
+        def wait() -> None:
+            there.wait(pending, deadline)
+            if pending.answer is not None and pending.answer[0] == DOWN:
+                there.wait_for_end(deadline)
+
+        return wait
 
     def is_alive(self) -> bool:
         """Tell whether the actor runs."""

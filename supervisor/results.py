@@ -84,4 +84,4 @@ class Server(Protocol):
         """Begin an orderly end."""
 
     def _owner_left(self, owner: Process, done: Callable[[], object]) -> None:
-        """Give up what belongs to this process alone, then call back."""
+        """An owner has ended, or is about to. End with the last; otherwise call back."""

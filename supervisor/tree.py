@@ -6,6 +6,7 @@ meanwhile the loop goes on and answers. An order to stop pre-empts them all.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -129,10 +130,14 @@ class Supervisor(GenServer):
 
     def _owner_left(self, owner: linux.Process, done: Callable[[], object]) -> None:
         self._owner_ended(owner)
-        self._jobs.add(self._call(done))
+        self._jobs.add(self._settle(done))
 
-    def _call(self, function: Callable[[], object]) -> Job:
-        function()
+    def _settle(self, done: Callable[[], object]) -> Job:
+        """What belonged to an owner is gone. End, if nothing here has an owner any more."""
+        if self._actor.owners or self._owners:
+            done()
+        else:
+            self._stop_all(SHUTDOWN)
         return
         yield
 
@@ -212,7 +217,6 @@ class Supervisor(GenServer):
             channel.offer(STORED, self._keep((child.plan.id, *terms[0]), fds))
         elif word == DROP:
             self._forget_fds((child.plan.id, *terms[0]))
-            channel.offer(STORED, None)
 
     def _keep(self, path: tuple[str, ...], fds: list[int]) -> str | None:
         """Store a descriptor that a child has sent; return why not."""
@@ -372,6 +376,8 @@ class Supervisor(GenServer):
 
     def _end(self, reason: Reason) -> Job:
         yield from self._stop_children()
+        with contextlib.suppress(FileNotFoundError):  # the whole directory may have gone
+            runtime.sweep()  # children that had to be killed have not removed their sockets
         self._actor.exit(reason)
 
     # -- what SupervisorRef asks for ---------------------------------------------------------------
@@ -486,17 +492,22 @@ class Supervisor(GenServer):
         self._disown()
 
     def _own(self, child: Child, owner: linux.Process) -> None:
-        """Let a child belong to a process; the supervisor itself belongs to it too from now on."""
-        self._actor.owners.add(owner)
+        """Let a child belong to a process; the supervisor stays for it, too."""
         self._owners.add(owner)
         child.owner = owner
         self._disown()
 
     def _disown(self) -> None:
-        """Watch only the processes that a child belongs to."""
+        """Watch only the processes that a child belongs to; end with the last of them.
+
+        A supervisor that nobody started from a program has no owners, and does not depend on any.
+        """
         self._owners.keep({child.owner for child in self._children.values()})
+        if not self._owners and self._actor.left_by_owners:
+            self._stop_all(SHUTDOWN)
 
     def _owner_ended(self, owner: linux.Process) -> None:
+        self._owners.remove(owner)
         for child in reversed(list(self._children.values())):
             if child.owner == owner:
                 self._jobs.add(self._remove(child))

@@ -1,15 +1,18 @@
 """Strangers, sleepers, kills at the worst moment: the worker and its supervisor live on."""
 
 import array
+import asyncio
 import errno
 import itertools
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -325,8 +328,8 @@ def test_counts_of_a_slow_message_subscriber_add_up(dev: Device) -> None:
     with dev.subscribe(transport="zmq") as slow:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.connect((OTHER, 9))
-            for _ in range(4):
-                for _ in range(50_000):
+            while dev.statistics()["packets_read"] < 150_000:  # more than all queues hold
+                for _ in range(5_000):
                     sender.send(b"x" * 100)
         packets: list[Any] = []
         while not packets or packets[-1].data[28:] != b"last":
@@ -426,6 +429,97 @@ def test_an_error_output_that_nobody_reads_stops_nothing() -> None:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "50\n"
         assert owner.wait(PATIENCE) == 0
+
+
+def test_counts_add_up_at_the_devices_end(run: Run) -> None:
+    with tuncer.create("lab0", TUN) as dev:
+        run("ip", "link", "set", "lab0", "addrgenmode", "none")
+        dev.up("10.9.0.1/24")
+        slow = dev.subscribe(transport="zmq")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.connect((OTHER, 9))
+            while (read := dev.statistics()["packets_read"]) < 150_000:
+                for _ in range(5_000):
+                    sender.send(b"x" * 100)
+        while (now := dev.statistics()["packets_read"]) != read:
+            read = now
+    packets = list(slow)
+    assert slow.stats()["delivered"] == len(packets)
+    assert slow.stats()["delivered"] + slow.stats()["lost"] == read
+    slow.close()
+
+
+def test_a_cancelled_anext_loses_nothing(dev: Device) -> None:
+    async def take(count: int) -> list[int]:
+        found: list[int] = []
+        with dev.subscribe() as subscription:
+            for number in range(count):
+                send_one(OTHER, b"%d" % number)
+            while len(found) < count:
+                try:
+                    packet = await asyncio.wait_for(anext(subscription), 0.0004)
+                except TimeoutError:
+                    continue
+                found.append(int(packet.data[28:]))  # type: ignore[union-attr]
+            assert subscription.stats() == {"delivered": count, "lost": 0}
+        return found
+
+    assert asyncio.run(take(1000)) == list(range(1000))
+
+
+def test_a_new_message_subscriber_gets_nothing_from_before(dev: Device) -> None:
+    with dev.subscribe(transport="zmq") as former:
+        for number in range(500):
+            send_one(OTHER, b"%d" % number)
+        while dev.statistics()["packets_read"] < 500:
+            pass
+        kill_worker(dev)
+        with dev.subscribe(transport="zmq") as newcomer:
+            send_one(OTHER, b"new")
+            assert newcomer.recv(PATIENCE).data[28:] == b"new"  # type: ignore[union-attr]
+        assert former.recv(PATIENCE).data[28:] == b"0"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("timeout", [3e6, float("inf")])
+def test_long_timeouts_of_a_subscription(dev: Device, timeout: float) -> None:
+    with dev.subscribe() as subscription, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(subscription.recv, timeout)
+        send_one(OTHER)
+        assert waiting.result(PATIENCE)
+
+
+def test_a_root_goes_with_the_last_device_that_was_handed_on(run: Run) -> None:
+    guest = subprocess.Popen(["sleep", "1000"])
+    command = (
+        "import tuncer\n"
+        "dev = tuncer.create('lab0', tuncer.Flag.TUN); pid = dev.pid\n"
+        f"dev.controlling_process({guest.pid}); dev.destroy()\n"
+    )
+    run(sys.executable, "-c", command)  # returns, as nothing holds its output any more
+    guest.kill()
+    guest.wait()
+
+
+def test_a_runtime_directory_that_vanished_is_made_again(dev: Device, runtime_dir: Path) -> None:
+    pid = dev.pid
+    shutil.rmtree(runtime_dir)
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_end(pid)
+    deadline = time.monotonic() + PATIENCE
+    while not (runtime_dir / "devices").is_dir() or not tuncer.devices():
+        assert time.monotonic() < deadline
+    assert dev.statistics()["restarts"] == 1
+
+
+def test_a_stopped_root_does_not_hold_up_those_who_leave(dev: Device) -> None:
+    root = root_of(dev)
+    with dev.subscribe() as stays:
+        leaves = dev.subscribe()
+        os.kill(root, signal.SIGSTOP)
+        leaves.close()
+        send_one(OTHER)
+        assert stays.recv(PATIENCE)
+        os.kill(root, signal.SIGCONT)
 
 
 def test_a_crash_loop_ends(capfd: Any) -> None:

@@ -224,27 +224,38 @@ class Device:
             ProcessLookupError: there is no such process.
             NotOwner: the device does not belong to the calling process.
         """
-        supervisor = SupervisorRef(self._repeatable("supervisor")._process)
-        worker = self._find()
-        for child, ref, _, _ in supervisor.which_children():
-            if ref == worker:
-                supervisor.give_child(child, pid)
-                return
-        raise NotOwner(f"{self.name} does not belong to process {os.getpid()}")
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            supervisor = SupervisorRef(self._repeatable("supervisor")._process)
+            worker = self._find()
+            for child, ref, _, _ in supervisor.which_children():
+                if ref == worker:
+                    supervisor.give_child(child, pid)
+                    return
+            if worker.is_alive() or time.monotonic() > deadline:  # otherwise it was replaced
+                raise NotOwner(f"{self.name} does not belong to process {os.getpid()}")
 
     def destroy(self) -> None:
         """Remove the device, and end its worker. It is no error if it is gone already."""
-        try:
-            worker = self._find()
-            monitor = worker.monitor()
-            worker.call(["destroy"], timeout=_PATIENCE)
-            monitor.wait(_PATIENCE)
-        except (NoProcess, ProcessDown):
-            if _still_there(self._path):  # the worker crashed meanwhile: ask the next one
-                self.destroy()
-        except DeviceError as error:
-            if error.errno != errno.ENODEV:
-                raise
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                worker = self._find()
+                monitor = worker.monitor()
+                worker.call(["destroy"], timeout=_PATIENCE)
+                monitor.wait(_PATIENCE)
+            except (NoProcess, ProcessDown):
+                if not places.is_open(self._path):
+                    return
+                if time.monotonic() > deadline:
+                    raise
+                self._worker = None  # it crashed meanwhile: ask the next one
+            except DeviceError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                return
+            else:
+                return
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -259,10 +270,13 @@ class Device:
 
     def _call(self, *request: Any, timeout: float | None = _PATIENCE) -> Any:
         """Have the worker do something, once."""
+        deadline = time.monotonic() + _PATIENCE
         while True:
             try:
                 return self._find().call(list(request), timeout=timeout)
             except NoProcess:
+                if time.monotonic() > deadline:
+                    raise
                 self._worker = None  # nothing was sent: ask its successor
 
     def _repeatable(self, *request: Any) -> Any:
@@ -427,7 +441,3 @@ def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path,
         except (NoProcess, ProcessDown):
             pass
         worker = root.child(child)
-
-
-def _still_there(path: Path) -> bool:
-    return path in places.doors()

@@ -24,7 +24,8 @@ from tuncer.packet import DeviceError
 _BACKLOG = 1024  # knocks that wait, at most net.core.somaxconn
 
 EVENT, END = EVENTS = ("event", "end")
-"""What a worker says unasked: an event's kind; an errno, or 0 for a clean end, and a text."""
+"""What a worker says unasked: an event's kind; or at the device's end an errno, 0 for a clean one,
+a text, and how many packets the log has."""
 
 
 def listen(path: Path, device: str) -> int:
@@ -82,6 +83,8 @@ def knock(
             answer, fds = _answer(channel, device, deadline)
         except (EOFError, BrokenPipeError, ValueError):
             channel.close()
+            if time.monotonic() > deadline:
+                raise _silent(device) from None
             continue
         except BaseException:
             channel.close()

@@ -19,6 +19,7 @@ _QUEUE = 128  # batches that may wait for each subscriber
 _BATCH_BYTES = 65536  # so at most 8 MiB wait for each subscriber, or one packet over that a batch
 _AGAIN = 4096  # packets before the last published one that may not have left a killed worker
 _RETURN = 0.25  # seconds that former subscribers have to come back, unless the ring fills up
+_CATCH_UP = 2.0  # seconds after a restart in which nobody is taken for a new subscriber
 _IDLE = 1.0  # seconds between messages at most
 
 
@@ -48,9 +49,11 @@ class Publisher:
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell each subscriber, and each that leaves
         self._socket.bind(f"ipc://{path}")
         self._awaited = writer.control[ring.LISTENERS]
+        self._catching_up = self._awaited > 0
         if self._awaited:
             self._rewind()
             later(_RETURN, self._wait_no_longer)
+            later(_CATCH_UP, self._caught_up)
 
     def fileno(self) -> int:
         """Return the descriptor to poll: call ``follow`` when it is readable."""
@@ -60,8 +63,8 @@ class Publisher:
         """Greet who has come, then send what there is."""
         self._hear()
         if self._awaited:
-            backlog = self._writer.head - self._writer.control[ring.PUBLISHED]
-            if self.listeners < self._awaited and backlog < self._log.slots // 2:
+            room = self._log.slots - (self._writer.head - self._writer.control[ring.PUBLISHED])
+            if self.listeners < self._awaited and room > self._log.slots // 4:
                 return
             self._wait_no_longer()
         if self.listeners > 0:
@@ -85,20 +88,22 @@ class Publisher:
     def _rewind(self) -> None:
         oldest = max(0, self._writer.control[ring.RESERVE] - self._log.slots)
         published = self._writer.control[ring.PUBLISHED]
-        self._writer.control[ring.PUBLISHED] = max(oldest, published - _AGAIN, 0)
+        again = min(_AGAIN, self._log.slots // 2)
+        self._writer.control[ring.PUBLISHED] = max(oldest, published - again, 0)
         # While it catches up it must not outrun the subscribers: a full queue is an error then.
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
     def _wait_no_longer(self) -> None:
-        if self._awaited:
+        if self._awaited and not self._socket.closed:
             self._awaited = 0
             self._writer.control[ring.LISTENERS] = max(0, self.listeners)
-            self._later(_RETURN, self._drop_when_full)
             self.follow()
 
-    def _drop_when_full(self) -> None:
-        self._socket.setsockopt(zmq.XPUB_NODROP, 0)
-        self.follow()
+    def _caught_up(self) -> None:
+        if not self._socket.closed:
+            self._catching_up = False
+            self._socket.setsockopt(zmq.XPUB_NODROP, 0)
+            self.follow()
 
     def _hear(self) -> None:
         """Take note of who subscribes and who leaves."""
@@ -114,7 +119,7 @@ class Publisher:
                 self._count({b"\1": 1, b"\0": -1}.get(word[:1], 0))
 
     def _count(self, change: int) -> None:
-        if self.listeners == 0 and not self._awaited:  # the first one: begin here
+        if self.listeners == 0 and not self._catching_up:  # the first one: begin here
             self._writer.control[ring.PUBLISHED] = self._writer.head
         self.listeners += change
         if not self._awaited:
@@ -122,10 +127,10 @@ class Publisher:
         self._tick()
 
     def _greet(self, topic: bytes) -> None:
-        if self.listeners == 0 and not self._awaited:
+        """Tell a newcomer from where on it gets everything: what comes before is not for it."""
+        if self.listeners == 0 and not self._catching_up:
             self._writer.control[ring.PUBLISHED] = self._writer.head
-        place = self._writer.control[ring.PUBLISHED]
-        self._say(wire.encode(topic, place, [], time.time_ns(), self._epoch))
+        self._say(wire.encode(topic, self._writer.head, [], time.time_ns(), self._epoch))
 
     def _send(self) -> None:
         control = self._writer.control

@@ -30,6 +30,7 @@ from tuncer.packet import DeviceError, DeviceEvent, Packet
 Item = Packet | DeviceEvent | list[Packet]
 
 _CHUNK = 64  # packets taken from the ring at a time
+_DAY = 86_400.0  # seconds
 _STRAGGLERS = 1000  # ms that the last messages may be late after the device's end
 _PATIENCE = 10.0  # seconds in which a device's worker must answer
 
@@ -53,6 +54,7 @@ class Subscription(ABC):
         self._delivered = 0
         self._lost = 0
         self._end: DeviceError | EOFError | None = None
+        self._log_end: int | None = None
         self._wake = wake
         self._poller = select.epoll()
         self._poller.register(wake, select.EPOLLIN)
@@ -83,10 +85,10 @@ class Subscription(ABC):
             item = self._next()
             if item is not None:
                 return item
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
+            remaining = _DAY if deadline is None else deadline - time.monotonic()
+            if remaining <= 0:
                 raise TimeoutError(f"no packet of {self._device} within {timeout} s")
-            self._poller.poll(remaining)
+            self._poller.poll(min(remaining, _DAY))  # epoll takes no timeout of any length
 
     def _next(self) -> Item | None:
         if not self._ready:
@@ -123,7 +125,7 @@ class Subscription(ABC):
             if word == door.EVENT and self._events:
                 self._ready.append(DeviceEvent(terms[0], self._device))
             elif word == door.END:
-                number, text = terms
+                number, text, self._log_end = terms
                 self._end = DeviceError(number, text, self._device) if number else self._over()
 
     def _over(self) -> EOFError:
@@ -175,17 +177,17 @@ class Subscription(ABC):
 
     async def __anext__(self) -> Item:
         while True:
-            fresh = not self._ready
+            if not self._ready:
+                # Under load there is always a next packet: let others run. Nothing is awaited
+                # between taking a packet and returning it, where a cancellation would lose it.
+                await asyncio.sleep(0)
             try:
                 item = self._next()
             except EOFError:
                 raise StopAsyncIteration from None
-            if item is None:
-                await self._readable()
-                continue
-            if fresh:
-                await asyncio.sleep(0)  # under load there is always a next packet: let others run
-            return item
+            if item is not None:
+                return item
+            await self._readable()
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -298,6 +300,10 @@ class ZmqSubscription(Subscription):
         if self._end is None or self._had_last or self._socket.closed:
             return False
         self._had_last = not self._socket.poll(_STRAGGLERS)
+        if self._had_last and self._log_end is not None:
+            # What this was too slow for is told by nobody else any more.
+            self._lost += max(0, self._log_end - self._expected)
+            self._expected = max(self._expected, self._log_end)
         return not self._had_last
 
     def _receive(self) -> list[Packet] | None:

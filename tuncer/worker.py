@@ -131,6 +131,10 @@ class Worker(GenServer):
         self._writer, self._reader = ring.Writer(log), ring.Reader(log)
         self._log = log
         self._door = socket.socket(fileno=self._stored("door", self._listen))
+        if not os.path.exists(self._door.getsockname()):  # with the whole runtime directory
+            self._door.close()
+            self._door = socket.socket(fileno=self._listen())
+            self.store_fd("door", self._door.fileno())
         self._path = Path(self._door.getsockname())
         self.name = self._writer.name
         self._links = self._watched_link()
@@ -222,7 +226,7 @@ class Worker(GenServer):
         """The device was deleted while no worker ran: tell the subscribers, and end."""
         for name, fd in self.stored_fds().items():
             if name.startswith(("quiet.", "events.")):
-                Channel(fd).offer(door.END, errno.ENODEV, _WAS_DELETED)
+                Channel(fd).offer(door.END, errno.ENODEV, _WAS_DELETED, self._writer.head)
             elif name == "door":
                 with socket.socket(fileno=fd) as listener:
                     places.remove(Path(listener.getsockname()))
@@ -388,7 +392,7 @@ class Worker(GenServer):
             close_all(fds)
             if not self._serve_visitor(visitor, message):
                 self._dismiss(visitor)  # it does not read what it is answered
-        except (EOFError, ValueError):
+        except (EOFError, ValueError, OSError):  # or there are too many descriptors
             self._dismiss(visitor)
 
     def _dismiss(self, visitor: Channel) -> None:
@@ -502,7 +506,7 @@ class Worker(GenServer):
             gone = OSError(number or errno.ENODEV, text or "the device was destroyed", self.name)
             self.refuse(waiter.sender, gone)
         self._waiters.clear()
-        self._tell(door.END, number, text)
+        self._tell(door.END, number, text, self._writer.head)
         self._wake()
         self._publisher.end(why)
         places.remove(self._path)
