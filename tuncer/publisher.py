@@ -18,8 +18,8 @@ from tuncer import ring, wire
 _QUEUE = 128  # batches that may wait for each subscriber
 _BATCH_BYTES = 65536  # so at most 8 MiB wait for each subscriber, or one packet over that a batch
 _AGAIN = 4096  # packets before the last published one that may not have left a killed worker
-_RETURN = 0.25  # seconds that former subscribers have to come back, unless the ring fills up
-_CATCH_UP = 2.0  # seconds after a restart in which nobody is taken for a new subscriber
+_RETURN = 0.5  # seconds that former subscribers are waited for, unless the ring fills up
+_CATCH_UP = 3.0  # seconds in which one that comes later still gets everything sent again
 _IDLE = 1.0  # seconds between messages at most
 
 
@@ -41,6 +41,7 @@ class Publisher:
         self._later = later
         self._epoch = writer.control[ring.RESTARTS]
         self._sent_at = 0.0
+        self._resume = 0
         self._ticking = False
         self.listeners = 0
         self._socket = context.socket(zmq.XPUB)
@@ -49,8 +50,9 @@ class Publisher:
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell each subscriber, and each that leaves
         self._socket.bind(f"ipc://{path}")
         self._awaited = writer.control[ring.LISTENERS]
-        self._catching_up = self._awaited > 0
-        if self._awaited:
+        # Also when nobody is awaited: this worker's predecessor may have waited in vain itself.
+        self._catching_up = self._epoch > 0
+        if self._catching_up:
             self._rewind()
             later(_RETURN, self._wait_no_longer)
             later(_CATCH_UP, self._caught_up)
@@ -89,7 +91,7 @@ class Publisher:
         oldest = max(0, self._writer.control[ring.RESERVE] - self._log.slots)
         published = self._writer.control[ring.PUBLISHED]
         again = min(_AGAIN, self._log.slots // 2)
-        self._writer.control[ring.PUBLISHED] = max(oldest, published - again, 0)
+        self._resume = self._writer.control[ring.PUBLISHED] = max(oldest, published - again, 0)
         # While it catches up it must not outrun the subscribers: a full queue is an error then.
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
@@ -119,7 +121,10 @@ class Publisher:
                 self._count({b"\1": 1, b"\0": -1}.get(word[:1], 0))
 
     def _count(self, change: int) -> None:
-        if self.listeners == 0 and not self._catching_up:  # the first one: begin here
+        if self._catching_up:
+            if change > 0 and not self._awaited:  # late, perhaps from before: the others drop it
+                self._writer.control[ring.PUBLISHED] = self._resume
+        elif self.listeners == 0:  # the first one: begin here
             self._writer.control[ring.PUBLISHED] = self._writer.head
         self.listeners += change
         if not self._awaited:
