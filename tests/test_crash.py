@@ -21,7 +21,7 @@ from traffic import number_of, send_numbered, send_one
 
 import tuncer
 from supervisor import ChildSpec, NotOwner, Supervisor, SupervisorRef, linux, runtime
-from tuncer import Device, DeviceError, Flag, places, tunctl, wire
+from tuncer import Device, DeviceError, Flag, tunctl, wire
 
 Run = Callable[..., str]
 TUN = Flag.TUN | Flag.NO_PI
@@ -511,8 +511,6 @@ def test_with_the_root_killed_everything_below_it_goes(run: Run) -> None:
         dev.statistics()
     with tuncer.create("lab0", TUN) as again:  # the owner goes on, with a new root
         assert again.devname() == "lab0"
-    places.sweep()
-    runtime.sweep()
 
 
 @pytest.mark.parametrize("round_", range(20))
