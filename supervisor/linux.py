@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_PF_EXITING = 0x4  # of linux/sched.h
 _PR_SET_CHILD_SUBREAPER = 36
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), first published with 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3  # since Linux 6.15
@@ -76,6 +77,36 @@ def alive(wanted: Process) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def wait_if_dying(wanted: Process, seconds: float) -> None:
+    """Wait for the end of a process that the kernel is about to kill, or that is exiting already.
+
+    When a process has ended, the children that asked for it have their SIGKILL pending at least.
+    """
+    try:
+        pidfd = open_process(wanted)
+    except ProcessLookupError:
+        return
+    try:
+        if _is_dying(wanted.pid):
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            poller.poll(seconds * 1000)
+    finally:
+        os.close(pidfd)
+
+
+def _is_dying(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            flags = int(file.read().rsplit(b")", 1)[1].split()[6])  # field 9 of proc_pid_stat(5)
+        with open(f"/proc/{pid}/status", "rb") as file:
+            fields = dict(line.split(b":", 1) for line in file.read().splitlines())
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    pending = int(fields[b"SigPnd"], 16) | int(fields[b"ShdPnd"], 16)
+    return bool(flags & _PF_EXITING or pending >> (signal.SIGKILL - 1) & 1)
 
 
 def ended(pidfd: int) -> bool:

@@ -16,6 +16,8 @@ from supervisor.linux import Process
 
 _LONGEST = 107 - len("/mailboxes/4194304.18446744073709551615")  # sun_path of unix(7)
 
+_DYING = 5.0  # seconds that a process which is being killed may take
+
 sweepers: list[Callable[[], None]] = []
 """What else ``sweep`` does: functions of packages that put sockets of their own here."""
 
@@ -41,10 +43,16 @@ def mailbox(process: Process) -> Path:
 
 
 def sweep() -> None:
-    """Remove the mailboxes of processes that have ended without doing so themselves."""
+    """Remove the mailboxes of processes that have ended without doing so themselves.
+
+    Those that are being killed right now, with their supervisor, are waited for.
+    """
     for path in (directory() / "mailboxes").iterdir():
         pid, _, start = path.name.partition(".")
-        if not (pid.isdigit() and start.isdigit() and linux.alive(Process(int(pid), int(start)))):
+        process = Process(int(pid), int(start)) if pid.isdigit() and start.isdigit() else None
+        if process is not None:
+            linux.wait_if_dying(process, _DYING)
+        if process is None or not linux.alive(process):
             path.unlink(missing_ok=True)
     for sweeper in sweepers:
         sweeper()
