@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import os
 import pickle
-import select
 import subprocess
 import sys
 import time
@@ -163,9 +162,7 @@ def _see_it_end(process: Process) -> None:
     """Wait for the end of a process that has closed its channel, and remove what it has left."""
     with contextlib.suppress(ProcessLookupError):
         pidfd = linux.open_process(process)
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        poller.poll(_EXIT_PATIENCE * 1000)
+        linux.ended(pidfd, _EXIT_PATIENCE)
         os.close(pidfd)
     _sweep()
 

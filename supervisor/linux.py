@@ -90,9 +90,7 @@ def wait_if_dying(wanted: Process, seconds: float) -> None:
         return
     try:
         if _is_dying(wanted.pid):
-            poller = select.poll()
-            poller.register(pidfd, select.POLLIN)
-            poller.poll(seconds * 1000)
+            ended(pidfd, seconds)
     finally:
         os.close(pidfd)
 
@@ -109,11 +107,11 @@ def _is_dying(pid: int) -> bool:
     return bool(flags & _PF_EXITING or pending >> (signal.SIGKILL - 1) & 1)
 
 
-def ended(pidfd: int) -> bool:
-    """Tell whether the process of a pidfd has ended."""
-    poller = select.poll()
+def ended(pidfd: int, seconds: float = 0.0) -> bool:
+    """Tell whether the process of a pidfd has ended, after waiting for it so long at most."""
+    poller = select.poll()  # select(2) knows no descriptor over 1023
     poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(0))
+    return bool(poller.poll(seconds * 1000))
 
 
 def exit_status(pidfd: int, pid: int) -> int | None:

@@ -7,7 +7,6 @@ counted.
 import contextlib
 import ctypes
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -105,9 +104,7 @@ def wait_for_end(pid: int, timeout: float = PATIENCE) -> bool:
     except ProcessLookupError:
         return True
     try:
-        poller = select.poll()  # select(2) knows no descriptor over 1023
-        poller.register(pidfd, select.POLLIN)
-        return bool(poller.poll(max(0.0, timeout) * 1000))
+        return linux.ended(pidfd, max(0.0, timeout))
     finally:
         os.close(pidfd)
 

@@ -27,6 +27,7 @@ from rich.live import Live
 from rich.table import Table
 
 import tuncer
+from supervisor import linux
 from tuncer import Flag, netns
 
 PINGS = 200
@@ -248,9 +249,7 @@ def _kill(story: Story, lab: Lab) -> None:
     began = time.perf_counter()
     pidfd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    poller.poll(PATIENCE * 1000)
+    linux.ended(pidfd, PATIENCE)
     os.close(pidfd)
     successor = lab.device.pid
     lab.recovery = (time.perf_counter() - began) * 1000
