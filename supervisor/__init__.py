@@ -4,7 +4,8 @@ An actor is a ``GenServer`` in a process of its own. A ``Supervisor`` starts act
 those that crash, and leaves nothing behind.
 """
 
-from supervisor.child_spec import ChildSpec
+from supervisor.child_spec import ChildSpec, check_childspecs
+from supervisor.dynamic import DynamicSupervisor
 from supervisor.errors import (
     ActorError,
     AlreadyPresent,
@@ -20,14 +21,17 @@ from supervisor.errors import (
     ProcessDown,
     Reason,
     RemoteError,
+    Restarting,
     Shutdown,
     StartFailed,
     StillRunning,
+    TooManyChildren,
 )
 from supervisor.gen_server import GenServer
 from supervisor.ref import Down, Monitor, Ref, whereis
 from supervisor.results import Continue, Ignore, NoReply, Sender, Stop
-from supervisor.supervisor_ref import SupervisorRef
+from supervisor.strategy import Backoff
+from supervisor.supervisor_ref import DynamicSupervisorRef, SupervisorRef
 from supervisor.tree import Supervisor
 
 __all__ = [
@@ -35,12 +39,15 @@ __all__ = [
     "AlreadyPresent",
     "AlreadyRegistered",
     "AlreadyStarted",
+    "Backoff",
     "BadMessage",
     "CallCycle",
     "CallTimeout",
     "ChildSpec",
     "Continue",
     "Down",
+    "DynamicSupervisor",
+    "DynamicSupervisorRef",
     "GenServer",
     "Ignore",
     "MailboxFull",
@@ -53,6 +60,7 @@ __all__ = [
     "Reason",
     "Ref",
     "RemoteError",
+    "Restarting",
     "Sender",
     "Shutdown",
     "StartFailed",
@@ -60,5 +68,7 @@ __all__ = [
     "Stop",
     "Supervisor",
     "SupervisorRef",
+    "TooManyChildren",
+    "check_childspecs",
     "whereis",
 ]

@@ -47,6 +47,8 @@ from supervisor.protocol import (
     LEAVE,
     MONITOR,
     OWN,
+    PING,
+    PONG,
     RAISE,
     READY,
     REPLY,
@@ -106,6 +108,7 @@ class Actor:
         self._registered = False
         self._started = False
         self._reason: Reason | None = None
+        self._status = 0
         self.server = cls._new(self)
         self.add_reader(self._mailbox.fileno(), lambda: None)  # the loop itself receives
         if channel is not None:
@@ -154,10 +157,10 @@ class Actor:
         self._tell(FAILED, _able_to_travel(reason))
         self._reason = SHUTDOWN if isinstance(reason, Exception) else reason
 
-    def exit(self, reason: Reason) -> None:
-        """End when the present callback has returned."""
+    def exit(self, reason: Reason, status: int = 0) -> None:
+        """End when the present callback has returned; an orderly end with this exit status."""
         if self._reason is None:
-            self._reason = reason
+            self._reason, self._status = reason, status
 
     def _crash(self, error: BaseException) -> None:
         remote = RemoteError.of(error)
@@ -189,7 +192,7 @@ class Actor:
         self._tell(EXIT, reason)
         self._mailbox.close()
         connection.close_all()
-        return 0 if is_orderly(reason) else 1
+        return self._status if is_orderly(reason) else 1
 
     def _tell(self, *message: Any) -> None:
         """Tell the one who started this actor, if it is still there to hear."""
@@ -408,6 +411,8 @@ class Actor:
                 return
             if received[0] == SHUT:
                 self.server._order_to_stop(received[1])
+            elif received[0] == PING:
+                self.channel.offer(PONG)
 
     def _close_channel(self) -> None:
         if self.channel is not None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
+import random
 import signal
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from supervisor import fork, linux, registry, runtime
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
-from supervisor.errors import KILLED, SHUTDOWN, Reason
-from supervisor.protocol import FAILED, SHUT
+from supervisor.errors import HUNG, KILLED, SHUTDOWN, Reason
+from supervisor.protocol import FAILED, PING, SHUT
 from supervisor.ref import Ref
 from supervisor.strategy import Intensity
+
+_LONGEST_DUMP = 65536  # bytes of a hung child's stacks
 
 
 class State(enum.Enum):
@@ -33,6 +38,8 @@ class Child:
 
     plan: Plan
     limit: Intensity | None
+    kept: bool
+    """Whether its plan is kept when it is stopped, to be restarted by hand."""
     owner: linux.Process | None = None
     state: State = State.IDLE
     pid: int | None = None
@@ -44,11 +51,22 @@ class Child:
     last_words: Reason | None = None
     reason: Reason = KILLED
     """Why it ended the last time."""
+    restarts: int = 0
+    """How often it has been restarted."""
+    waits: int = 0
+    """Restarts since it last served for long: what its backoff grows with."""
+    since: float = 0.0
+    """When its process was started, by ``time.monotonic``."""
+    asked: float | None = None
+    """When it was asked for a sign of life that it has not given yet."""
+    dump: int | None = None
+    """A memfd for its stacks, if it has a watchdog."""
 
     @classmethod
     def of(cls, plan: Plan) -> Child:
         """Return a child that has not been started."""
-        return cls(plan, None if plan.intensity is None else Intensity(plan.intensity, plan.period))
+        limit = None if plan.intensity is None else Intensity(plan.intensity, plan.period)
+        return cls(plan, limit, kept=plan.restart != "temporary")
 
     @property
     def failed(self) -> bool:
@@ -62,17 +80,33 @@ class Child:
             StartFailed, OSError: there is none.
         """
         self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.pid, self.channel = fork.fork(self.plan, stored)
+        self.since, self.asked = time.monotonic(), None
+        if self.plan.watchdog is not None:
+            self.dump = os.memfd_create("stacks", os.MFD_CLOEXEC)
+        try:
+            self.pid, self.channel = fork.fork(self.plan, stored, self.dump)
+        except BaseException:
+            self.stacks()
+            raise
         self.process = linux.process(self.pid)
         return self.channel
 
     def order_to_end(self) -> None:
-        """Tell it to end in order."""
+        """Tell it to end in order. One that does not read what it is told is left to its grace."""
         if self.channel is not None:
-            try:
-                self.channel.send(SHUT, SHUTDOWN)
-            except BrokenPipeError:
-                return  # it is ending already
+            self.channel.offer(SHUT, SHUTDOWN)
+
+    def ask_for_life(self) -> None:
+        """Ask it for a sign of life."""
+        if self.channel is not None and self.channel.offer(PING):
+            self.asked = time.monotonic()
+
+    def abort(self) -> None:
+        """Have it write down its stacks, and die of it."""
+        self.last_words = HUNG
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGABRT)
+            os.kill(self.pid, signal.SIGCONT)  # it may be stopped, and would not get the other
 
     def kill(self) -> None:
         """Kill it. Its pid is its own until it has been reaped."""
@@ -90,3 +124,21 @@ class Child:
             if self.plan.name is not None:
                 registry.unregister(self.plan.name, self.process)
         self.pid = self.process = self.channel = self.ref = None
+
+    def stacks(self) -> str:
+        """Return what it has written of its stacks, once."""
+        if self.dump is None:
+            return ""
+        with contextlib.closing(os.fdopen(self.dump, "rb")) as file:
+            self.dump = None
+            return os.pread(file.fileno(), _LONGEST_DUMP, 0).decode(errors="replace")
+
+    def backoff(self) -> float:
+        """Return the seconds to wait before the next restart, and count it."""
+        backoff = self.plan.backoff
+        if backoff is None:
+            return 0.0
+        if not self.failed and time.monotonic() - self.since > backoff.maximum:
+            self.waits = 0
+        self.waits += 1
+        return backoff.delay(self.waits - 1, random.random())  # noqa: S311 - jitter

@@ -9,22 +9,25 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from supervisor import main_module, registry, wire
 from supervisor.gen_server import GenServer
-from supervisor.strategy import RESTARTS, Restart
+from supervisor.strategy import AUTO_SHUTDOWNS, RESTARTS, AutoShutdown, Backoff, Restart
 
 _MAIN = ("__main__", "__mp_main__")
 
 Seconds = float
 Grace = Seconds | Literal["brutal_kill", "infinity"]
+Kind = Literal["worker", "supervisor"]
+_Class = type[GenServer]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A specification as a supervisor holds it."""
+    """A specification as a supervisor holds it, and as it travels to a running one."""
 
     id: str
     start: str
@@ -35,22 +38,28 @@ class Plan:
     name: str | None
     restart: Restart
     shutdown: Grace
-    kind: Literal["worker", "supervisor"]
+    type: Kind
+    significant: bool
+    init_timeout: Seconds | None
+    watchdog: Seconds | None
+    backoff: Backoff | None
     preload: bool
     intensity: int | None
-    period: float
+    period: Seconds
+    more: bytes = b""
+    """Further arguments, packed: for a child made from a template."""
 
     def __post_init__(self) -> None:
-        texts = (self.id, self.start, self.kind)
+        texts = (self.id, self.start)
         if not all(isinstance(text, str) and text for text in texts) or ":" not in self.start:
             raise ValueError(f"no plan of a child: {texts!r:.200}")
-        if not isinstance(self.arguments, bytes) or self.restart not in RESTARTS:
-            raise ValueError(f"no plan of a child: {self.id!r:.200}")
-        _check_grace(self.id, self.shutdown)
-        if self.intensity is not None:
-            check_intensity(self.id, self.intensity, self.period)
+        if not isinstance(self.arguments, bytes) or not isinstance(self.more, bytes):
+            raise ValueError(f"no plan of a child: {self.id!r:.200}")  # noqa: TRY004
+        if self.backoff is not None:
+            object.__setattr__(self, "backoff", Backoff(*self.backoff))
+        _check(self)
 
-    def load(self) -> tuple[type[GenServer], tuple[Any, ...], dict[str, Any]]:
+    def load(self) -> tuple[_Class, tuple[Any, ...], dict[str, Any]]:
         """Return the class and its arguments. For the child alone."""
         self.import_module()
         module, _, path = self.start.partition(":")
@@ -61,7 +70,8 @@ class Plan:
             args, kwargs = pickle.loads(self.arguments)  # noqa: S301 - came by the private channel
         else:
             args, kwargs = wire.unpack(self.arguments)
-        return found, tuple(args), kwargs
+        more_args, more_kwargs = wire.unpack(self.more) if self.more else ((), {})
+        return found, (*args, *more_args), {**kwargs, **more_kwargs}
 
     def import_module(self) -> None:
         """Import the module of the class, so that a fork finds it imported."""
@@ -69,6 +79,11 @@ class Plan:
         if module in _MAIN:
             main_module.ensure()
         importlib.import_module(module)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it says, without the arguments."""
+        hidden = {"arguments", "pickled", "more"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,14 @@ class ChildSpec:
         restart: "permanent" always, "transient" unless it ended in order, "temporary" never.
         shutdown: seconds to end in, "brutal_kill" or "infinity". By default 5 seconds, and
             "infinity" for supervisors.
+        type: "worker" or "supervisor"; by default what its class is.
+        significant: its end by itself may end its supervisor: see ``auto_shutdown`` there.
+        init_timeout: seconds that ``init`` may take, before the child is killed and its start
+            has failed. By default there is no limit, as in OTP.
+        watchdog: seconds that one callback may take, before the child is killed as "hung" and its
+            stacks are logged. By default there is no limit. The child is asked for a sign of life
+            four times in that time.
+        backoff: a ``Backoff``, how long to wait before a restart. By default there is no wait.
         preload: import its module in the supervisor, once. False: in the child, at each start.
         intensity: restarts of this child that are borne within ``period`` seconds, before this
             child alone is given up. By default only the supervisor's own intensity counts.
@@ -95,20 +118,25 @@ class ChildSpec:
     """
 
     id: str
-    start: type[GenServer]
+    start: _Class
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
     restart: Restart = "permanent"
     shutdown: Grace | None = None
+    type: Kind | None = None
+    significant: bool = False
+    init_timeout: Seconds | None = None
+    watchdog: Seconds | None = None
+    backoff: Backoff | None = None
     preload: bool = True
     intensity: int | None = None
-    period: float = 5.0
+    period: Seconds = 5.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise ValueError(f"a child's id is text, and not empty: {self.id!r}")
-        if not isinstance(self.start, type) or not issubclass(self.start, GenServer):
+        if not _is_class(self.start):
             raise TypeError(f"child {self.id!r}: start is a GenServer class, not {self.start!r}")
         if "<locals>" in self.start.__qualname__:
             raise ValueError(
@@ -117,13 +145,8 @@ class ChildSpec:
             )
         if self.name is not None:
             registry.quoted(self.name)
-        if self.restart not in RESTARTS:
-            raise ValueError(
-                f"child {self.id!r}: restart is one of {RESTARTS}, not {self.restart!r}"
-            )
-        _check_grace(self.id, self.shutdown)
-        if self.intensity is not None:
-            check_intensity(f"child {self.id!r}", self.intensity, self.period)
+        _check(self)
+        self.start.check_arguments(*self.args, **self.kwargs)
 
     def plan(self, travels: bool = False) -> Plan:
         """Return what a supervisor holds.
@@ -135,7 +158,9 @@ class ChildSpec:
             TypeError: an argument cannot travel.
         """
         arguments = [list(self.args), self.kwargs]
-        supervisor = getattr(self.start, "supervises", False)
+        kind = self.type or ("supervisor" if self.start.supervises else "worker")
+        # 0 seconds are no default.
+        default: Grace = "infinity" if self.start.supervises else 5.0
         return Plan(
             id=self.id,
             start=f"{self.start.__module__}:{self.start.__qualname__}",
@@ -143,21 +168,100 @@ class ChildSpec:
             pickled=not travels,
             name=self.name,
             restart=self.restart,
-            shutdown=self.shutdown or ("infinity" if supervisor else 5.0),
-            kind="supervisor" if supervisor else "worker",
+            shutdown=default if self.shutdown is None else self.shutdown,
+            type=kind,
+            significant=self.significant,
+            init_timeout=self.init_timeout,
+            watchdog=self.watchdog,
+            backoff=self.backoff,
             preload=self.preload,
             intensity=self.intensity,
             period=self.period,
         )
 
 
-def _check_grace(child: str, shutdown: Grace | None) -> None:
-    if shutdown is None or shutdown in {"brutal_kill", "infinity"}:
-        return
-    if isinstance(shutdown, bool) or not isinstance(shutdown, (int, float)) or not shutdown >= 0:
+def _is_class(start: object) -> bool:
+    return isinstance(start, type) and issubclass(start, GenServer)
+
+
+def check_childspecs(
+    specs: Iterable[ChildSpec | Plan], auto_shutdown: AutoShutdown = "never"
+) -> None:
+    """Check specifications that are to stand side by side, and start nothing.
+
+    What is wrong with a single one is raised already when it is made.
+    Source: ``supervisor:check_childspecs/2``.
+
+    Raises:
+        ValueError, TypeError: what is wrong with them.
+    """
+    _check_choice("the supervisor", "auto_shutdown", auto_shutdown, AUTO_SHUTDOWNS)
+    seen: set[str] = set()
+    for spec in specs:
+        if not isinstance(spec, (ChildSpec, Plan)):
+            raise TypeError(f"children are ChildSpec objects, not {spec!r:.200}")
+        if spec.id in seen:
+            raise ValueError(f"two children have the id {spec.id!r}")
+        seen.add(spec.id)
+        if spec.significant and auto_shutdown == "never":
+            raise ValueError(
+                f"child {spec.id!r} is significant, but the supervisor's auto_shutdown is 'never':"
+                " choose 'any_significant' or 'all_significant'"
+            )
+
+
+def _check(spec: ChildSpec | Plan) -> None:
+    """Check what a specification and a plan have in common."""
+    who = f"child {spec.id!r}"
+    _check_choice(who, "restart", spec.restart, RESTARTS)
+    if spec.type is not None:
+        _check_choice(who, "type", spec.type, ("worker", "supervisor"))
+    _check_grace(who, spec.shutdown)
+    for option in ("significant", "preload"):
+        if not isinstance(getattr(spec, option), bool):
+            raise TypeError(f"{who}: {option} is True or False, not {getattr(spec, option)!r}")
+    if spec.significant and spec.restart == "permanent":
         raise ValueError(
-            f"child {child!r}: shutdown is seconds, 'brutal_kill' or 'infinity', not {shutdown!r}"
+            f"{who} is significant and permanent: a permanent child is always restarted, and never"
+            " the end of its supervisor; choose 'transient' or 'temporary'"
         )
+    for option in ("init_timeout", "watchdog"):
+        seconds = getattr(spec, option)
+        if seconds is not None and not (_is_number(seconds) and seconds > 0):
+            raise ValueError(f"{who}: {option} is a number of seconds over 0, not {seconds!r}")
+    if spec.backoff is not None:
+        _check_backoff(who, spec.backoff)
+    if spec.intensity is not None:
+        check_intensity(who, spec.intensity, spec.period)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN is none
+
+
+def _check_choice(who: str, option: str, value: object, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{who}: {option} is one of {choices}, not {value!r}")
+
+
+def _check_grace(who: str, shutdown: object) -> None:
+    if shutdown is None or (isinstance(shutdown, str) and shutdown in {"brutal_kill", "infinity"}):
+        return
+    if not _is_number(shutdown) or not shutdown >= 0:  # type: ignore[operator]
+        raise ValueError(
+            f"{who}: shutdown is seconds, 'brutal_kill' or 'infinity', not {shutdown!r}"
+        )
+
+
+def _check_backoff(who: str, backoff: object) -> None:
+    if not isinstance(backoff, Backoff):
+        raise TypeError(f"{who}: backoff is a Backoff, not {backoff!r}")
+    if not all(map(_is_number, backoff)):
+        raise ValueError(f"{who}: a Backoff is made of numbers, not {backoff!r}")
+    if not (0 < backoff.initial <= backoff.maximum and backoff.factor >= 1):
+        raise ValueError(f"{who}: a Backoff grows from initial > 0 to maximum, not {backoff!r}")
+    if not 0 <= backoff.jitter <= 1:
+        raise ValueError(f"{who}: a Backoff's jitter is between 0 and 1, not {backoff.jitter!r}")
 
 
 def check_intensity(who: str, intensity: int, period: float) -> None:
@@ -168,5 +272,22 @@ def check_intensity(who: str, intensity: int, period: float) -> None:
     """
     if isinstance(intensity, bool) or not isinstance(intensity, int) or intensity < 0:
         raise ValueError(f"{who}: intensity is a number of restarts, not {intensity!r}")
-    if isinstance(period, bool) or not isinstance(period, (int, float)) or not period > 0:
+    if not _is_number(period) or not period > 0:
         raise ValueError(f"{who}: period is a number of seconds over 0, not {period!r}")
+
+
+def _encode(spec: ChildSpec | Plan) -> dict[str, Any]:
+    plan = spec.plan(travels=True) if isinstance(spec, ChildSpec) else spec
+    if plan.pickled:
+        raise TypeError(f"the plan of child {plan.id!r} holds pickled arguments")
+    return {f.name: getattr(plan, f.name) for f in fields(plan)}
+
+
+def _decode(found: dict[str, Any]) -> Plan:
+    if found.get("pickled"):
+        raise ValueError("nothing that came through a mailbox is unpickled")
+    return Plan(**found)
+
+
+wire.extend(19, ChildSpec, _encode, _decode)
+wire.extend(19, Plan, _encode, _decode)

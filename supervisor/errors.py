@@ -80,7 +80,15 @@ class StartFailed(ActorError):
 
 
 class AlreadyStarted(ActorError):
-    """A child of this id is running."""
+    """A child of this id is running; ``ref`` is its reference."""
+
+    def __init__(self, child: str, ref: object) -> None:
+        self.child = child
+        self.ref = ref
+        super().__init__(child, ref)
+
+    def __str__(self) -> str:
+        return f"child {self.child!r} is running: {self.ref}"
 
 
 class AlreadyPresent(ActorError):
@@ -97,6 +105,14 @@ class NotOwner(ActorError):
 
 class StillRunning(ActorError):
     """The child must be terminated before this can be done to it."""
+
+
+class Restarting(StillRunning):
+    """The child has ended and is being restarted: it must be terminated before."""
+
+
+class TooManyChildren(ActorError):
+    """The supervisor has as many children as it may have (``max_children``)."""
 
 
 class BadMessage(ActorError):
@@ -164,8 +180,10 @@ CARRIED: dict[str, type[Exception]] = {
         NotFound,
         NotOwner,
         OSError,
+        Restarting,
         StartFailed,
         StillRunning,
+        TooManyChildren,
         TypeError,
         ValueError,
     )

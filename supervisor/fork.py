@@ -8,6 +8,7 @@ objects, unused, for ever.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import os
 import signal
@@ -34,8 +35,10 @@ class Forked(NamedTuple):
     channel: Channel
 
 
-def fork(plan: Plan, stored: dict[tuple[str, ...], int]) -> Forked:
+def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None) -> Forked:
     """Start a child: it inherits these descriptors, and reports on the channel.
+
+    SIGABRT has it write its stacks to ``dump``, and die.
 
     Raises:
         StartFailed: its module cannot be imported, or an import has started a thread.
@@ -55,7 +58,7 @@ def fork(plan: Plan, stored: dict[tuple[str, ...], int]) -> Forked:
         os.close(theirs)
         raise
     if pid == 0:
-        _child(plan, stored, theirs, parent)
+        _child(plan, stored, theirs, dump, parent)
     os.close(theirs)
     return Forked(pid, ours)
 
@@ -80,7 +83,13 @@ def _prepare(plan: Plan) -> None:
         )
 
 
-def _child(plan: Plan, stored: dict[tuple[str, ...], int], channel: int, parent: int) -> NoReturn:
+def _child(
+    plan: Plan,
+    stored: dict[tuple[str, ...], int],
+    channel: int,
+    dump: int | None,
+    parent: int,
+) -> NoReturn:
     """Become the child. The frames of the parent below this one are never returned to."""
     status = _FAILED
     try:
@@ -89,7 +98,11 @@ def _child(plan: Plan, stored: dict[tuple[str, ...], int], channel: int, parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the owner
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        linux.close_descriptors_except([0, 1, 2, channel, *stored.values()])
+        kept = [0, 1, 2, channel, *stored.values()]
+        if dump is not None:
+            kept.append(dump)
+            faulthandler.enable(dump)
+        linux.close_descriptors_except(kept)
         linux.name_process(plan.id)
         atexit._clear()  # the parent's are not ours to run
         status = _run(plan, stored, Channel(channel))

@@ -24,6 +24,8 @@ class GenServer:
 
     reference: ClassVar[type[Ref]] = Ref
     """What ``start`` returns."""
+    supervises: ClassVar[bool] = False
+    """Whether it is a supervisor."""
 
     _actor: Actor
 
@@ -67,6 +69,13 @@ class GenServer:
     # -- starting ------------------------------------------------------------------------------
 
     @classmethod
+    def check_arguments(cls, *args: Any, **kwargs: Any) -> None:
+        """Raise ValueError or TypeError if ``init`` could do nothing with these arguments.
+
+        Called where the actor is specified or started, before any process is.
+        """
+
+    @classmethod
     def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Start the actor in a process of its own, which ends when this process ends.
 
@@ -74,9 +83,11 @@ class GenServer:
             A ``Ref``; None if ``init`` returned ``Ignore``.
 
         Raises:
+            ValueError, TypeError: of ``check_arguments``; nothing was started.
             StartFailed: ``init`` raised, or returned Stop.
             AlreadyRegistered: another living actor has the name.
         """
+        cls.check_arguments(*args, **kwargs)
         return launch(cls, args, kwargs, name, linked=True)
 
     @classmethod
@@ -85,6 +96,7 @@ class GenServer:
 
         Returns and raises as ``start_link``.
         """
+        cls.check_arguments(*args, **kwargs)
         return launch(cls, args, kwargs, name, linked=False)
 
     # -- for callbacks -------------------------------------------------------------------------

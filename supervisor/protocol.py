@@ -13,7 +13,7 @@ REPLY, RAISE, DOWN = range(3)
 IN_FLIGHT = 500
 """Calls that one process may have under way with one actor; further ones wait."""
 
-HELLO, READY, IGNORE, FAILED, EXIT, STORE, DROP, STORED, SHUT = (
+HELLO, READY, IGNORE, FAILED, EXIT, STORE, DROP, PONG, STORED, SHUT, PING = (
     "hello",
     "ready",
     "ignore",
@@ -21,8 +21,11 @@ HELLO, READY, IGNORE, FAILED, EXIT, STORE, DROP, STORED, SHUT = (
     "exit",
     "store",
     "drop",
+    "pong",
     "stored",
     "shut",
+    "ping",
 )
 """On the channel between a process and the one that started it: an interpreter that begins says
-HELLO; then the words of any actor; then the answer to STORE, and the order to end."""
+HELLO; then the words of any actor; then, to it, the answer to STORE, the order to end, and the
+question whether it still serves, which PONG answers."""

@@ -1,23 +1,25 @@
-"""A supervisor's decisions: pure functions of what it knows, apart from what it does.
+"""A supervisor's decisions, without effects. Source: OTP's ``supervisor``.
 
-Source: OTP's ``supervisor`` and "Supervision Principles".
+Who is restarted, whether it is still bearable, when it is time to shut down.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from supervisor.errors import Reason, is_orderly
 
 Restart = Literal["permanent", "transient", "temporary"]
-Strategy = Literal["one_for_one"]
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+AutoShutdown = Literal["never", "any_significant", "all_significant"]
 
-STRATEGIES = ("one_for_one",)
 RESTARTS = ("permanent", "transient", "temporary")
+STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
+AUTO_SHUTDOWNS = ("never", "any_significant", "all_significant")
 
 
 class Verdict(enum.Enum):
@@ -37,14 +39,47 @@ def verdict(restart: Restart, reason: Reason) -> Verdict:
     return Verdict.KEEP
 
 
-def affected(strategy: Strategy, order: Sequence[str], failed: str) -> list[str]:
-    """Return the children to restart when one has failed, in the order of their start.
+class Group(NamedTuple):
+    """The children that one child's failure affects."""
 
-    They are stopped in the reverse of it.
+    stop: list[str]
+    """All of them, in the order in which they are stopped: the reverse of their start."""
+    start: list[str]
+    """Those that are started again, in this order. The others, temporary ones, are forgotten."""
+
+
+def affected(strategy: Strategy, children: Sequence[tuple[str, Restart]], failed: str) -> Group:
+    """Decide which children are stopped and started again, as one has failed.
+
+    Args:
+        strategy: the supervisor's.
+        children: id and restart type of each, in the order of their start.
+        failed: the id of the one that has failed.
     """
-    if strategy == "one_for_one":
-        return [failed] if failed in order else []
-    raise ValueError(f"unknown strategy {strategy!r}")
+    ids = [child for child, _ in children]
+    place = ids.index(failed)
+    chosen = {
+        "one_for_one": children[place : place + 1],
+        "rest_for_one": children[place:],
+        "one_for_all": children,
+    }[strategy]
+    return Group(
+        [child for child, _ in reversed(chosen)],
+        [child for child, restart in chosen if restart != "temporary"],
+    )
+
+
+def shuts_down(auto_shutdown: AutoShutdown, significant: bool, others: Iterable[bool]) -> bool:
+    """Decide whether a supervisor ends, as a child has ended by itself and is not restarted.
+
+    Args:
+        auto_shutdown: the supervisor's.
+        significant: whether the child is.
+        others: for each other significant child, whether it runs, or is being restarted.
+    """
+    if auto_shutdown == "never" or not significant:
+        return False
+    return auto_shutdown == "any_significant" or not any(others)
 
 
 @dataclass
@@ -61,3 +96,36 @@ class Intensity:
         while self._times[0] <= now - self.period:
             self._times.popleft()
         return len(self._times) <= self.most
+
+    def __str__(self) -> str:
+        return f"more than {self.most} restarts within {self.period:g} s"
+
+
+class Backoff(NamedTuple):
+    """How long to wait before a restart: longer each time, by chance a little more or less.
+
+    A child that has served for longer than ``maximum`` begins again with ``initial``.
+    """
+
+    initial: float = 0.1
+    """Seconds before the first restart."""
+    maximum: float = 30.0
+    """Seconds at most, before jitter."""
+    factor: float = 2.0
+    """By what the wait grows each time."""
+    jitter: float = 0.1
+    """The wait is multiplied by a random number between 1 - jitter and 1 + jitter."""
+
+    def delay(self, restarts: int, chance: float) -> float:
+        """Return the seconds to wait.
+
+        Args:
+            restarts: how many there have been since it last served for long.
+            chance: a random number from 0 to 1.
+        """
+        grown = self.initial
+        for _ in range(restarts):  # not by a power: that of a large number overflows
+            grown *= self.factor
+            if grown >= self.maximum:
+                break
+        return min(grown, self.maximum) * (1 + self.jitter * (2 * chance - 1))

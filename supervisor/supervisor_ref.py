@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from typing import Any, cast
 
 from supervisor import linux, wire
@@ -29,32 +28,33 @@ class SupervisorRef(Ref):
             ProcessLookupError: there is no process ``owner``.
         """
         identity = None if owner is None else list(linux.process(owner))
-        plan = asdict(spec.plan(travels=True))
-        return cast("Ref | None", self._request("start_child", plan, identity))
+        return cast("Ref | None", _ask(self, "start_child", spec, identity))
 
     def terminate_child(self, child: str) -> None:
         """Stop a child; its specification stays, unless it is temporary.
 
+        One that is still starting is killed: its start has failed.
+
         Raises:
             NotFound: there is none of this id.
         """
-        self._request("terminate_child", child)
+        _ask(self, "terminate_child", child)
 
     def restart_child(self, child: str) -> Ref | None:
         """Start a child that was terminated.
 
         Raises:
-            NotFound, StillRunning, StartFailed.
+            NotFound, StillRunning, Restarting, StartFailed.
         """
-        return cast("Ref | None", self._request("restart_child", child))
+        return cast("Ref | None", _ask(self, "restart_child", child))
 
     def delete_child(self, child: str) -> None:
         """Forget the specification of a child that is not running.
 
         Raises:
-            NotFound, StillRunning.
+            NotFound, StillRunning, Restarting.
         """
-        self._request("delete_child", child)
+        _ask(self, "delete_child", child)
 
     def child(self, child: str) -> Ref:
         """Return a child's reference; while it is restarting, wait for that.
@@ -62,7 +62,7 @@ class SupervisorRef(Ref):
         Raises:
             NotFound: there is no process of this id.
         """
-        return cast("Ref", self._request("child", child))
+        return cast("Ref", _ask(self, "child", child))
 
     def give_child(self, child: str, owner: int) -> None:
         """Let a child that belongs to this process belong to another one instead.
@@ -73,18 +73,66 @@ class SupervisorRef(Ref):
             ProcessLookupError: there is no process ``owner``.
         """
         present = list(linux.process(os.getpid()))
-        self._request("give_child", child, list(linux.process(owner)), present)
+        _ask(self, "give_child", child, list(linux.process(owner)), present)
+
+    def get_childspec(self, child: str) -> dict[str, Any]:
+        """Return what a child's specification says: the fields of ``ChildSpec``, but its arguments.
+
+        ``start`` is "module:Class".
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        return cast("dict[str, Any]", _ask(self, "get_childspec", child))
 
     def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
         """Return each child's id, reference, type and state, in the order of their start."""
-        return [tuple(row) for row in self._request("which_children")]
+        return [tuple(row) for row in _ask(self, "which_children")]
 
     def count_children(self) -> dict[str, int]:
         """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
-        return cast("dict[str, int]", self._request("count_children"))
+        return cast("dict[str, int]", _ask(self, "count_children"))
 
-    def _request(self, *request: Any) -> Any:
-        return self.call(list(request), timeout=None)
+
+class DynamicSupervisorRef(Ref):
+    """A reference to a dynamic supervisor."""
+
+    __slots__ = ()
+
+    def start_child(self, *args: Any, **kwargs: Any) -> Ref | None:
+        """Start one more child of the template; None: its ``init`` returned ``Ignore``.
+
+        Args:
+            *args: for ``init``, after those of the template.
+            **kwargs: for ``init`` too; they replace the template's.
+
+        Raises:
+            StartFailed: and why.
+            TooManyChildren: ``max_children`` are there.
+        """
+        return cast("Ref | None", _ask(self, "start_child", args, kwargs))
+
+    def terminate_child(self, child: Ref) -> None:
+        """Stop a child, for good.
+
+        Raises:
+            NotFound: it is none of this supervisor's, or has been restarted since: a reference
+                without a name means one process.
+        """
+        _ask(self, "terminate_child", child)
+
+    def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
+        """Return each child's id, reference, type and state, in the order of their start."""
+        return [tuple(row) for row in _ask(self, "which_children")]
+
+    def count_children(self) -> dict[str, int]:
+        """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
+        return cast("dict[str, int]", _ask(self, "count_children"))
+
+
+def _ask(ref: Ref, *request: Any) -> Any:
+    return ref.call(list(request), timeout=None)
 
 
 wire.extend(18, SupervisorRef, encode, lambda fields: decode(fields, SupervisorRef))
+wire.extend(20, DynamicSupervisorRef, encode, lambda fields: decode(fields, DynamicSupervisorRef))

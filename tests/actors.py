@@ -163,6 +163,36 @@ class Stumbles(GenServer):
         raise RuntimeError(argument)
 
 
+class Scripted(GenServer):
+    """Starts as a script says, leaves when told, and writes it all down."""
+
+    def init(self, place: str, name: str, outcomes: list[str]) -> Any:
+        self.place, self.name, self.leaving = place, name, False
+        number = self.append(f"{name}.starts", "x")
+        outcome = outcomes[number] if number < len(outcomes) else "ok"
+        self.append("log", f"{outcome} {name}\n")
+        if outcome == "error":
+            raise RuntimeError("refused")
+        return Ignore() if outcome == "ignore" else None
+
+    def append(self, file: str, text: str) -> int:
+        """Append to a file; return its size before."""
+        fd = os.open(f"{self.place}/{file}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        size = os.fstat(fd).st_size
+        os.write(fd, text.encode())
+        os.close(fd)
+        return size
+
+    def handle_cast(self, reason: Any) -> Stop:
+        self.leaving = True
+        self.append("log", f"leave {self.name}\n")
+        return Stop(reason)
+
+    def terminate(self, reason: Any) -> None:
+        if not self.leaving:
+            self.append("log", f"stop {self.name} {reason}\n")
+
+
 class Flaky(GenServer):
     """Does not start as long as a file is there."""
 

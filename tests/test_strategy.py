@@ -1,14 +1,22 @@
 """A supervisor's decisions against plain models of them."""
 
 from collections import deque
+from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import RemoteError, Shutdown
 from supervisor.jobs import Job, Jobs
-from supervisor.strategy import RESTARTS, Intensity, Verdict, affected, verdict
+from supervisor.strategy import (
+    RESTARTS,
+    STRATEGIES,
+    Intensity,
+    Verdict,
+    affected,
+    shuts_down,
+    verdict,
+)
 
 reasons = st.sampled_from(
     [
@@ -45,11 +53,33 @@ def test_intensity_counts_restarts_within_the_period(
         assert intensity.bear(now) == (sum(t > now - period for t in times) <= most)
 
 
-def test_one_for_one_affects_one() -> None:
-    assert affected("one_for_one", ["a", "b"], "a") == ["a"]
-    assert affected("one_for_one", ["a", "b"], "c") == []
-    with pytest.raises(ValueError, match="unknown strategy"):
-        affected("all_for_none", ["a"], "a")  # type: ignore[arg-type]
+children_of_any_kind = st.lists(st.sampled_from(RESTARTS), min_size=1, max_size=6).map(
+    lambda kinds: [(str(place), kind) for place, kind in enumerate(kinds)]
+)
+
+
+@given(st.sampled_from(STRATEGIES), children_of_any_kind, st.data())
+def test_whom_a_failure_affects(strategy: Any, children: Any, data: st.DataObject) -> None:
+    failed = data.draw(st.integers(0, len(children) - 1))
+    group = affected(strategy, children, str(failed))
+    stopped = [int(child) for child in group.stop]
+    assert stopped == sorted(stopped, reverse=True)
+    expected = {
+        "one_for_one": {failed},
+        "rest_for_one": set(range(failed, len(children))),
+        "one_for_all": set(range(len(children))),
+    }
+    assert set(stopped) == expected[strategy]
+    kept = [child for child in sorted(stopped) if children[child][1] != "temporary"]
+    assert [int(child) for child in group.start] == kept
+
+
+@given(st.booleans(), st.lists(st.booleans(), max_size=4))
+def test_when_a_supervisor_shuts_down(significant: bool, others: list[bool]) -> None:
+    assert not shuts_down("never", significant, others)
+    assert shuts_down("any_significant", significant, others) == significant
+    last = significant and True not in others
+    assert shuts_down("all_significant", significant, others) == last
 
 
 @given(st.lists(st.integers(0, 3), max_size=6))

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from conftest import PATIENCE, gone, wait_for_end
 from supervisor import (
     AlreadyPresent,
     AlreadyStarted,
+    Backoff,
     CallTimeout,
     ChildSpec,
     Monitor,
@@ -29,6 +29,7 @@ from supervisor import (
     StillRunning,
     Supervisor,
     SupervisorRef,
+    check_childspecs,
     linux,
 )
 
@@ -103,6 +104,16 @@ def test_a_failing_start_takes_the_others_down(runtime_dir: Path) -> None:
         (lambda: ChildSpec("a", Counter, intensity=-1), "intensity"),
         (lambda: ChildSpec("a", Counter, intensity=1, period=0), "period"),
         (lambda: ChildSpec("a", Counter, name=""), "1 to 200"),
+        (lambda: ChildSpec(start=Counter), "missing 1 required positional argument: 'id'"),  # type: ignore[call-arg]
+        (lambda: ChildSpec("a", Counter, modules=[]), "unexpected keyword argument 'modules'"),  # type: ignore[call-arg]
+        (lambda: ChildSpec("a", Counter, type="daemon"), "type is one of"),  # type: ignore[arg-type]
+        (lambda: ChildSpec("a", Counter, significant=True), "significant and permanent"),
+        (lambda: ChildSpec("a", Counter, significant=1), "True or False"),  # type: ignore[arg-type]
+        (lambda: ChildSpec("a", Counter, init_timeout=0), "init_timeout is a number of seconds"),
+        (lambda: ChildSpec("a", Counter, watchdog=float("nan")), "watchdog is a number"),
+        (lambda: ChildSpec("a", Counter, backoff=1), "is a Backoff"),  # type: ignore[arg-type]
+        (lambda: ChildSpec("a", Counter, backoff=Backoff(2, 1)), "grows"),
+        (lambda: ChildSpec("a", Counter, backoff=Backoff(jitter=2)), "between 0 and 1"),
     ],
 )
 def test_a_wrong_specification_says_what_is_wrong(make: Any, text: str) -> None:
@@ -116,16 +127,32 @@ def test_a_wrong_specification_says_what_is_wrong(make: Any, text: str) -> None:
         ({"strategy": "none"}, "strategy is one of"),
         ({"intensity": -1}, "intensity"),
         ({"period": 0}, "period"),
+        ({"auto_shutdown": "always"}, "auto_shutdown is one of"),
     ],
 )
-def test_wrong_options_fail_the_start(options: dict[str, Any], text: str) -> None:
-    with pytest.raises(StartFailed, match=text):
+def test_wrong_options_are_refused_before_anything_starts(
+    options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
         start(**options)
+    with pytest.raises(ValueError, match=text):
+        ChildSpec("inner", Supervisor, kwargs=options)
 
 
-def test_two_children_of_one_id_fail_the_start() -> None:
-    with pytest.raises(StartFailed, match="two children have the id 'a'"):
-        start(ChildSpec("a", Counter), ChildSpec("b", Counter), ChildSpec("a", Counter))
+def test_specifications_side_by_side() -> None:
+    twice = [ChildSpec("a", Counter), ChildSpec("b", Counter), ChildSpec("a", Counter)]
+    with pytest.raises(ValueError, match="two children have the id 'a'"):
+        start(*twice)
+    with pytest.raises(ValueError, match="two children have the id 'a'"):
+        check_childspecs(twice)
+    significant = ChildSpec("s", Counter, restart="transient", significant=True)
+    with pytest.raises(ValueError, match="significant, but the supervisor's auto_shutdown is"):
+        check_childspecs([significant])
+    check_childspecs([significant], "any_significant")
+    with pytest.raises(ValueError, match="auto_shutdown is one of"):
+        check_childspecs([], "sometimes")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="ChildSpec objects"):
+        check_childspecs([{"id": "a"}])  # type: ignore[list-item]
 
 
 def test_a_killed_child_is_restarted_and_its_name_follows() -> None:
@@ -217,7 +244,7 @@ def test_an_error_right_after_the_start_is_a_crash(capfd: pytest.CaptureFixture[
     monitor = watch(sup)
     assert sup.start_child(ChildSpec("s", Stumbles)) is not None
     assert monitor.wait(PATIENCE).reason == "shutdown"
-    assert capfd.readouterr().err.count("ended: RuntimeError: stumble") == 3
+    assert capfd.readouterr().err.count("'s' ended: RuntimeError: stumble") == 3
 
 
 def test_children_come_and_go() -> None:
@@ -287,7 +314,7 @@ def test_a_hanging_start_holds_up_neither_answers_nor_the_stop() -> None:
 
 
 def _planned(spec: ChildSpec) -> list[Any]:
-    return [asdict(spec.plan(travels=True)), None]
+    return [spec, None]
 
 
 def test_a_child_killed_while_it_starts_has_failed_to_start() -> None:

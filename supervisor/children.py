@@ -1,0 +1,280 @@
+"""The children of a supervisor: their processes, channels, signals and stored descriptors.
+
+How to start, watch and stop one; not when.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from supervisor import linux, registry, runtime
+from supervisor.actor import Actor
+from supervisor.channel import Channel
+from supervisor.child import Child, State
+from supervisor.errors import HUNG, NotFound, StartFailed
+from supervisor.fd_store import FdStore
+from supervisor.jobs import Job, Jobs
+from supervisor.protocol import DROP, EXIT, FAILED, IGNORE, PONG, READY, STORE, STORED
+from supervisor.ref import Ref
+
+log = logging.getLogger("supervisor")
+
+_SIGNS = 4  # of life, asked for in the time of a watchdog
+_LAST_GASP = 2.0  # seconds that a hung child may take to write down its stacks
+
+
+class Children:
+    """Children in the order of their start."""
+
+    def __init__(self, actor: Actor, jobs: Jobs, ended: Callable[[Child], Job]) -> None:
+        """Watch what the actor's process forks; ``ended`` is the job when a child has ended."""
+        self._actor = actor
+        self._jobs = jobs
+        self._ended = ended
+        self._by_id: dict[str, Child] = {}
+        self._store = FdStore(actor.stored)
+        linux.adopt_orphans()
+        self._watch_signals()
+
+    # -- a collection ------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, child_id: str) -> Child | None:
+        """Return a child, if there is one of this id."""
+        return self._by_id.get(child_id)
+
+    def find(self, child_id: str) -> Child:
+        """Return a child.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        child = self._by_id.get(child_id)
+        if child is None:
+            raise NotFound(f"there is no child {child_id!r}")
+        return child
+
+    def add(self, child: Child) -> None:
+        """Add a child after the others."""
+        self._by_id[child.plan.id] = child
+
+    def forget(self, child: Child) -> None:
+        """Remove a child; another one of its id stays."""
+        if self._by_id.get(child.plan.id) is child:
+            del self._by_id[child.plan.id]
+
+    # -- signals: children that have ended ---------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+        def woken() -> None:
+            os.read(reader, 65536)
+            self.reap()
+
+        self._actor.add_reader(reader, woken)
+
+    def reap(self) -> None:
+        """Take note of every child that has ended, and end what they leave behind."""
+        by_pid = {child.pid: child for child in self if child.pid is not None}
+        strangers = False
+        for pid, status in linux.reap():
+            if pid in by_pid:
+                self._gone(by_pid[pid], status)
+            else:
+                strangers = True
+        if strangers:
+            runtime.sweep()  # they may have been actors of a supervisor that was killed
+            registry.names()
+        # What a dead actor had started itself has come to this subreaper. Known children are
+        # those that were forked here; nothing else of ours is ever a child of this process.
+        known = {child.pid for child in self}
+        for pid in linux.children():
+            if pid not in known:
+                os.kill(pid, signal.SIGKILL)
+        self._jobs.advance()
+
+    def _gone(self, child: Child, status: int) -> None:
+        self._read_channel(child)  # its last words may still be there
+        if child.channel is not None:
+            self._actor.remove_reader(child.channel.fileno())
+        child.bury(status)
+        stacks = child.stacks()
+        if stacks:
+            log.error("child %r (%s) when it ended:\n%s", child.plan.id, child.reason, stacks)
+        if child.state is State.STARTING:
+            child.outcome = child.outcome or (FAILED, child.reason)
+        elif child.state is State.RUNNING:
+            child.state = State.RESTARTING
+            self._jobs.add(self._ended(child))
+
+    # -- a child's channel -------------------------------------------------------------------------
+
+    def _read_channel(self, child: Child) -> None:
+        while child.channel is not None:
+            try:
+                received = child.channel.receive()
+            except EOFError:
+                # Its end is about to be reported by SIGCHLD.
+                self._actor.remove_reader(child.channel.fileno())
+                break
+            if received is None:
+                break
+            (word, *terms), fds = received
+            self._hear(child, child.channel, word, terms, fds)
+        self._jobs.advance()
+
+    def _hear(
+        self, child: Child, channel: Channel, word: str, terms: list[Any], fds: list[int]
+    ) -> None:
+        if word in {READY, IGNORE, FAILED}:
+            child.outcome = child.outcome or (word, terms[0] if terms else None)
+        elif word == EXIT:
+            child.last_words = terms[0]
+        elif word == PONG:
+            child.asked = None
+        elif word == STORE:
+            channel.offer(STORED, self._keep((child.plan.id, *terms[0]), fds))
+        elif word == DROP:
+            self._drop((child.plan.id, *terms[0]))
+
+    # -- stored descriptors ------------------------------------------------------------------------
+
+    def _keep(self, path: tuple[str, ...], fds: list[int]) -> str | None:
+        """Store a descriptor that a child has sent; return why not."""
+        if not fds:  # the kernel has left it out
+            return "the supervisor has as many descriptors open as it may (RLIMIT_NOFILE)"
+        return self._store.put(path, fds[0]) or self._back(path, fds[0])
+
+    def _back(self, path: tuple[str, ...], fd: int) -> str | None:
+        """Have the supervisor above keep a descriptor too."""
+        if not self._actor.supervised:
+            return None
+        try:
+            self._actor.store_fd(path, fd)
+        except OSError as error:
+            self._store.drop(path)
+            return error.strerror
+        return None
+
+    def _drop(self, path: tuple[str, ...]) -> None:
+        if self._store.drop(path) and self._actor.supervised:
+            self._actor.drop_fd(path)
+
+    def drop_descriptors(self, child: Child) -> None:
+        """Close what a child has stored: it is stopped for good."""
+        self._drop((child.plan.id,))
+
+    # -- jobs --------------------------------------------------------------------------------------
+
+    def start(self, child: Child) -> Job:
+        """Start a child, and wait for its outcome: ready, ignore, or failed."""
+        try:
+            channel = child.fork(self._store.of(child.plan.id))
+        except StartFailed as error:
+            child.outcome = (FAILED, error.reason)
+        except OSError as error:
+            child.outcome = (FAILED, f"{error}")
+        else:
+            self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
+            if child.plan.init_timeout is not None:
+                self._actor.call_later(
+                    child.plan.init_timeout, lambda: self._too_slow(child, channel)
+                )
+            while child.outcome is None:
+                yield
+        assert child.outcome is not None  # noqa: S101 - one of the three has set it
+        word, term = child.outcome
+        if word == READY and child.pid is not None:
+            child.state, child.ref = State.RUNNING, cast("Ref", term)
+            self._watch(child)
+        elif word == READY:  # it has ended since
+            child.state = State.RESTARTING
+            self._jobs.add(self._ended(child))
+        else:
+            while child.pid is not None:
+                yield
+            child.state = State.IDLE
+
+    def _too_slow(self, child: Child, channel: Channel) -> None:
+        if child.channel is channel and child.state is State.STARTING and child.outcome is None:
+            seconds = child.plan.init_timeout
+            child.outcome = (FAILED, f"init has not returned within {seconds:g} s (init_timeout)")
+            child.kill()
+
+    def _watch(self, child: Child) -> None:
+        """Ask a child that has a watchdog for signs of life, as long as this process of it runs."""
+        if child.plan.watchdog is None:
+            return
+        channel, seconds = child.channel, child.plan.watchdog
+
+        def look() -> None:
+            # If this supervisor has been stopped itself, the sign is there, and was not read yet.
+            self._read_channel(child)
+            if child.channel is not channel or child.state is not State.RUNNING:
+                return
+            if child.asked is None:
+                child.ask_for_life()
+            elif time.monotonic() - child.asked >= seconds:
+                self._hung(child, channel)
+                return
+            self._actor.call_later(seconds / _SIGNS, look)
+
+        look()
+
+    def _hung(self, child: Child, channel: Channel | None) -> None:
+        log.error(
+            "child %r: no sign of life for %g s (watchdog): killing it",
+            child.plan.id,
+            child.plan.watchdog,
+        )
+        child.abort()
+
+        def insist() -> None:
+            if child.channel is channel:
+                child.last_words = HUNG
+                child.kill()
+
+        self._actor.call_later(_LAST_GASP, insist)
+
+    def stop(self, child: Child) -> Job:
+        """Stop a child: in order within its grace, otherwise by SIGKILL."""
+        deadline = self.begin_to_stop(child)
+        while child.pid is not None and time.monotonic() < deadline:
+            yield
+        yield from self.finish_to_stop(child)
+
+    def finish_to_stop(self, child: Child) -> Job:
+        """Kill a child, if it has not ended yet."""
+        child.kill()
+        while child.pid is not None:
+            yield
+        child.state = State.IDLE
+
+    def begin_to_stop(self, child: Child) -> float:
+        """Tell a child to end; return until when it may take, by ``time.monotonic``."""
+        serves = child.state is not State.STARTING
+        if child.pid is None:
+            child.state = State.IDLE
+            return 0.0
+        child.state = State.STOPPING
+        grace = child.plan.shutdown
+        if not serves or grace == "brutal_kill":
+            return 0.0
+        child.order_to_end()
+        if grace == "infinity":
+            return float("inf")
+        self._actor.call_later(float(grace), self._jobs.advance)
+        return time.monotonic() + float(grace)
