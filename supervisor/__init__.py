@@ -4,6 +4,7 @@ An actor is a ``GenServer`` in a process of its own. A ``Supervisor`` starts act
 those that crash, and leaves nothing behind.
 """
 
+from supervisor.calls import CallFuture, Events
 from supervisor.child_spec import ChildSpec, check_childspecs
 from supervisor.dynamic import DynamicSupervisor
 from supervisor.errors import (
@@ -28,10 +29,12 @@ from supervisor.errors import (
     TooManyChildren,
 )
 from supervisor.gen_server import GenServer
-from supervisor.ref import Down, Monitor, Ref, whereis
-from supervisor.results import Continue, Ignore, NoReply, Sender, Stop
+from supervisor.multi_call import Replies, multi_call
+from supervisor.ref import Down, Exit, Monitor, Ref, whereis
+from supervisor.results import Continue, Ignore, NoReply, Sender, Stop, Timeout
 from supervisor.strategy import Backoff
 from supervisor.supervisor_ref import DynamicSupervisorRef, SupervisorRef
+from supervisor.telemetry import Event, Traced
 from supervisor.tree import Supervisor
 
 __all__ = [
@@ -42,12 +45,16 @@ __all__ = [
     "Backoff",
     "BadMessage",
     "CallCycle",
+    "CallFuture",
     "CallTimeout",
     "ChildSpec",
     "Continue",
     "Down",
     "DynamicSupervisor",
     "DynamicSupervisorRef",
+    "Event",
+    "Events",
+    "Exit",
     "GenServer",
     "Ignore",
     "MailboxFull",
@@ -60,6 +67,7 @@ __all__ = [
     "Reason",
     "Ref",
     "RemoteError",
+    "Replies",
     "Restarting",
     "Sender",
     "Shutdown",
@@ -68,7 +76,10 @@ __all__ = [
     "Stop",
     "Supervisor",
     "SupervisorRef",
+    "Timeout",
     "TooManyChildren",
+    "Traced",
     "check_childspecs",
+    "multi_call",
     "whereis",
 ]

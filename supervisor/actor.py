@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import heapq
-import itertools
+import functools
 import logging
 import os
 import select
@@ -13,38 +12,40 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 import zmq
 
-from supervisor import connection, linux, registry, wire
+from supervisor import connection, linux, registry, waiting, wire
 from supervisor.channel import SIZE, Channel
-from supervisor.connection import Pending
 from supervisor.errors import (
     NORMAL,
     SHUTDOWN,
     ActorError,
     BadMessage,
-    NoProcess,
     Reason,
     RemoteError,
     Shutdown,
     carried,
     is_orderly,
 )
+from supervisor.links import Links
 from supervisor.mailbox import Mailbox
 from supervisor.owners import Owners
 from supervisor.protocol import (
+    ANSWER,
     CALL,
     CAST,
     DOWN,
     DROP,
     EXIT,
     FAILED,
+    HAPPENED,
     IGNORE,
     INFO,
     LEAVE,
+    LINK,
+    MARK,
     MONITOR,
     OWN,
     PING,
@@ -56,22 +57,31 @@ from supervisor.protocol import (
     STOP,
     STORE,
     STORED,
+    SUBSCRIBE,
+    SYSTEM,
+    UNLINK,
 )
-from supervisor.ref import Down, Ref
-from supervisor.results import Continue, Ignore, NoReply, Sender, Server, Starting, Stop
+from supervisor.ref import Exit, Ref
+from supervisor.results import (
+    Continue,
+    Ignore,
+    NoReply,
+    Sender,
+    Server,
+    Starting,
+    Stop,
+    Timeout,
+)
+from supervisor.system import System
+from supervisor.telemetry import SUPERVISION, TRACE, Event, Streams, traced
+from supervisor.timers import Timer, Timers
 
 _BATCH = 64  # messages between two looks at timers and descriptors
 _LINGERING = 10_000  # messages answered, at most, after the decision to end
 
 
-@dataclass(order=True)
-class Timer:
-    """A message to be delivered, or a function to be called, at a time."""
-
-    when: float
-    order: int
-    callback: Callable[[], None] = field(compare=False)
-    cancelled: bool = field(default=False, compare=False)
+_SUSPENDABLE = (CALL, CAST, INFO, MARK)
+_NOBODY = Sender(b"", 0, linux.Process(0, 0))
 
 
 class Actor:
@@ -98,8 +108,8 @@ class Actor:
         self._mailbox = Mailbox(self.process)
         self._poller = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
-        self._timers: list[Timer] = []
-        self._order = itertools.count()
+        self._timers = Timers()
+        self._quiet_since: float | None = None
         self._inbox: deque[Callable[[], None]] = deque()
         self._orders: deque[list[Any]] = deque()
         self._monitors: list[tuple[bytes, int]] = []
@@ -107,9 +117,12 @@ class Actor:
         self._had_owners = False
         self._registered = False
         self._started = False
+        self._links = Links(self)
+        self._streams = Streams(self._mailbox)
         self._reason: Reason | None = None
         self._status = 0
         self.server = cls._new(self)
+        self._system = System(self.server, self._monitors)
         self.add_reader(self._mailbox.fileno(), lambda: None)  # the loop itself receives
         if channel is not None:
             self.add_reader(channel.fileno(), self._read_channel)
@@ -119,6 +132,7 @@ class Actor:
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """Start, serve until the end, and return the exit status: 0 for an orderly end."""
         Actor.current = self
+        waiting.this_is(self.process)
         try:
             if self.ref.name is not None:
                 registry.register(self.ref.name, self.process)
@@ -186,7 +200,7 @@ class Actor:
                 continue
             if message is None:
                 break
-            sender, _, number, _ = message
+            sender, _, number, *_ = message
             if number:
                 self._mailbox.answer(sender, DOWN, number, reason)
         self._tell(EXIT, reason)
@@ -207,6 +221,8 @@ class Actor:
             quiet = self._serve_mailbox()
             if self._reason is not None:
                 return
+            if quiet and self._fire_idle():
+                continue  # it may have used the mailbox's socket
             for fd, _ in self._poller.poll(self._patience() if quiet else 0):
                 # An earlier callback of this round may have removed a later one.
                 callback = self._readers.get(fd)
@@ -223,7 +239,7 @@ class Actor:
         for _ in range(_BATCH):
             if self._reason is not None:
                 return True
-            if self._inbox:
+            if self._inbox and not self._system.suspended:
                 self._inbox.popleft()()
                 continue
             try:
@@ -232,47 +248,51 @@ class Actor:
                 self.log.warning("%r: %s", self.ref, error)
                 continue
             if message is None:
-                return not self._inbox
+                return not self._inbox or self._system.suspended
             self._dispatch(*message)
         return False
 
     def _patience(self) -> float | None:
         """Return how many milliseconds the poll may wait."""
-        while self._timers and self._timers[0].cancelled:
-            heapq.heappop(self._timers)
-        if not self._timers:
-            return None
-        remaining = (self._timers[0].when - time.monotonic()) * 1000 + 1
-        return min(max(0.0, remaining), linux.LONGEST_POLL)
+        patience, idle = self._timers.patience(), self.server.idle_timeout
+        if idle is None or self._quiet_since is None:
+            return patience
+        left = min((self._quiet_since + idle - time.monotonic()) * 1000 + 1, linux.LONGEST_POLL)
+        return max(0.0, left if patience is None else min(left, patience))
 
     def _fire_timers(self) -> None:
-        now = time.monotonic()
-        while self._timers and self._timers[0].when <= now and self._reason is None:
-            timer = heapq.heappop(self._timers)
-            if not timer.cancelled:
-                timer.callback()
+        while self._reason is None and (timer := self._timers.due()) is not None:
+            timer.callback()
 
-    def _dispatch(self, address: bytes, kind: int, number: int, term: Any) -> None:
-        if kind == CALL:
-            self._call(Sender(address, number), term)
-        elif kind == CAST:
-            self._then(self.server.handle_cast(term))
-        elif kind == INFO:
-            self._then(self.server.handle_info(term))
-        elif kind == MONITOR:
-            self._monitors.append((address, number))
-        elif kind == STOP:
-            self._monitors.append((address, number))
-            orderly = isinstance(term, (str, Shutdown, Exception))
-            self.server._order_to_stop(term if orderly else Shutdown(term))
-        elif kind == LEAVE:
-            self._leave(Sender(address, number), term)
-        elif kind == OWN:
-            self._answer(Sender(address, number), self._add_owner, term)
-        else:
+    def _fire_idle(self) -> bool:
+        """Tell the actor if nothing has come for its ``idle_timeout``, and return whether so."""
+        idle = self.server.idle_timeout
+        if idle is None or self._system.suspended:
+            self._quiet_since = None
+            return False
+        if self._quiet_since is None:
+            self._quiet_since = time.monotonic()
+        if time.monotonic() - self._quiet_since < idle:
+            return False
+        self._serve_info(_NOBODY, Timeout())
+        return True
+
+    def _dispatch(self, address: bytes, kind: int, number: int, term: Any, chain: Any) -> None:
+        if self._system.suspended and kind in _SUSPENDABLE:
+            # In its order: no longer received, but not yet served, and so not marked as served.
+            self._inbox.append(
+                functools.partial(self._dispatch, address, kind, number, term, chain)
+            )
+            return
+        serve = self._KINDS.get(kind)
+        if serve is None:
             self.log.warning("%r: a message of unknown kind %r", self.ref, kind)
+            return
+        serve(self, Sender(address, number, self.process), term, *chain)
 
-    def _call(self, sender: Sender, request: Any) -> None:
+    def _serve_call(self, sender: Sender, request: Any, chain: Any = ()) -> None:
+        self._note("call", request)
+        waiting.serving(waiting.decode(chain))
         try:
             result = self.server.handle_call(request, sender)
             if not isinstance(result, NoReply):
@@ -281,7 +301,72 @@ class Actor:
         except Exception as error:
             self._mailbox.answer(sender.address, RAISE, sender.number, RemoteError.of(error))
             raise
+        finally:
+            waiting.serving(())
         self._then(result, replied=True)
+
+    def _serve_cast(self, _: Sender, request: Any) -> None:
+        self._note("cast", request)
+        self._then(self.server.handle_cast(request))
+
+    def _serve_info(self, _: Sender, message: Any) -> None:
+        self._note("info", message)
+        self._then(self.server.handle_info(message))
+
+    def _serve_mark(self, sender: Sender, _: Any) -> None:
+        self._mailbox.answer(sender.address, REPLY, sender.number, None)
+
+    def _serve_monitor(self, sender: Sender, _: Any) -> None:
+        self._monitors.append((sender.address, sender.number))
+
+    def _serve_stop(self, sender: Sender, reason: Any) -> None:
+        self._serve_monitor(sender, None)
+        orderly = isinstance(reason, (str, Shutdown, Exception))
+        self.server._order_to_stop(reason if orderly else Shutdown(reason))
+
+    def _serve_own(self, sender: Sender, pid: Any) -> None:
+        self._answer(sender, self._add_owner, pid)
+
+    def _serve_link(self, _: Sender, ref: Any) -> None:
+        if isinstance(ref, Ref):
+            self._links.link(ref, mutual=False)
+
+    def _serve_unlink(self, _: Sender, ref: Any) -> None:
+        if isinstance(ref, Ref):
+            self._links.unlink(ref, mutual=False)
+
+    def _serve_answer(self, _: Sender, answer: Any) -> None:
+        """Pass on what another process has answered to a call of this actor."""
+        match answer:
+            case [bytes(address), int(number), kind, term] if kind in {REPLY, RAISE}:
+                self._mailbox.answer(address, kind, number, term)
+            case _:
+                self.log.warning("%r: what was to be passed on is no answer", self.ref)
+
+    def _serve_system(self, sender: Sender, request: Any) -> None:
+        self._answer(sender, self._system.serve, request)
+
+    def _serve_subscribe(self, sender: Sender, topic: Any) -> None:
+        if topic is None:
+            self._streams.remove(sender.address, sender.number)
+            return
+        try:
+            self._streams.add(topic, sender.address, sender.number)
+        except ValueError as error:
+            self.refuse(sender, error)
+
+    def _note(self, kind: str, term: Any) -> None:
+        """Count a message, and tell whoever traces this actor."""
+        self._quiet_since = None
+        self._system.counts[kind] += 1
+        if self._streams.tracing:
+            self._streams.publish(TRACE, lambda: traced(kind, term))
+
+    def happened(self, event: Event) -> None:
+        """Tell those who subscribed to this supervisor, or to one above."""
+        self._streams.publish(SUPERVISION, lambda: event)
+        if self.supervised and self.channel is not None:
+            self.channel.offer(HAPPENED, event)
 
     def _then(self, result: Any, replied: bool = False) -> None:
         """Do what a callback asks for besides a reply."""
@@ -303,7 +388,12 @@ class Actor:
     # -- for GenServer's methods ----------------------------------------------------------------
 
     def reply(self, sender: Sender, value: Any) -> bool:
-        """Answer a call; tell whether the caller was still there."""
+        """Answer a call of this actor, or of another; tell whether the caller was still there."""
+        self._system.counts["reply"] += 1
+        if self._streams.tracing:
+            self._streams.publish(TRACE, lambda: traced("reply", value))
+        if sender.actor != self.process:
+            return sender.reply(value)
         return self._mailbox.answer(sender.address, REPLY, sender.number, value)
 
     def refuse(self, sender: Sender, error: Exception) -> None:
@@ -313,16 +403,15 @@ class Actor:
 
     def send_after(self, seconds: float, message: Any) -> Timer:
         """Deliver a message later."""
-        return self.call_later(seconds, lambda: self._inform(message))
+        return self.call_later(seconds, lambda: self.inform(message))
 
-    def _inform(self, message: Any) -> None:
-        self._inbox.append(lambda: self._then(self.server.handle_info(message)))
+    def inform(self, message: Any) -> None:
+        """Deliver a message to this actor itself."""
+        self._inbox.append(lambda: self._serve_info(_NOBODY, message))
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function from the loop later."""
-        timer = Timer(time.monotonic() + seconds, next(self._order), callback)
-        heapq.heappush(self._timers, timer)
-        return timer
+        return self._timers.add(seconds, callback)
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """Watch a descriptor."""
@@ -334,27 +423,17 @@ class Actor:
         if self._readers.pop(fd, None) is not None:
             self._poller.unregister(fd)
 
-    def monitor(self, ref: Ref) -> None:
-        """Have a Down delivered when another actor ends."""
-        try:
-            there = ref._connection()
-        except NoProcess:
-            self._inform(Down(ref, 0, "noproc"))
-            return
+    @property
+    def links(self) -> Links:
+        """What this actor watches."""
+        return self._links
 
-        def ended(pending: Pending) -> None:
-            self._inform(Down(ref, there.process.pid, pending.reason()))
-
-        there.ask(MONITOR, None, time.monotonic() + 5.0, ended)
-
-        def serve() -> None:
-            there.serve()
-            if there.dead:
-                self.remove_reader(there.fileno())
-                self.remove_reader(there.pidfd)
-
-        self.add_reader(there.fileno(), serve)
-        self.add_reader(there.pidfd, serve)
+    def linked_ended(self, message: Exit) -> None:
+        """A linked actor has ended: be told, or end with it, unless its end was normal."""
+        if self.server.trap_exit:
+            self.inform(message)
+        elif message.reason != NORMAL:
+            self.exit(message.reason)
 
     # -- owners --------------------------------------------------------------------------------
 
@@ -363,7 +442,7 @@ class Actor:
             raise TypeError(f"a pid is a number, not {pid!r:.200}")
         self.owners.add(linux.process(pid))
 
-    def _leave(self, sender: Sender, owner: Any) -> None:
+    def _serve_leave(self, sender: Sender, owner: Any) -> None:
         """An owner is about to exit, and waits until what belonged to it has gone."""
         leaving = [process for process in self.owners if list(process) == owner]
         for process in leaving:
@@ -379,6 +458,22 @@ class Actor:
     def _owner_ended(self, owner: linux.Process) -> None:
         self._had_owners = True
         self.server._owner_left(owner, lambda: None)
+
+    _KINDS: ClassVar[dict[int, Callable[..., None]]] = {
+        CALL: _serve_call,
+        CAST: _serve_cast,
+        INFO: _serve_info,
+        MONITOR: _serve_monitor,
+        STOP: _serve_stop,
+        OWN: _serve_own,
+        LEAVE: _serve_leave,
+        LINK: _serve_link,
+        UNLINK: _serve_unlink,
+        ANSWER: _serve_answer,
+        MARK: _serve_mark,
+        SYSTEM: _serve_system,
+        SUBSCRIBE: _serve_subscribe,
+    }
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:

@@ -113,10 +113,13 @@ class Child:
         if self.pid is not None:
             os.kill(self.pid, signal.SIGKILL)
 
-    def bury(self, status: int) -> None:
-        """Its process has ended, with this status: note why, and remove what it may have left."""
+    def note_end(self, status: int) -> None:
+        """Its process has ended, with this status: note why."""
         status_says = KILLED if status < 0 else f"exit status {status}"
         self.reason = status_says if self.last_words is None else self.last_words
+
+    def bury(self) -> None:
+        """Its process has ended: remove what it may have left."""
         if self.channel is not None:
             self.channel.close()
         if self.process is not None:

@@ -10,17 +10,18 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 from supervisor import linux, registry, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel
 from supervisor.child import Child, State
-from supervisor.errors import HUNG, NotFound, StartFailed
+from supervisor.errors import HUNG, NotFound, Reason, StartFailed
 from supervisor.fd_store import FdStore
 from supervisor.jobs import Job, Jobs
-from supervisor.protocol import DROP, EXIT, FAILED, IGNORE, PONG, READY, STORE, STORED
+from supervisor.protocol import DROP, EXIT, FAILED, HAPPENED, IGNORE, PONG, READY, STORE, STORED
 from supervisor.ref import Ref
+from supervisor.telemetry import Event
 
 log = logging.getLogger("supervisor")
 
@@ -73,6 +74,13 @@ class Children:
         if self._by_id.get(child.plan.id) is child:
             del self._by_id[child.plan.id]
 
+    def tell(self, kind: str, child: Child, reason: Reason | None = None) -> None:
+        """Tell those who subscribed what has happened to a child."""
+        uptime = time.monotonic() - child.since if kind == "exited" else 0.0
+        path = (child.plan.id,)
+        event = Event(kind, path, child.pid, reason, child.restarts, uptime, time.time())
+        self._actor.happened(event)
+
     # -- signals: children that have ended ---------------------------------------------------------
 
     def _watch_signals(self) -> None:
@@ -110,7 +118,10 @@ class Children:
         self._read_channel(child)  # its last words may still be there
         if child.channel is not None:
             self._actor.remove_reader(child.channel.fileno())
-        child.bury(status)
+        child.note_end(status)
+        if child.state is not State.STARTING:
+            self.tell("exited", child, child.reason)
+        child.bury()
         stacks = child.stacks()
         if stacks:
             log.error("child %r (%s) when it ended:\n%s", child.plan.id, child.reason, stacks)
@@ -145,6 +156,8 @@ class Children:
             child.last_words = terms[0]
         elif word == PONG:
             child.asked = None
+        elif word == HAPPENED:
+            self._actor.happened(terms[0].below(child.plan.id))
         elif word == STORE:
             channel.offer(STORED, self._keep((child.plan.id, *terms[0]), fds))
         elif word == DROP:
@@ -179,34 +192,44 @@ class Children:
 
     # -- jobs --------------------------------------------------------------------------------------
 
-    def start(self, child: Child) -> Job:
-        """Start a child, and wait for its outcome: ready, ignore, or failed."""
+    def start(self, child: Child, kind: str = "started") -> Job:
+        """Start a child, and wait for its outcome: ready, ignore, or failed; tell of it."""
+        self._fork(child)
+        while child.outcome is None:
+            yield
+        word, term = child.outcome
+        if word == READY:
+            self.tell(kind, child)
+            self._serves(child, term)
+            return
+        if word == FAILED:
+            self.tell("failed", child, term)
+        while child.pid is not None:
+            yield
+        child.state = State.IDLE
+
+    def _fork(self, child: Child) -> None:
         try:
             channel = child.fork(self._store.of(child.plan.id))
         except StartFailed as error:
             child.outcome = (FAILED, error.reason)
+            return
         except OSError as error:
             child.outcome = (FAILED, f"{error}")
-        else:
-            self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
-            if child.plan.init_timeout is not None:
-                self._actor.call_later(
-                    child.plan.init_timeout, lambda: self._too_slow(child, channel)
-                )
-            while child.outcome is None:
-                yield
-        assert child.outcome is not None  # noqa: S101 - one of the three has set it
-        word, term = child.outcome
-        if word == READY and child.pid is not None:
-            child.state, child.ref = State.RUNNING, cast("Ref", term)
+            return
+        self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
+        limit = child.plan.init_timeout
+        if limit is not None:
+            self._actor.call_later(limit, lambda: self._too_slow(child, channel))
+
+    def _serves(self, child: Child, ref: Ref) -> None:
+        if child.pid is not None:
+            child.state, child.ref = State.RUNNING, ref
             self._watch(child)
-        elif word == READY:  # it has ended since
-            child.state = State.RESTARTING
-            self._jobs.add(self._ended(child))
-        else:
-            while child.pid is not None:
-                yield
-            child.state = State.IDLE
+            return
+        child.state = State.RESTARTING  # it has ended since
+        self.tell("exited", child, child.reason)
+        self._jobs.add(self._ended(child))
 
     def _too_slow(self, child: Child, channel: Channel) -> None:
         if child.channel is channel and child.state is State.STARTING and child.outcome is None:

@@ -27,49 +27,17 @@ from supervisor.errors import (
     CallTimeout,
     MailboxFull,
     NoProcess,
-    ProcessDown,
     Reason,
 )
 from supervisor.linux import Process
-from supervisor.protocol import CALL, DOWN, IN_FLIGHT, RAISE, REPLY
+from supervisor.pending import Pending, Stream
+from supervisor.protocol import CALL, CAST, DOWN, EVENT, IN_FLIGHT, INFO, MAILBOX, MARK, SUBSCRIBE
+from supervisor.room import Room
 
 _NEVER = 2**31 - 1  # ms. RECONNECT_IVL=-1 would drop what was received and not yet read.
 _FAREWELL = 2000  # ms that what was sent may take to leave when this process ends
+_COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
 _DISCONNECT = 1000  # ms at most from a process's end to its socket's
-
-
-class Pending:
-    """A request that waits for its answer."""
-
-    __slots__ = ("_then", "answer", "is_call")
-
-    def __init__(self, is_call: bool, then: Callable[[Pending], None] | None = None) -> None:
-        self.answer: tuple[int, Any] | None = None
-        self.is_call = is_call
-        self._then = then
-
-    def settle(self, kind: int, term: Any) -> None:
-        """Take the answer, once."""
-        if self.answer is None:
-            self.answer = (kind, term)
-            if self._then:
-                self._then(self)
-
-    def result(self, who: str) -> Any:
-        """Return the answer's value, or raise what it says."""
-        assert self.answer is not None  # noqa: S101 - callers wait before they ask
-        kind, term = self.answer
-        if kind == REPLY:
-            return term
-        if kind == RAISE:
-            raise term
-        raise ProcessDown(who, term)
-
-    def reason(self) -> Reason:
-        """Return why the actor ended, if that was asked for."""
-        assert self.answer is not None  # noqa: S101
-        reason: Reason = self.answer[1]
-        return reason
 
 
 class Connection:
@@ -89,10 +57,14 @@ class Connection:
         self._last_words: Reason | None = None
         self._leading = False
         self._drained = True
+        self._room = Room()
+        self._watchers = 0
+        self._waiters: list[Callable[[], None]] = []
         self._poke = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._socket = _context().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.RECONNECT_IVL, _NEVER)
         self._socket.setsockopt(zmq.LINGER, _FAREWELL)
+        self._socket.setsockopt(zmq.SNDHWM, 2 * MAILBOX)  # the bound is kept by Room
         # Only the end of the connection says that nothing more will come: see _bury.
         self._ending = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         self._socket.connect(f"ipc://{runtime.mailbox(process)}")
@@ -116,46 +88,88 @@ class Connection:
         """
         data = wire.pack([kind, 0, term])
         with self._changed:
-            self._send(data, deadline)
+            self._send(data, deadline, counted=kind in _COUNTED)
 
     def ask(
-        self,
-        kind: int,
-        term: Any,
-        deadline: float,
-        then: Callable[[Pending], None] | None = None,
+        self, kind: int, term: Any, deadline: float, pending: Pending | None = None, chain: Any = ()
     ) -> Pending:
-        """Send a request; ``then`` is called, by any thread, when it is answered.
+        """Send a request.
+
+        Args:
+            kind: of ``protocol``.
+            term: what is asked.
+            deadline: until when it may wait for room.
+            pending: what takes the answer.
+            chain: who waits for it, as of ``waiting.encode``.
 
         Raises:
             NoProcess, MailboxFull, TypeError, ValueError: as ``send``.
         """
         number = next(self._numbers)
-        data = wire.pack([kind, number, term])
-        pending = Pending(kind == CALL, then)
+        data = wire.pack([kind, number, term, chain] if chain else [kind, number, term])
+        pending = pending or Pending(kind == CALL)
         with self._changed:
             while kind == CALL and self._calls >= IN_FLIGHT and not self.dead:
                 self._step(deadline, MailboxFull(f"{IN_FLIGHT} calls are under way already"))
+            pending.number = number
             self._pending[number] = pending
-            self._calls += kind == CALL
+            self._calls += pending.is_call
             try:
-                self._send(data, deadline)
+                self._send(data, deadline, counted=kind in _COUNTED)
             except BaseException:
-                del self._pending[number]
-                self._calls -= kind == CALL
+                self._give_up(number)
+                pending.number = 0
                 raise
         return pending
+
+    def forget(self, pending: Pending) -> None:
+        """Wait no longer for an answer: if it comes, it is dropped."""
+        with self._changed:
+            self._give_up(pending.number)
+
+    def unsubscribe(self, number: int, deadline: float) -> None:
+        """End the stream of this number. Raises as ``send``."""
+        with self._changed:
+            self._send(wire.pack([SUBSCRIBE, number, None]), deadline, counted=False)
+
+    def _give_up(self, number: int) -> None:
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            self._calls -= pending.is_call
 
     def wait(self, pending: Pending, deadline: float) -> None:
         """Wait until a request is answered; the actor's end is an answer.
 
         Raises:
-            CallTimeout: it was not until the deadline. It stays in flight, and its late answer
-                is dropped.
+            CallTimeout: it was not until the deadline. It may still be.
         """
         with self._changed:
             while pending.answer is None:
                 self._step(deadline, CallTimeout("no reply in time"), pending)
+
+    def wait_for_event(self, stream: Stream, deadline: float) -> None:
+        """Wait until a stream has an event or is at its end.
+
+        Raises:
+            CallTimeout: neither until the deadline.
+        """
+        with self._changed:
+            while not stream.events and stream.answer is None:
+                self._step(deadline, CallTimeout("no event in time"))
+
+    def watch(self, by: int) -> None:
+        """Have a loop, by 1, read what comes, by ``serve`` whenever a descriptor is readable.
+
+        By -1: no longer.
+        """
+        with self._changed:
+            self._watchers += by
+            self._drain()
+
+    def when_changed(self, callback: Callable[[], None]) -> None:
+        """Call back, once, from any thread, when an answer has come: there may be room again."""
+        with self._changed:
+            self._waiters.append(callback)
 
     def wait_for_end(self, deadline: float) -> None:
         """Wait until the process has ended.
@@ -177,31 +191,44 @@ class Connection:
                 self._bury()
             self._changed.notify_all()
 
-    def _send(self, data: bytes, deadline: float) -> None:
+    def _send(self, data: bytes, deadline: float, counted: bool) -> None:
+        full = f"process {self.process.pid} does not serve its mailbox, which is full"
+        while counted and not self._room.has(len(data)) and not self._ended():
+            self._step(deadline, MailboxFull(full))
         while True:
             if self._ended():
                 raise NoProcess(f"process {self.process.pid} has ended")
             try:
                 self._socket.send(data, zmq.NOBLOCK)
             except zmq.Again:
-                self._step(
-                    deadline, MailboxFull(f"process {self.process.pid} does not read its mailbox")
-                )
+                self._step(deadline, MailboxFull(full))
             else:
                 break
+        if counted and self._room.take(len(data)):
+            self._mark()
         # A send may take the edge of the socket's descriptor that a poll would wait for.
         self._drained = False
-        if self._leading:
+        if self._leading or self._watchers:
             self._drain()
+        if self._leading:
             os.eventfd_write(self._poke, 1)
             self._changed.notify_all()
+
+    def _mark(self) -> None:
+        """Ask to be told when everything up to here has been served."""
+        number = next(self._numbers)
+        try:
+            self._socket.send(wire.pack([MARK, number, None]), zmq.NOBLOCK)
+        except zmq.Again:
+            return  # with the next message
+        marked = self._room.mark()
+        self._pending[number] = Pending(False, lambda _: self._room.give(*marked))
 
     def _step(self, deadline: float, late: Exception, wanted: Pending | None = None) -> None:
         """Wait for one event, as the leader or for it. The lock is held, but not meanwhile."""
         if not self._drained:
             self._drain(wanted)
-            if wanted is not None and wanted.answer is not None:
-                return
+            return  # that may have been what is waited for
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise late
@@ -236,12 +263,23 @@ class Connection:
             if kind == DOWN:  # the reason of an end that is still to come
                 self._last_words = term
                 continue
+            if kind == EVENT:
+                stream = self._pending.get(number)
+                if isinstance(stream, Stream):
+                    stream.feed(*term)
+                continue
             pending = self._pending.pop(number, None)
             if pending is not None:
                 self._calls -= pending.is_call
                 pending.settle(kind, term)
+                self._tell_waiters()
                 if pending is wanted:
                     return
+
+    def _tell_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for callback in waiters:
+            callback()
 
     def _bury(self) -> None:
         """The process has ended: take what it had sent, then answer what is open.
@@ -256,6 +294,7 @@ class Connection:
         open_requests, self._pending = self._pending, {}
         for pending in open_requests.values():
             pending.settle(DOWN, reason)
+        self._tell_waiters()
         self._poller.unregister(self.pidfd)
         # If it was killed, nobody else may be there to do it; no other process has this path.
         runtime.mailbox(self.process).unlink(missing_ok=True)

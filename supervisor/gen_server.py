@@ -11,12 +11,14 @@ from typing import Any, ClassVar, Self
 
 import zmq
 
-from supervisor.actor import Actor, Timer
+from supervisor.actor import Actor
 from supervisor.errors import SHUTDOWN, Reason
 from supervisor.launch import launch
 from supervisor.linux import Process
 from supervisor.ref import Ref
 from supervisor.results import Sender
+from supervisor.telemetry import SUPERVISION
+from supervisor.timers import Timer
 
 
 class GenServer:
@@ -26,6 +28,13 @@ class GenServer:
     """What ``start`` returns."""
     supervises: ClassVar[bool] = False
     """Whether it is a supervisor."""
+
+    idle_timeout: float | None = None
+    """Seconds without a message after which ``handle_info`` is given a ``Timeout``, each time.
+    None: never. Any callback may set it."""
+    trap_exit: bool = False
+    """Whether the end of a linked actor is a message, an ``Exit``; otherwise this actor ends with
+    it, for the same reason, unless that is "normal"."""
 
     _actor: Actor
 
@@ -79,6 +88,8 @@ class GenServer:
     def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Start the actor in a process of its own, which ends when this process ends.
 
+        To an actor that does this it is linked, see ``trap_exit``.
+
         Returns:
             A ``Ref``; None if ``init`` returned ``Ignore``.
 
@@ -88,7 +99,10 @@ class GenServer:
             AlreadyRegistered: another living actor has the name.
         """
         cls.check_arguments(*args, **kwargs)
-        return launch(cls, args, kwargs, name, linked=True)
+        ref = launch(cls, args, kwargs, name, linked=True)
+        if ref is not None and Actor.current is not None:
+            Actor.current.links.link(ref, mutual=False)  # it knows of its owner's end by the pidfd
+        return ref
 
     @classmethod
     def start(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
@@ -107,10 +121,10 @@ class GenServer:
         return self._actor.ref
 
     def reply(self, sender: Sender, value: Any) -> bool:
-        """Reply to a call that ``handle_call`` answered by ``NoReply``.
+        """Reply to a call that ``handle_call`` answered by ``NoReply``, here or in another actor.
 
         Returns:
-            Whether the caller's process was still there.
+            Whether the caller's process was still there, as far as is known here.
         """
         return self._actor.reply(sender, value)
 
@@ -135,7 +149,29 @@ class GenServer:
 
         It comes at once, with reason "noproc", if there is none.
         """
-        self._actor.monitor(ref)
+        self._actor.links.monitor(ref)
+
+    def link(self, ref: Ref) -> None:
+        """Link this actor to another one's present incarnation: see ``trap_exit``, of both.
+
+        If there is none, it is as if that had ended with reason "noproc".
+        Source: ``erlang:link/1``; unlike there, ``terminate`` is called before the end.
+        """
+        self._actor.links.link(ref)
+
+    def unlink(self, ref: Ref) -> None:
+        """Undo a link. What has been delivered already stays delivered."""
+        self._actor.links.unlink(ref)
+
+    def subscribe(self, supervisor: Ref) -> None:
+        """Have the ``Event`` objects of a supervisor, and of all below it, delivered.
+
+        They come to ``handle_info``, as long as its present incarnation lives.
+
+        Raises:
+            NoProcess: there is none.
+        """
+        self._actor.links.subscribe(supervisor, SUPERVISION)
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back, between messages, whenever a descriptor is readable or has an error."""

@@ -1,31 +1,40 @@
 """Messages between actors, and between a supervisor and its children.
 
-In a mailbox: ``[kind, id, term]``, where id is the sender's number of a request that is to be
-answered, else 0. An answer is ``[kind, id, term]`` on the same connection.
+In a mailbox: ``[kind, number, term]``, where number is the sender's of a request that is to be
+answered, else 0; a call that an actor makes has a fourth part, the processes that wait for it.
+An answer is ``[kind, number, term]`` on the same connection.
 """
 
-CALL, CAST, INFO, MONITOR, STOP, OWN, LEAVE = range(7)
+CALL, CAST, INFO, MONITOR, STOP, OWN, LEAVE, LINK, UNLINK, ANSWER, MARK, SYSTEM, SUBSCRIBE = range(
+    13
+)
 """Kinds of messages to an actor."""
 
-REPLY, RAISE, DOWN = range(3)
-"""Kinds of answers: a value, an error to raise in the caller, the reason why the actor ended."""
+REPLY, RAISE, DOWN, EVENT = range(4)
+"""Kinds of answers: a value, an error to raise in the caller, the reason why the actor ended,
+and one of many to SUBSCRIBE."""
 
 IN_FLIGHT = 500
 """Calls that one process may have under way with one actor; further ones wait."""
 
-HELLO, READY, IGNORE, FAILED, EXIT, STORE, DROP, PONG, STORED, SHUT, PING = (
-    "hello",
-    "ready",
-    "ignore",
-    "failed",
-    "exit",
-    "store",
-    "drop",
-    "pong",
-    "stored",
-    "shut",
-    "ping",
-)
-"""On the channel between a process and the one that started it: an interpreter that begins says
-HELLO; then the words of any actor; then, to it, the answer to STORE, the order to end, and the
-question whether it still serves, which PONG answers."""
+MAILBOX = 10_000
+"""Messages of one process that one actor may not have served yet; further ones wait."""
+
+MAILBOX_BYTES = 32 << 20
+"""Bytes of them; further ones wait."""
+
+# On the channel between a process and the one that started it: an interpreter that begins says
+# HELLO; then come the words of any actor; to it go the answer to STORE, the order to end, and the
+# question whether it still serves, which PONG answers.
+HELLO = "hello"
+READY = "ready"
+IGNORE = "ignore"
+FAILED = "failed"
+EXIT = "exit"
+STORE = "store"
+DROP = "drop"
+HAPPENED = "happened"
+PONG = "pong"
+STORED = "stored"
+SHUT = "shut"
+PING = "ping"

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from supervisor import connection, linux, registry, wire
-from supervisor.connection import Connection, Pending
-from supervisor.errors import NORMAL, CallCycle, NoProcess, ProcessDown, Reason
+from supervisor import connection, linux, registry, waiting, wire
+from supervisor.calls import CallFuture, Events, deadline_of
+from supervisor.connection import Connection
+from supervisor.errors import NORMAL, CallCycle, CallTimeout, NoProcess, ProcessDown, Reason
 from supervisor.linux import Process
-from supervisor.protocol import CALL, CAST, DOWN, INFO, LEAVE, MONITOR, OWN, STOP
-
-FOREVER = float("inf")
+from supervisor.pending import Pending
+from supervisor.protocol import CALL, CAST, DOWN, INFO, LEAVE, MONITOR, OWN, STOP, SYSTEM
 
 _by_name: dict[str, Connection] = {}
 os.register_at_fork(after_in_child=_by_name.clear)
@@ -32,6 +31,14 @@ class Down:
 
     ref: Ref
     pid: int
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A linked actor has ended, as an actor that traps exits is told."""
+
+    ref: Ref
     reason: Reason
 
 
@@ -56,11 +63,38 @@ class Ref:
             ProcessDown: the actor ended during the call.
             CallTimeout: it lives, and did not reply in time.
             RemoteError: ``handle_call`` raised; the text holds its traceback.
-            CallCycle: an actor calls itself.
-            MailboxFull: it does not read its mailbox; nothing was sent.
+            CallCycle: an actor calls itself, or one that waits for it: nothing was sent.
+            MailboxFull: its mailbox's bound is reached, or 500 calls of this process to it are
+                under way, and it stayed so; nothing was sent.
             TypeError, ValueError: the request cannot travel.
         """
         return self._ask(CALL, request, timeout)
+
+    async def acall(self, request: Any, timeout: float | None = 5.0) -> Any:  # noqa: ASYNC109 - as call
+        """Call from asyncio, as ``call`` does; other tasks run meanwhile.
+
+        Cancelled, it waits no longer; the actor serves the call all the same. A cycle of such
+        calls is not found: an actor that has asyncio's loop run in a callback serves nothing else.
+        """
+        from supervisor import aio  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+
+        there = self._connection()
+        self._not_myself(there)
+        return await aio.call(there, request, deadline_of(timeout), str(self))
+
+    def call_async(self, request: Any, timeout: float | None = 5.0) -> CallFuture:
+        """Send a request, and wait for its reply later. See ``CallFuture.result``.
+
+        Args:
+            request: as ``call``'s.
+            timeout: seconds that it may wait for room, when 500 calls are under way already.
+
+        Raises:
+            NoProcess, MailboxFull, TypeError, ValueError: as ``call``; nothing was sent.
+        """
+        there = self._connection()
+        self._not_myself(there)
+        return CallFuture(there, there.ask(CALL, request, deadline_of(timeout)), str(self))
 
     def cast(self, request: Any, timeout: float | None = 5.0) -> None:
         """Send a request that has no reply, for ``handle_cast``.
@@ -70,11 +104,11 @@ class Ref:
         Raises:
             NoProcess, MailboxFull, TypeError, ValueError: as ``call``; nothing was sent.
         """
-        self._connection().send(CAST, request, _deadline(timeout))
+        self._connection().send(CAST, request, deadline_of(timeout))
 
     def send(self, message: Any, timeout: float | None = 5.0) -> None:
         """Send a plain message, for ``handle_info``. Raises as ``cast``."""
-        self._connection().send(INFO, message, _deadline(timeout))
+        self._connection().send(INFO, message, deadline_of(timeout))
 
     def monitor(self) -> Monitor:
         """Watch the incarnation that runs now, from a program that is not an actor.
@@ -94,7 +128,7 @@ class Ref:
             CallTimeout: it has not ended in time.
         """
         there = self._connection()
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         with contextlib.suppress(ProcessDown):
             self._ask(STOP, reason, timeout)
         there.wait_for_end(deadline)
@@ -144,15 +178,57 @@ class Ref:
         """
         return self._connection().process.pid
 
+    # Of any actor, whatever its class. Source: OTP's ``sys``. All raise as ``call``.
+
+    def get_state(self, timeout: float | None = 5.0) -> dict[str, Any]:
+        """Return the attributes of the actor's object; those that cannot travel as their text."""
+        return cast("dict[str, Any]", self._ask(SYSTEM, ["get_state"], timeout))
+
+    def replace_state(self, timeout: float | None = 5.0, **attributes: Any) -> dict[str, Any]:
+        """Set attributes of the actor's object, between two messages; return all there are."""
+        request = ["replace_state", attributes]
+        return cast("dict[str, Any]", self._ask(SYSTEM, request, timeout))
+
+    def suspend(self, timeout: float | None = 5.0) -> None:
+        """Have the actor serve no calls, casts and messages until ``resume``: they wait, in order.
+
+        It still ends when told to.
+        """
+        self._ask(SYSTEM, ["suspend"], timeout)
+
+    def resume(self, timeout: float | None = 5.0) -> None:
+        """Have a suspended actor serve again."""
+        self._ask(SYSTEM, ["resume"], timeout)
+
+    def statistics(self, timeout: float | None = 5.0) -> dict[str, Any]:
+        """Return what the actor's present process has served.
+
+        ``started`` (seconds since 1970), ``cpu`` (seconds), ``suspended``, and the numbers of
+        ``monitors``, and of ``calls``, ``casts``, ``infos`` and ``replies``.
+        """
+        return cast("dict[str, Any]", self._ask(SYSTEM, ["statistics"], timeout))
+
+    def trace(self) -> Events:
+        """Return a stream of ``Traced`` objects: what the actor serves and replies, from now on."""
+        return Events(self._connection(), "trace")
+
     def _ask(self, kind: int, term: Any, timeout: float | None) -> Any:
         there = self._connection()
+        chain = waiting.encode(waiting.chain_to(there.process, self))
+        self._not_myself(there)
+        deadline = deadline_of(timeout)
+        pending = there.ask(kind, term, deadline, chain=chain)
+        if pending.answer is None:
+            try:
+                there.wait(pending, deadline)
+            except CallTimeout:
+                there.forget(pending)
+                raise
+        return pending.result(str(self))
+
+    def _not_myself(self, there: Connection) -> None:
         if there.process.pid == os.getpid():
             raise CallCycle(f"{self} would wait for its own reply")
-        deadline = _deadline(timeout)
-        pending = there.ask(kind, term, deadline)
-        if pending.answer is None:
-            there.wait(pending, deadline)
-        return pending.result(str(self))
 
     def _connection(self) -> Connection:
         if self.name is None:
@@ -192,7 +268,7 @@ class Monitor:
     def __init__(self, ref: Ref) -> None:
         self._ref = ref
         self._there = ref._connection()
-        self._pending: Pending = self._there.ask(MONITOR, None, _deadline(5.0))
+        self._pending: Pending = self._there.ask(MONITOR, None, deadline_of(5.0))
 
     def wait(self, timeout: float | None = None) -> Down:
         """Wait until the actor has ended.
@@ -200,17 +276,13 @@ class Monitor:
         Raises:
             CallTimeout: it has not in so many seconds.
         """
-        self._there.wait(self._pending, _deadline(timeout))
+        self._there.wait(self._pending, deadline_of(timeout))
         return Down(self._ref, self._there.process.pid, self._pending.reason())
 
 
 def whereis(name: str) -> Ref | None:
     """Return a reference to the actor that has a name, or None."""
     return None if registry.lookup(name) is None else Ref(name=name)
-
-
-def _deadline(timeout: float | None) -> float:
-    return FOREVER if timeout is None else time.monotonic() + timeout
 
 
 def encode(ref: Ref) -> list[Any]:
@@ -232,3 +304,4 @@ wire.extend(
     lambda down: [down.ref, down.pid, down.reason],
     lambda fields: Down(*fields),
 )
+wire.extend(23, Exit, lambda end: [end.ref, end.reason], lambda fields: Exit(*fields))

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
-from supervisor.errors import NORMAL, Reason
+from supervisor import wire
+from supervisor.errors import NORMAL, NoProcess, Reason
 from supervisor.linux import Process
+from supervisor.protocol import ANSWER, REPLY
 from supervisor.ref import Ref
+
+_ROOM = 5.0  # seconds that a mailbox may be full
 
 
 @dataclass(frozen=True)
 class Sender:
-    """Who waits for a reply: opaque, for ``GenServer.reply``."""
+    """Who waits for a reply to a call. It can be sent to other processes, and answered there."""
 
     address: bytes
     number: int
+    actor: Process
+    """Who was called: the reply goes through it."""
+
+    def reply(self, value: Any) -> bool:
+        """Reply from a process that was not the one called, by way of that.
+
+        Returns:
+            Whether that one still lives. Whether the caller does is not known.
+
+        Raises:
+            TypeError, ValueError: the value cannot travel.
+        """
+        answer = [self.address, self.number, REPLY, value]
+        with contextlib.suppress(NoProcess):
+            Ref(self.actor)._connection().send(ANSWER, answer, time.monotonic() + _ROOM)
+            return True
+        return False
+
+
+wire.extend(
+    24,
+    Sender,
+    lambda sender: [sender.address, sender.number, *sender.actor],
+    lambda fields: Sender(fields[0], fields[1], Process(*fields[2:])),
+)
+
+
+@dataclass(frozen=True)
+class Timeout:
+    """Given to ``handle_info`` when nothing has come for ``idle_timeout`` seconds."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +93,8 @@ class Server(Protocol):
     """What a ``GenServer`` is to the loop that runs it."""
 
     reference: ClassVar[type[Ref]]
+    idle_timeout: float | None
+    trap_exit: bool
 
     @classmethod
     def _new(cls, actor: Any) -> Self:

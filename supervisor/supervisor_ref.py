@@ -6,8 +6,10 @@ import os
 from typing import Any, cast
 
 from supervisor import linux, wire
+from supervisor.calls import Events
 from supervisor.child_spec import ChildSpec
 from supervisor.ref import Ref, decode, encode
+from supervisor.telemetry import SUPERVISION
 
 
 class SupervisorRef(Ref):
@@ -93,6 +95,16 @@ class SupervisorRef(Ref):
         """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
         return cast("dict[str, int]", _ask(self, "count_children"))
 
+    def events(self) -> Events:
+        """Return a stream of ``Event`` objects, of this supervisor and of all below it.
+
+        It ends with the supervisor's present process.
+
+        Raises:
+            NoProcess: there is none.
+        """
+        return Events(self._connection(), SUPERVISION)
+
 
 class DynamicSupervisorRef(Ref):
     """A reference to a dynamic supervisor."""
@@ -128,6 +140,10 @@ class DynamicSupervisorRef(Ref):
     def count_children(self) -> dict[str, int]:
         """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
         return cast("dict[str, int]", _ask(self, "count_children"))
+
+    def events(self) -> Events:
+        """Return a stream of ``Event`` objects, as ``SupervisorRef.events``."""
+        return Events(self._connection(), SUPERVISION)
 
 
 def _ask(ref: Ref, *request: Any) -> Any:

@@ -47,6 +47,7 @@ from supervisor.strategy import (
     verdict,
 )
 from supervisor.supervisor_ref import SupervisorRef
+from supervisor.telemetry import Event
 
 log = logging.getLogger("supervisor")
 
@@ -121,6 +122,7 @@ class Supervisor(GenServer):
         self._strategy: Strategy = strategy
         self._intensity = Intensity(intensity, period)
         self._auto_shutdown: AutoShutdown = auto_shutdown
+        self._since = time.monotonic()
         self._jobs = Jobs()
         self._stopping: Reason | None = None
         self._owners = Owners(self._actor, self._owner_ended)
@@ -277,7 +279,7 @@ class Supervisor(GenServer):
                 self._put_away(child)
         for child in map(self._children.find, group.start):
             child.restarts += 1
-            yield from self._children.start(child)
+            yield from self._children.start(child, "restarted")
             if child.failed:
                 assert child.outcome is not None  # noqa: S101
                 log.error("child %r does not start again: %s", child.plan.id, child.outcome[1])
@@ -300,13 +302,20 @@ class Supervisor(GenServer):
                 child.plan.id,
                 child.reason,
             )
+            self._tell_surrender(f"{limit}; the last was of child {child.plan.id!r}")
             self._stop_all(SHUTDOWN, status=1)
         else:
             log.error("child %r is given up: %s; it ended: %s", child.plan.id, limit, child.reason)
+            self._children.tell("gave_up", child, f"{limit}")
             child.state = State.IDLE
             self._children.drop_descriptors(child)
             self._forget(child)
         return False
+
+    def _tell_surrender(self, why: str) -> None:
+        uptime = time.monotonic() - self._since
+        event = Event("gave_up", (), self._actor.process.pid, why, 0, uptime, time.time())
+        self._actor.happened(event)
 
     # -- what SupervisorRef asks for ---------------------------------------------------------------
 

@@ -68,6 +68,15 @@ def pack(term: Any) -> bytes:
     return data
 
 
+def portable(term: Any) -> Any:
+    """Return a term if it can travel, otherwise its text: for those who only look."""
+    try:
+        pack(term)
+    except (TypeError, ValueError):
+        return f"{term!r:.1000}"
+    return term
+
+
 def unpack(data: bytes) -> Any:
     """Make a term of bytes.
 

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from supervisor import (
+    CallCycle,
     Continue,
     Down,
     GenServer,
@@ -17,6 +18,7 @@ from supervisor import (
     Shutdown,
     Stop,
     Supervisor,
+    Timeout,
 )
 
 
@@ -243,6 +245,69 @@ class Starter(GenServer):
 
     def handle_call(self, request: Any, sender: Sender) -> Any:
         return self.other
+
+
+class Relay(GenServer):
+    """Calls, casts and delegates to others."""
+
+    def init(self) -> None:
+        self.heard: list[Any] = []
+        self.opaque = object()
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        match request:
+            case ["call"]:
+                return "the end"
+            case ["call", ref, *others]:
+                return self.pass_on(ref, others)
+            case ["cast", ref, *others]:
+                ref.cast(others)
+                return "sent"
+            case ["delegate", ref, n]:
+                ref.cast([sender, n])
+                return NoReply()
+            case "heard":
+                return self.heard
+        return None
+
+    def pass_on(self, ref: Ref, others: list[Ref]) -> Any:
+        try:
+            return ref.call(["call", *others], timeout=30.0)
+        except CallCycle as error:
+            return f"CallCycle: {error}"
+
+    def handle_cast(self, request: Any) -> None:
+        match request:
+            case [Sender() as sender, n]:
+                self.reply(sender, n * n)
+            case [ref]:
+                self.heard.append(self.pass_on(ref, []))
+
+
+class Linked(GenServer):
+    """Links, subscribes, and keeps what it is given."""
+
+    def init(self, *, trap: bool, idle: float | None = None) -> None:
+        self.trap_exit = trap
+        self.idle_timeout = idle
+        self.seen: list[Any] = []
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        match request:
+            case ["link", ref]:
+                self.link(ref)
+            case ["unlink", ref]:
+                self.unlink(ref)
+            case ["subscribe", ref]:
+                self.subscribe(ref)
+            case ["start", n]:
+                return Counter.start_link(n)
+            case "seen":
+                return self.seen
+        return None
+
+    def handle_info(self, message: Any) -> None:
+        self.seen.append("idle" if isinstance(message, Timeout) else message)
 
 
 class Threaded(GenServer):

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from supervisor import GenServer, Ignore, NoReply, Ref, Sender, Shutdown, Stop
-from supervisor.actor import Timer
 from supervisor.channel import Channel, close_all
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
+from supervisor.timers import Timer
 from tuncer import door, measure, places, ring, tunctl
 from tuncer.publisher import Publisher
 from tuncer.tunctl import Flag

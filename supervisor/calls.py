@@ -1,0 +1,122 @@
+"""What a caller holds while it waits for more than one answer: futures, and streams of events."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+from supervisor.connection import Connection
+from supervisor.errors import CallTimeout, NoProcess
+from supervisor.pending import Pending, Stream
+from supervisor.protocol import RAISE, SUBSCRIBE
+
+FOREVER = float("inf")
+
+
+def deadline_of(timeout: float | None) -> float:
+    """Return when a timeout is over, by ``time.monotonic``."""
+    return FOREVER if timeout is None else time.monotonic() + timeout
+
+
+class CallFuture:
+    """The reply to a call that is under way. Source: ``gen_server:send_request/2``.
+
+    Replies are read by whoever waits for one of the same actor, so nothing needs to run meanwhile.
+    """
+
+    def __init__(self, there: Connection, pending: Pending, who: str) -> None:
+        self._there = there
+        self._pending = pending
+        self._who = who
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the reply, and return it.
+
+        Raises:
+            CallTimeout: it has not come in so many seconds; it can be waited for again.
+            ProcessDown, RemoteError: as ``Ref.call``.
+        """
+        if not self.done():
+            self._there.wait(self._pending, deadline_of(timeout))
+        return self._pending.result(self._who)
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Wait for the reply, and return what ``result`` would raise, or None.
+
+        Raises:
+            CallTimeout: it has not come in so many seconds.
+        """
+        if not self.done():
+            self._there.wait(self._pending, deadline_of(timeout))
+        try:
+            self._pending.result(self._who)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
+            return error
+        return None
+
+    def done(self) -> bool:
+        """Tell whether the reply has come, without waiting."""
+        if self._pending.answer is None:
+            self._there.serve()
+        return self._pending.answer is not None
+
+    def cancel(self) -> None:
+        """Wait for it no longer. The actor serves the call all the same."""
+        self._there.forget(self._pending)
+
+
+class Events:
+    """The events of an actor, as they happen, until it ends. An iterator, and a context manager.
+
+    Up to 10,000 are kept for a subscriber that does not read; ``lost`` of the next one says how
+    many more there were.
+    """
+
+    def __init__(self, there: Connection, topic: str) -> None:
+        self._there = there
+        self._owner = os.getpid()
+        self._stream = Stream()
+        there.ask(SUBSCRIBE, topic, deadline_of(5.0), self._stream)
+
+    def next(self, timeout: float | None = None) -> Any:
+        """Return the next event.
+
+        Raises:
+            CallTimeout: there was none in so many seconds.
+            StopIteration: the actor has ended, or this was closed.
+        """
+        stream = self._stream
+        if not stream.events and stream.answer is None:
+            self._there.wait_for_event(stream, deadline_of(timeout))
+        if stream.events:
+            event, lost = stream.events.popleft()
+            return event.after(lost)
+        if stream.answer is not None and stream.answer[0] == RAISE:
+            raise stream.answer[1]
+        raise StopIteration
+
+    def close(self) -> None:
+        """Have no more events."""
+        stream = self._stream
+        if stream.answer is not None or self._owner != os.getpid():
+            return
+        self._there.forget(stream)
+        stream.settle(RAISE, StopIteration())
+        try:
+            self._there.unsubscribe(stream.number, deadline_of(5.0))
+        except (NoProcess, CallTimeout):
+            return
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,125 @@
+"""What an actor watches: monitors, links, and events of others.
+
+Source: "Links" and "Monitors" in Erlang's "Processes" reference; here a link is a watch in each
+direction, and the reason of an end comes as that of a monitor does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from supervisor.connection import Connection
+from supervisor.errors import NoProcess, Reason
+from supervisor.linux import Process
+from supervisor.pending import Pending, Stream
+from supervisor.protocol import LINK, MONITOR, SUBSCRIBE, UNLINK
+from supervisor.ref import Down, Exit, Ref
+
+_ROOM = 5.0  # seconds that a mailbox may be full
+NOPROC = "noproc"
+
+
+class Loop(Protocol):
+    """An actor's loop."""
+
+    ref: Ref
+    process: Process
+
+    def inform(self, message: Any) -> None:
+        """Deliver a message to the actor itself."""
+
+    def linked_ended(self, message: Exit) -> None:
+        """A linked actor has ended."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Watch a descriptor."""
+
+    def remove_reader(self, fd: int) -> None:
+        """No longer watch one."""
+
+
+class Links:
+    """The watches of one actor."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._linked: set[Process] = set()
+
+    def monitor(self, ref: Ref) -> None:
+        """Have a Down delivered when another actor's present incarnation ends."""
+        self._watch(ref, lambda pid, reason: self._loop.inform(Down(ref, pid, reason)))
+
+    def link(self, ref: Ref, mutual: bool = True) -> None:
+        """Link the actor to another one's present incarnation.
+
+        Args:
+            ref: the other.
+            mutual: the other is told, to do the same.
+        """
+        try:
+            process = ref._connection().process
+        except NoProcess:
+            self._loop.linked_ended(Exit(ref, NOPROC))
+            return
+        if process in self._linked:
+            return
+        self._linked.add(process)
+        there = self._watch(ref, lambda _, reason: self._ended(ref, process, reason))
+        if there is not None and mutual:
+            with contextlib.suppress(NoProcess):  # its end is told by the watch
+                there.send(LINK, Ref(self._loop.process), time.monotonic() + _ROOM)
+
+    def unlink(self, ref: Ref, mutual: bool = True) -> None:
+        """Undo a link."""
+        with contextlib.suppress(NoProcess):
+            there = ref._connection()
+            if there.process in self._linked:
+                self._linked.discard(there.process)
+                if mutual:
+                    there.send(UNLINK, Ref(self._loop.process), time.monotonic() + _ROOM)
+
+    def _ended(self, ref: Ref, process: Process, reason: Reason) -> None:
+        if process in self._linked:  # otherwise it has been unlinked since
+            self._linked.discard(process)
+            self._loop.linked_ended(Exit(ref, reason))
+
+    def subscribe(self, ref: Ref, topic: str) -> None:
+        """Have another actor's events delivered, as long as its present incarnation lives."""
+        there = ref._connection()
+        stream = Stream(taken=lambda event, lost: self._loop.inform(event.after(lost)))
+        there.ask(SUBSCRIBE, topic, time.monotonic() + _ROOM, stream)
+        self._serve(there)
+
+    def _watch(self, ref: Ref, ended: Callable[[int, Reason], None]) -> Connection | None:
+        try:
+            there = ref._connection()
+        except NoProcess:
+            ended(0, NOPROC)
+            return None
+
+        def settled(pending: Pending) -> None:
+            ended(there.process.pid, pending.reason())
+
+        try:
+            there.ask(MONITOR, None, time.monotonic() + _ROOM, Pending(False, settled))
+        except NoProcess:
+            ended(0, NOPROC)
+            return None
+        self._serve(there)
+        return there
+
+    def _serve(self, there: Connection) -> None:
+        """Let the loop read what comes from there."""
+
+        def serve() -> None:
+            there.serve()
+            if there.dead:
+                self._loop.remove_reader(there.fileno())
+                self._loop.remove_reader(there.pidfd)
+
+        self._loop.add_reader(there.fileno(), serve)
+        self._loop.add_reader(there.pidfd, serve)
+        there.watch(1)

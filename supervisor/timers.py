@@ -1,0 +1,53 @@
+"""Functions to be called at a time, by a loop."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from supervisor import linux
+
+
+@dataclass(order=True)
+class Timer:
+    """A function to be called at a time."""
+
+    when: float
+    order: int
+    callback: Callable[[], None] = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
+
+
+class Timers:
+    """Timers in the order of their times, and of their making if those are equal."""
+
+    def __init__(self) -> None:
+        self._timers: list[Timer] = []
+        self._order = itertools.count()
+
+    def add(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call a function later."""
+        timer = Timer(time.monotonic() + seconds, next(self._order), callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def patience(self) -> float | None:
+        """Return how many milliseconds a poll may wait until the first; None: for ever."""
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        remaining = (self._timers[0].when - time.monotonic()) * 1000 + 1
+        return min(max(0.0, remaining), linux.LONGEST_POLL)
+
+    def due(self) -> Timer | None:
+        """Take out the first one whose time has come."""
+        now = time.monotonic()
+        while self._timers and self._timers[0].when <= now:
+            timer = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                return timer
+        return None
