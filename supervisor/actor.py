@@ -81,7 +81,6 @@ _LINGERING = 10_000  # messages answered, at most, after the decision to end
 
 
 _SUSPENDABLE = (CALL, CAST, INFO, MARK)
-_NOBODY = Sender(b"", 0, linux.Process(0, 0))
 
 
 class Actor:
@@ -274,7 +273,7 @@ class Actor:
             self._quiet_since = time.monotonic()
         if time.monotonic() - self._quiet_since < idle:
             return False
-        self._serve_info(_NOBODY, Timeout())
+        self._serve_info(Timeout())
         return True
 
     def _dispatch(self, address: bytes, kind: int, number: int, term: Any, chain: Any) -> None:
@@ -283,16 +282,24 @@ class Actor:
             self._inbox.append(
                 functools.partial(self._dispatch, address, kind, number, term, chain)
             )
-            return
-        serve = self._KINDS.get(kind)
-        if serve is None:
+        elif kind == CAST:
+            self._note("cast", term)
+            self._then(self.server.handle_cast(term))
+        elif kind == INFO:
+            self._serve_info(term)
+        elif kind in self._REQUESTS:
+            self._REQUESTS[kind](self, Sender(address, number, self.process), term, *chain)
+        else:
             self.log.warning("%r: a message of unknown kind %r", self.ref, kind)
-            return
-        serve(self, Sender(address, number, self.process), term, *chain)
+
+    def _serve_info(self, message: Any) -> None:
+        self._note("info", message)
+        self._then(self.server.handle_info(message))
 
     def _serve_call(self, sender: Sender, request: Any, chain: Any = ()) -> None:
         self._note("call", request)
-        waiting.serving(waiting.decode(chain))
+        if chain:
+            waiting.serving(waiting.decode(chain))
         try:
             result = self.server.handle_call(request, sender)
             if not isinstance(result, NoReply):
@@ -302,16 +309,9 @@ class Actor:
             self._mailbox.answer(sender.address, RAISE, sender.number, RemoteError.of(error))
             raise
         finally:
-            waiting.serving(())
+            if chain:
+                waiting.serving(())
         self._then(result, replied=True)
-
-    def _serve_cast(self, _: Sender, request: Any) -> None:
-        self._note("cast", request)
-        self._then(self.server.handle_cast(request))
-
-    def _serve_info(self, _: Sender, message: Any) -> None:
-        self._note("info", message)
-        self._then(self.server.handle_info(message))
 
     def _serve_mark(self, sender: Sender, _: Any) -> None:
         self._mailbox.answer(sender.address, REPLY, sender.number, None)
@@ -370,6 +370,8 @@ class Actor:
 
     def _then(self, result: Any, replied: bool = False) -> None:
         """Do what a callback asks for besides a reply."""
+        if result is None:
+            return
         while isinstance(result, Continue):
             result = self.server.handle_continue(result.argument)
             replied = False
@@ -407,7 +409,7 @@ class Actor:
 
     def inform(self, message: Any) -> None:
         """Deliver a message to this actor itself."""
-        self._inbox.append(lambda: self._serve_info(_NOBODY, message))
+        self._inbox.append(lambda: self._serve_info(message))
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function from the loop later."""
@@ -459,10 +461,8 @@ class Actor:
         self._had_owners = True
         self.server._owner_left(owner, lambda: None)
 
-    _KINDS: ClassVar[dict[int, Callable[..., None]]] = {
+    _REQUESTS: ClassVar[dict[int, Callable[..., None]]] = {
         CALL: _serve_call,
-        CAST: _serve_cast,
-        INFO: _serve_info,
         MONITOR: _serve_monitor,
         STOP: _serve_stop,
         OWN: _serve_own,

@@ -53,7 +53,8 @@ class Connection:
         self._pending: dict[int, Pending] = {}
         self._calls = 0
         self._numbers = itertools.count(1)
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._last_words: Reason | None = None
         self._leading = False
         self._drained = True
@@ -87,7 +88,7 @@ class Connection:
             TypeError, ValueError: the term cannot travel.
         """
         data = wire.pack([kind, 0, term])
-        with self._changed:
+        with self._lock:
             self._send(data, deadline, counted=kind in _COUNTED)
 
     def ask(
@@ -108,7 +109,7 @@ class Connection:
         number = next(self._numbers)
         data = wire.pack([kind, number, term, chain] if chain else [kind, number, term])
         pending = pending or Pending(kind == CALL)
-        with self._changed:
+        with self._lock:
             while kind == CALL and self._calls >= IN_FLIGHT and not self.dead:
                 self._step(deadline, MailboxFull(f"{IN_FLIGHT} calls are under way already"))
             pending.number = number
@@ -124,12 +125,12 @@ class Connection:
 
     def forget(self, pending: Pending) -> None:
         """Wait no longer for an answer: if it comes, it is dropped."""
-        with self._changed:
+        with self._lock:
             self._give_up(pending.number)
 
     def unsubscribe(self, number: int, deadline: float) -> None:
         """End the stream of this number. Raises as ``send``."""
-        with self._changed:
+        with self._lock:
             self._send(wire.pack([SUBSCRIBE, number, None]), deadline, counted=False)
 
     def _give_up(self, number: int) -> None:
@@ -143,7 +144,7 @@ class Connection:
         Raises:
             CallTimeout: it was not until the deadline. It may still be.
         """
-        with self._changed:
+        with self._lock:
             while pending.answer is None:
                 self._step(deadline, CallTimeout("no reply in time"), pending)
 
@@ -153,7 +154,7 @@ class Connection:
         Raises:
             CallTimeout: neither until the deadline.
         """
-        with self._changed:
+        with self._lock:
             while not stream.events and stream.answer is None:
                 self._step(deadline, CallTimeout("no event in time"))
 
@@ -162,13 +163,13 @@ class Connection:
 
         By -1: no longer.
         """
-        with self._changed:
+        with self._lock:
             self._watchers += by
             self._drain()
 
     def when_changed(self, callback: Callable[[], None]) -> None:
         """Call back, once, from any thread, when an answer has come: there may be room again."""
-        with self._changed:
+        with self._lock:
             self._waiters.append(callback)
 
     def wait_for_end(self, deadline: float) -> None:
@@ -177,7 +178,7 @@ class Connection:
         Raises:
             CallTimeout: it has not until the deadline.
         """
-        with self._changed:
+        with self._lock:
             while not self.dead:
                 self._step(
                     deadline, CallTimeout(f"process {self.process.pid} has not ended in time")
@@ -185,26 +186,26 @@ class Connection:
 
     def serve(self) -> None:
         """Read what has come, without waiting."""
-        with self._changed:
+        with self._lock:
             self._drain()
             if not self.dead and self._life.poll(0):
                 self._bury()
             self._changed.notify_all()
 
     def _send(self, data: bytes, deadline: float, counted: bool) -> None:
-        full = f"process {self.process.pid} does not serve its mailbox, which is full"
-        while counted and not self._room.has(len(data)) and not self._ended():
-            self._step(deadline, MailboxFull(full))
+        room, size = self._room, len(data)
         while True:
             if self._ended():
                 raise NoProcess(f"process {self.process.pid} has ended")
-            try:
-                self._socket.send(data, zmq.NOBLOCK)
-            except zmq.Again:
-                self._step(deadline, MailboxFull(full))
-            else:
-                break
-        if counted and self._room.take(len(data)):
+            if not counted or room.has(size):
+                try:
+                    self._socket.send(data, zmq.NOBLOCK)
+                    break
+                except zmq.Again:
+                    pass
+            who = f"process {self.process.pid}"
+            self._step(deadline, MailboxFull(f"{who} does not serve its mailbox, which is full"))
+        if counted and room.take(size):
             self._mark()
         # A send may take the edge of the socket's descriptor that a poll would wait for.
         self._drained = False
@@ -308,12 +309,12 @@ class Connection:
 
     def alive(self) -> bool:
         """Tell whether the process still runs."""
-        with self._changed:
+        with self._lock:
             return not self._ended()
 
     def idle(self) -> bool:
         """Tell whether the process has ended, and nobody waits for anything of it."""
-        with self._changed:
+        with self._lock:
             return self._ended() and not self._pending and not self._leading
 
     def _ended(self) -> bool:
@@ -321,7 +322,7 @@ class Connection:
 
     def close(self, linger: int) -> None:
         """Give the connection up; what was sent has so many milliseconds to leave."""
-        with self._changed:
+        with self._lock:
             linger = 0 if self._ended() else linger
             self.dead = True
         self._socket.disable_monitor()

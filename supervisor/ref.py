@@ -104,11 +104,11 @@ class Ref:
         Raises:
             NoProcess, MailboxFull, TypeError, ValueError: as ``call``; nothing was sent.
         """
-        self._connection().send(CAST, request, deadline_of(timeout))
+        self._send(CAST, request, timeout)
 
     def send(self, message: Any, timeout: float | None = 5.0) -> None:
         """Send a plain message, for ``handle_info``. Raises as ``cast``."""
-        self._connection().send(INFO, message, deadline_of(timeout))
+        self._send(INFO, message, timeout)
 
     def monitor(self) -> Monitor:
         """Watch the incarnation that runs now, from a program that is not an actor.
@@ -211,6 +211,15 @@ class Ref:
     def trace(self) -> Events:
         """Return a stream of ``Traced`` objects: what the actor serves and replies, from now on."""
         return Events(self._connection(), "trace")
+
+    def _send(self, kind: int, term: Any, timeout: float | None) -> None:
+        deadline = deadline_of(timeout)
+        known = _by_name.get(self.name or "")
+        if known is not None:  # to ask whether it still lives would cost as much as to send
+            with contextlib.suppress(NoProcess):
+                known.send(kind, term, deadline)
+                return
+        self._connection().send(kind, term, deadline)
 
     def _ask(self, kind: int, term: Any, timeout: float | None) -> Any:
         there = self._connection()

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from supervisor import wire
 from supervisor.errors import NORMAL, NoProcess, Reason
@@ -17,8 +17,7 @@ from supervisor.ref import Ref
 _ROOM = 5.0  # seconds that a mailbox may be full
 
 
-@dataclass(frozen=True)
-class Sender:
+class Sender(NamedTuple):
     """Who waits for a reply to a call. It can be sent to other processes, and answered there."""
 
     address: bytes

@@ -21,7 +21,6 @@ LIMIT = 16 << 20
 """Bytes of a message at most."""
 
 _DEEPEST = 64  # tuples and other extensions within one another
-_here = threading.local()
 
 _TUPLE, _SET, _FROZENSET, _BIG_INTEGER, _REMOTE_ERROR, _SHUTDOWN, _CARRIED_ERROR = range(1, 8)
 
@@ -59,13 +58,28 @@ def pack(term: Any) -> bytes:
         TypeError: a value in it cannot travel; the text says which and where.
         ValueError: the message would be longer than ``LIMIT``.
     """
+    # The packer is taken away while it works: an extension's content is packed meanwhile.
+    packer, _here.packer = _here.packer or _packer(), None
     try:
-        data: bytes = msgpack.packb(term, default=_encode, strict_types=True, datetime=True)
+        data: bytes = packer.pack(term)
+        _here.packer = packer
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(_complaint(term) or f"cannot travel in a message: {error}") from error
     if len(data) > LIMIT:
         raise ValueError(f"a message of {len(data)} bytes is over the limit of {LIMIT}")
     return data
+
+
+class _Here(threading.local):
+    """What a thread packs with: making a packer costs more than packing, so it is kept."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.packer: msgpack.Packer | None = None
+
+
+def _packer() -> msgpack.Packer:
+    return msgpack.Packer(default=_encode, strict_types=True, datetime=True)
 
 
 def portable(term: Any) -> Any:
@@ -104,9 +118,9 @@ def _encode(value: Any) -> Any:
         code, encode = known
         return msgpack.ExtType(code, _pack_inner(encode(value)))
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:  # noqa: PLR2004
-        return msgpack.ExtType(_BIG_INTEGER, pack(hex(value)))
+        return msgpack.ExtType(_BIG_INTEGER, _pack_inner(hex(value)))
     if isinstance(value, Exception) and (name := carried(value)):
-        return msgpack.ExtType(_CARRIED_ERROR, pack([name, _arguments(value)]))
+        return msgpack.ExtType(_CARRIED_ERROR, _pack_inner([name, _arguments(value)]))
     for kind, (code, encode) in _encoders.items():
         if isinstance(value, kind):  # a subclass travels as what it is built on
             return msgpack.ExtType(code, _pack_inner(encode(value)))
@@ -118,14 +132,16 @@ def _encode(value: Any) -> Any:
 
 def _pack_inner(term: Any) -> bytes:
     """Pack what stands in an extension: a message of its own, in the message around it."""
-    depth = getattr(_here, "depth", 0)
-    if depth >= _DEEPEST:
+    if _here.depth >= _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} deep")
-    _here.depth = depth + 1
+    _here.depth += 1
     try:
         return pack(term)
     finally:
-        _here.depth = depth
+        _here.depth -= 1
+
+
+_here = _Here()
 
 
 def _arguments(error: Exception) -> list[Any]:

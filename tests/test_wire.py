@@ -105,3 +105,12 @@ def test_nesting_has_a_limit_on_both_sides() -> None:
         data = msgpack.packb(msgpack.ExtType(1, data))
     with pytest.raises(ValueError, match="nested"):
         wire.unpack(data)
+
+
+def test_extensions_within_extensions_and_errors_between_them() -> None:
+    nested = (1, {2, (3, frozenset({1 << 90}))}, [ValueError("x", (4,))], Shutdown((5, {6})))
+    for _ in range(3):
+        with pytest.raises(TypeError, match="cannot travel"):
+            wire.pack([nested, (object(),)])
+        again = wire.unpack(wire.pack([nested, nested]))
+        assert repr(again) == repr([nested, nested])
