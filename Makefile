@@ -20,6 +20,17 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# supervisord's package has the name of ours: the peers have an environment of their own.
+PEERS := .venv-peers/bin/python
+
+bench: $(READY) $(PEERS)
+	@sh .ci/packages erlc:erlang-base
+	$(BIN)/python tests/benchmarks $(PEERS) $(ROUNDS)
+
+$(PEERS):
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet pykka supervisor circus setuptools
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -30,4 +41,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -9,7 +9,6 @@ import sys
 import time
 from typing import Any
 
-import tuncer  # so that workers are of the size that they have in a program that uses it
 from supervisor import (
     ActorError,
     ChildSpec,
@@ -18,6 +17,9 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
 )
+from tuncer import create  # workers are as large as in a program that uses devices
+
+assert create
 
 
 class Worker(GenServer):
@@ -109,7 +111,6 @@ def start_many(number: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    assert tuncer
     measure = {
         "call": call,
         "cast": cast,

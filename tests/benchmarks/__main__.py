@@ -1,0 +1,183 @@
+"""Measures the supervisor package against its peers, and writes docs/benchmarks.md.
+
+Usage: python tests/benchmarks PEERS [ROUNDS]. PEERS is the Python of an environment with pykka,
+supervisord and circus, which cannot be installed beside this package.
+
+Each ratio is of two measurements that follow one another in one round; the median of the rounds
+is what is told, as the machine is not the same from one minute to the next.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).parent
+PLACE = HERE.parent.parent / "docs" / "benchmarks.md"
+
+REPORT = """# Benchmarks
+
+Written by `make bench`. Ratios are of pairs that were measured one after the other, ours to the
+peer's: the median of {rounds} rounds, and their range. Below 1 is less time, or fewer messages.
+
+{system}, {cores} cores, Python {python}, OTP {otp}.
+
+| measured | ours | peer | its | ratio | range |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+Targets: a call within 1.3 times the bare round trip; 200,000 casts/s.
+
+What is compared is not the same thing. Bare sockets and pipes carry bytes and know nothing of who
+is there; pykka's actors share one interpreter and its lock; OTP's share a virtual machine, and
+restart without the operating system. supervisord and circus start a new interpreter, and look for
+the dead about once a second; here a supervisor is told by the kernel, and forks.
+
+{own}
+Memory is measured after `gc.collect()` in each worker. A fork shares its supervisor's pages until
+one of both writes to them: PSS divides a page by the number of those who share it.
+"""
+
+OWN = """| measured | median | target |
+| --- | --- | --- |
+| PSS of a worker, one of 10, `tuncer` and pyroute2 imported | {pss:.1f} MiB | 8 MiB |
+| of it private and dirty | {dirty:.1f} MiB | |
+| PSS of their supervisor | {supervisor:.1f} MiB | |
+| start of a supervisor with 200 workers | {start:.2f} s | 2.5 s |
+| its stop, one worker after the other | {stop:.2f} s | |
+| SIGKILL until the next one has answered | {restart:.1f} ms | 6 ms |
+| the slowest of 50 such | {worst:.1f} ms | |
+"""
+
+Command = list[str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two commands that measure the same thing, and what they call it."""
+
+    title: str
+    peer: str
+    key: str
+    unit: str
+    ours: Command
+    theirs: Command
+
+
+def pairs(python: str, peers: str, directory: str) -> list[Pair]:
+    def script(interpreter: str, name: str, *arguments: object) -> Command:
+        return [interpreter, str(HERE / f"{name}.py"), *map(str, arguments)]
+
+    def erlang(*arguments: object) -> Command:
+        words = ["erl", "-noshell", "-pa", directory, "-s", "otp_bench", "main"]
+        return [*words, *map(str, arguments), directory]
+
+    found = []
+    for kind, key, unit, number in (("call", "us", "us", 10_000), ("cast", "per_s", "/s", 200_000)):
+        ours = script(python, "ours", kind, number)
+        title = {"call": "A call and its reply", "cast": "Casts, until all are served"}[kind]
+        for peer, theirs in (
+            ("bare pyzmq, ROUTER and DEALER", script(python, "bare", kind, number)),
+            ("multiprocessing.Pipe", script(python, "pipe", kind, number)),
+            ("OTP gen_server, two local nodes", erlang(kind, number)),
+            ("pykka, threads of one process", script(peers, "pykka_actors", kind, number)),
+        ):
+            found.append(Pair(title, peer, key, unit, ours, theirs))
+    ours = script(python, "ours", "restart", 50)
+    title = "From SIGKILL until the next one has answered"
+    for peer, theirs in (
+        ("supervisord", script(peers, "supervisors", "supervisord", 3)),
+        ("circus", script(peers, "supervisors", "circus", 3)),
+        ("OTP supervisor, processes of one node", erlang("restart", 50)),
+    ):
+        found.append(Pair(title, peer, "ms", "ms", ours, theirs))
+    return found
+
+
+def run(command: Command) -> dict[str, float]:
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@contextmanager
+def erlang_ready(directory: str) -> Iterator[None]:
+    """Compile what runs on Erlang's nodes, and let them find one another."""
+    subprocess.run(["erlc", "-o", directory, str(HERE / "otp_bench.erl")], check=True)
+    with subprocess.Popen(["epmd"], stderr=subprocess.DEVNULL) as names:
+        try:
+            yield
+        finally:
+            names.terminate()
+
+
+def compare(pair: Pair, rounds: int) -> str:
+    ours, theirs, ratios = [], [], []
+    for _ in range(rounds):
+        ours.append(run(pair.ours)[pair.key])
+        theirs.append(run(pair.theirs)[pair.key])
+        ratios.append(ours[-1] / theirs[-1])
+    print(f"{pair.title}, {pair.peer}: {median(ratios):.3g}", flush=True)
+    numbers = [
+        f"{median(values):,.{0 if pair.key == 'per_s' else 1}f}" for values in (ours, theirs)
+    ]
+    return (
+        f"| {pair.title} | {numbers[0]} {pair.unit} | {pair.peer} | {numbers[1]} {pair.unit} |"
+        f" {median(ratios):.3g} | {min(ratios):.3g} to {max(ratios):.3g} |"
+    )
+
+
+def alone(python: str, rounds: int) -> str:
+    def of(*arguments: object) -> list[dict[str, float]]:
+        command = [python, str(HERE / "ours.py"), *map(str, arguments)]
+        return [run(command) for _ in range(rounds)]
+
+    memory, many, restarts = of("memory", 10), of("start", 200), of("restart", 50)
+
+    def middle(rows: list[dict[str, float]], key: str) -> float:
+        return median(row[key] for row in rows)
+
+    return OWN.format(
+        pss=middle(memory, "pss_mib"),
+        dirty=middle(memory, "private_dirty_mib"),
+        supervisor=middle(memory, "supervisor_pss_mib"),
+        start=middle(many, "s"),
+        stop=middle(many, "stop_s"),
+        restart=middle(restarts, "ms"),
+        worst=middle(restarts, "worst_ms"),
+    )
+
+
+def report(rows: list[str], own: str, rounds: int) -> str:
+    ask = 'io:format("~s", [erlang:system_info(otp_release)]), halt().'
+    otp = subprocess.check_output(["erl", "-noshell", "-eval", ask], text=True)
+    return REPORT.format(
+        rounds=rounds,
+        system=f"{platform.system()} {platform.release()}",
+        cores=os.cpu_count(),
+        python=platform.python_version(),
+        otp=otp,
+        rows="\n".join(rows),
+        own=own,
+    )
+
+
+def main() -> None:
+    python, peers = sys.executable, sys.argv[1]
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    with tempfile.TemporaryDirectory() as directory, erlang_ready(directory):
+        rows = [compare(pair, rounds) for pair in pairs(python, peers, directory)]
+        own = alone(python, rounds)
+    PLACE.write_text(report(rows, own, rounds))
+    print(f"written to {PLACE}")
+
+
+if __name__ == "__main__":
+    main()
