@@ -41,6 +41,7 @@ from supervisor.protocol import (
     EXIT,
     FAILED,
     HAPPENED,
+    HELD,
     IGNORE,
     INFO,
     LEAVE,
@@ -131,6 +132,7 @@ class Actor:
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """Start, serve until the end, and return the exit status: 0 for an orderly end."""
         Actor.current = self
+        sys.breakpointhook = self._breakpoint
         waiting.this_is(self.process)
         try:
             if self.ref.name is not None:
@@ -206,6 +208,19 @@ class Actor:
         self._mailbox.close()
         connection.close_all()
         return self._status if is_orderly(reason) else 1
+
+    def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what ``breakpoint()`` does in an actor: see ``debugger``."""
+        if os.environ.get("PYTHONBREAKPOINT"):  # somebody has chosen another debugger
+            return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100
+        from supervisor import debugger  # noqa: PLC0415 - pdb is large, and seldom needed
+
+        debugger.debug(sys._getframe(1), self._held)
+        return None
+
+    def _held(self, held: bool) -> None:
+        if self.supervised:
+            self._tell(HELD, held)
 
     def _tell(self, *message: Any) -> None:
         """Tell the one who started this actor, if it is still there to hear."""

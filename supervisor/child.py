@@ -59,6 +59,8 @@ class Child:
     """When its process was started, by ``time.monotonic``."""
     asked: float | None = None
     """When it was asked for a sign of life that it has not given yet."""
+    held: bool = False
+    """Whether a debugger holds it up."""
     dump: int | None = None
     """A memfd for its stacks, if it has a watchdog."""
 
@@ -80,7 +82,7 @@ class Child:
             StartFailed, OSError: there is none.
         """
         self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.since, self.asked = time.monotonic(), None
+        self.since, self.asked, self.held = time.monotonic(), None, False
         if self.plan.watchdog is not None:
             self.dump = os.memfd_create("stacks", os.MFD_CLOEXEC)
         try:

@@ -19,7 +19,18 @@ from supervisor.child import Child, State
 from supervisor.errors import HUNG, NotFound, Reason, StartFailed
 from supervisor.fd_store import FdStore
 from supervisor.jobs import Job, Jobs
-from supervisor.protocol import DROP, EXIT, FAILED, HAPPENED, IGNORE, PONG, READY, STORE, STORED
+from supervisor.protocol import (
+    DROP,
+    EXIT,
+    FAILED,
+    HAPPENED,
+    HELD,
+    IGNORE,
+    PONG,
+    READY,
+    STORE,
+    STORED,
+)
 from supervisor.ref import Ref
 from supervisor.telemetry import Event
 
@@ -156,6 +167,8 @@ class Children:
             child.last_words = terms[0]
         elif word == PONG:
             child.asked = None
+        elif word == HELD:
+            child.held, child.asked = terms[0], None
         elif word == HAPPENED:
             self._actor.happened(terms[0].below(child.plan.id))
         elif word == STORE:
@@ -248,7 +261,9 @@ class Children:
             self._read_channel(child)
             if child.channel is not channel or child.state is not State.RUNNING:
                 return
-            if child.asked is None:
+            if child.held:
+                pass  # by a debugger: nobody knows for how long
+            elif child.asked is None:
                 child.ask_for_life()
             elif time.monotonic() - child.asked >= seconds:
                 self._hung(child, channel)

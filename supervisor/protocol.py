@@ -25,7 +25,7 @@ MAILBOX_BYTES = 32 << 20
 
 # On the channel between a process and the one that started it: an interpreter that begins says
 # HELLO; then come the words of any actor; to it go the answer to STORE, the order to end, and the
-# question whether it still serves, which PONG answers.
+# question whether it still serves, which PONG answers; HELD says that a debugger holds it up.
 HELLO = "hello"
 READY = "ready"
 IGNORE = "ignore"
@@ -35,6 +35,7 @@ STORE = "store"
 DROP = "drop"
 HAPPENED = "happened"
 PONG = "pong"
+HELD = "held"
 STORED = "stored"
 SHUT = "shut"
 PING = "ping"

@@ -50,6 +50,9 @@ class Counter(GenServer):
                 with subprocess.Popen(["sleep", "1000"]) as child:
                     os.kill(os.getpid(), signal.SIGKILL)
                     return child.pid
+            case "breakpoint":
+                breakpoint()  # noqa: T100
+                return self.n
             case "child":
                 return subprocess.Popen(["sleep", "1000"]).pid
             case "term":
