@@ -1,0 +1,53 @@
+"""docs/supervisor.md does what it says: its classes are written down, its sessions typed in."""
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+GUIDE = Path(__file__).parent.parent / "docs" / "supervisor.md"
+BLOCK = re.compile(r"^```(python|pycon)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def test_the_guide(runtime_dir: Path) -> None:
+    text = GUIDE.read_text()
+    blocks = BLOCK.findall(text)
+    assert len(blocks) > 10
+    # Each part of a file is there from its place on: as somebody who follows would have it.
+    (runtime_dir / "session.md").write_text(session(blocks))
+    command = [sys.executable, "-P", __file__, str(runtime_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def session(blocks: list[tuple[str, str]]) -> str:
+    """Return all that is typed in, with the growth of the files between."""
+    parts = []
+    for kind, block in blocks:
+        if kind == "python":
+            assert re.match(r"# \w+\.py\n", block)
+            parts.append(f">>> _grow({block!r})\n")
+        else:
+            parts.append(block + "\n")
+    return "\n".join(parts)
+
+
+def follow(directory: str) -> int:
+    """Type it in."""
+    sys.path.insert(0, directory)
+
+    def grow(code: str) -> None:
+        name = code.split()[1]
+        with Path(directory, name).open("a") as file:
+            file.write(code)
+        sys.modules.pop(name.removesuffix(".py"), None)
+
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    text = Path(directory, "session.md").read_text()
+    test = doctest.DocTestParser().get_doctest(text, {"_grow": grow}, "guide", "guide", 0)
+    return doctest.DocTestRunner(optionflags=flags).run(test)[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(follow(sys.argv[1]))
