@@ -110,7 +110,7 @@ def test_a_reply_that_cannot_travel_is_an_error_of_the_actor(
 
 def test_a_request_that_cannot_travel_fails_at_the_sender() -> None:
     ref = Counter.start_link()
-    with pytest.raises(TypeError, match=r"\['echo'\].*\[1\] is object|message\[2\]\[1\] is object"):
+    with pytest.raises(TypeError, match=r"the message\[1\] is object"):
         ref.call(["echo", object()])
     with pytest.raises(ValueError, match="over the limit"):
         ref.call(["echo", bytes(17 << 20)])
