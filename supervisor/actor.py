@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import logging
 import os
@@ -32,16 +31,14 @@ from supervisor.errors import (
 from supervisor.links import Links
 from supervisor.mailbox import Mailbox
 from supervisor.owners import Owners
+from supervisor.parent import Parent
 from supervisor.protocol import (
     ANSWER,
     CALL,
     CAST,
     DOWN,
-    DROP,
     EXIT,
     FAILED,
-    HAPPENED,
-    HELD,
     IGNORE,
     INFO,
     LEAVE,
@@ -49,15 +46,10 @@ from supervisor.protocol import (
     MARK,
     MONITOR,
     OWN,
-    PING,
-    PONG,
     RAISE,
     READY,
     REPLY,
-    SHUT,
     STOP,
-    STORE,
-    STORED,
     SUBSCRIBE,
     SYSTEM,
     UNLINK,
@@ -76,11 +68,10 @@ from supervisor.results import (
 from supervisor.system import System
 from supervisor.telemetry import SUPERVISION, TRACE, Event, Streams, traced
 from supervisor.timers import Timer, Timers
+from supervisor.watchers import Watchers
 
 _BATCH = 64  # messages between two looks at timers and descriptors
 _LINGERING = 10_000  # messages answered, at most, after the decision to end
-
-
 _SUSPENDABLE = (CALL, CAST, INFO, MARK)
 
 
@@ -103,16 +94,13 @@ class Actor:
         self.process = linux.process(os.getpid())
         self.ref = cls.reference(self.process, name)
         self.stored = stored
-        self.channel = channel
-        self._supervised = supervised
         self._mailbox = Mailbox(self.process)
         self._poller = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._timers = Timers()
         self._quiet_since: float | None = None
         self._inbox: deque[Callable[[], None]] = deque()
-        self._orders: deque[list[Any]] = deque()
-        self._monitors: list[tuple[bytes, int]] = []
+        self._watchers = Watchers(self._mailbox)
         self.owners = Owners(self, self._owner_ended)
         self._had_owners = False
         self._registered = False
@@ -122,10 +110,9 @@ class Actor:
         self._reason: Reason | None = None
         self._status = 0
         self.server = cls._new(self)
-        self._system = System(self.server, self._monitors)
+        self._system = System(self.server, self._watchers)
         self.add_reader(self._mailbox.fileno(), lambda: None)  # the loop itself receives
-        if channel is not None:
-            self.add_reader(channel.fileno(), self._read_channel)
+        self.parent = Parent(channel, supervised, self, self.server._order_to_stop)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -152,7 +139,7 @@ class Actor:
 
     def _begin(self, result: Any) -> None:
         if isinstance(result, Ignore):
-            self._tell(IGNORE)
+            self.parent.tell(IGNORE)
             self._reason = NORMAL
         elif isinstance(result, Stop):
             self.fail(result.reason)
@@ -163,13 +150,11 @@ class Actor:
     def ready(self) -> None:
         """Tell whoever started this actor that it serves now."""
         self._started = True
-        self._tell(READY, self.ref)
-        if not self._supervised:
-            self._close_channel()  # it was for the start alone: a program is no supervisor
+        self.parent.serves_now(READY, self.ref)
 
     def fail(self, reason: Any) -> None:
         """Tell whoever started this actor that it does not start, and end."""
-        self._tell(FAILED, _able_to_travel(reason))
+        self.parent.tell(FAILED, _able_to_travel(reason))
         self._reason = SHUTDOWN if isinstance(reason, Exception) else reason
 
     def exit(self, reason: Reason, status: int = 0) -> None:
@@ -192,8 +177,7 @@ class Actor:
         if self._registered and self.ref.name is not None:
             registry.unregister(self.ref.name, self.process)
         # Whoever has asked already learns the reason; who asks from now on, that nobody is there.
-        for sender, number in self._monitors:
-            self._mailbox.answer(sender, DOWN, number, reason)
+        self._watchers.tell(reason)
         for _ in range(_LINGERING):
             try:
                 message = self._mailbox.receive()
@@ -204,7 +188,7 @@ class Actor:
             sender, _, number, *_ = message
             if number:
                 self._mailbox.answer(sender, DOWN, number, reason)
-        self._tell(EXIT, reason)
+        self.parent.tell(EXIT, reason)
         self._mailbox.close()
         connection.close_all()
         return self._status if is_orderly(reason) else 1
@@ -215,18 +199,8 @@ class Actor:
             return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100
         from supervisor import debugger  # noqa: PLC0415 - pdb is large, and seldom needed
 
-        debugger.debug(sys._getframe(1), self._held)
+        debugger.debug(sys._getframe(1), self.parent.held)
         return None
-
-    def _held(self, held: bool) -> None:
-        if self.supervised:
-            self._tell(HELD, held)
-
-    def _tell(self, *message: Any) -> None:
-        """Tell the one who started this actor, if it is still there to hear."""
-        if self.channel is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.channel.send(*message)
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -332,7 +306,7 @@ class Actor:
         self._mailbox.answer(sender.address, REPLY, sender.number, None)
 
     def _serve_monitor(self, sender: Sender, _: Any) -> None:
-        self._monitors.append((sender.address, sender.number))
+        self._watchers.add(sender.address, sender.number)
 
     def _serve_stop(self, sender: Sender, reason: Any) -> None:
         self._serve_monitor(sender, None)
@@ -380,8 +354,7 @@ class Actor:
     def happened(self, event: Event) -> None:
         """Tell those who subscribed to this supervisor, or to one above."""
         self._streams.publish(SUPERVISION, lambda: event)
-        if self.supervised and self.channel is not None:
-            self.channel.offer(HAPPENED, event)
+        self.parent.happened(event)
 
     def _then(self, result: Any, replied: bool = False) -> None:
         """Do what a callback asks for besides a reply."""
@@ -469,7 +442,7 @@ class Actor:
             self.reply(sender, None)
             return
         if not self.owners:
-            self._monitors.append((sender.address, sender.number))  # if that ends this actor
+            self._watchers.add(sender.address, sender.number)  # if that ends this actor
         self.server._owner_left(leaving[0], lambda: self.reply(sender, None))
 
     def _owner_ended(self, owner: linux.Process) -> None:
@@ -502,71 +475,6 @@ class Actor:
     def left_by_owners(self) -> bool:
         """Whether this actor had owners, and all of them have ended."""
         return self._had_owners and not self.owners
-
-    @property
-    def supervised(self) -> bool:
-        """Whether a supervisor is at the other end of the channel."""
-        return self._supervised and self.channel is not None
-
-    # -- the supervisor's channel --------------------------------------------------------------
-
-    def _read_channel(self) -> None:
-        while self.channel is not None:
-            try:
-                received = self._orders.popleft() if self._orders else self._receive()
-            except EOFError:
-                self._close_channel()  # the supervisor has ended: the kernel is about to kill this
-                return
-            if received is None:
-                return
-            if received[0] == SHUT:
-                self.server._order_to_stop(received[1])
-            elif received[0] == PING:
-                self.channel.offer(PONG)
-
-    def _close_channel(self) -> None:
-        if self.channel is not None:
-            self.remove_reader(self.channel.fileno())
-            self.channel.close()
-            self.channel = None
-
-    def _receive(self) -> list[Any] | None:
-        assert self.channel is not None  # noqa: S101
-        received = self.channel.receive()
-        return None if received is None else received[0]
-
-    def store_fd(self, path: tuple[str, ...], fd: int) -> None:
-        """Deposit a descriptor with the supervisor, and wait until it has it."""
-        if not path[-1] or not all(isinstance(part, str) for part in path):
-            raise ValueError(f"a stored descriptor has a name, not {path[-1]!r}")
-        self._exchange(STORE, path, fd)
-
-    def drop_fd(self, path: tuple[str, ...]) -> None:
-        """Take a descriptor, or all below this path, out of the supervisor's store.
-
-        It is not waited for: a supervisor that is stopped does so when it is continued.
-        """
-        if self.supervised:
-            self._tell(DROP, path)
-
-    def _exchange(self, word: str, path: tuple[str, ...], *fds: int) -> None:
-        if not self.supervised:
-            problem = "there is no supervisor to store a descriptor with"
-            raise OSError(errno.ENOTCONN, problem, path[-1])
-        assert self.channel is not None  # noqa: S101
-        try:
-            self.channel.send(word, path, fds=fds)
-            while True:
-                answer, _ = self.channel.receive(wait=True)  # type: ignore[misc]
-                if answer[0] == STORED:
-                    break
-                self._orders.append(answer)
-        except (BrokenPipeError, EOFError):
-            raise OSError(errno.ENOTCONN, "the supervisor has ended", path[-1]) from None
-        if answer[1] is not None:
-            raise OSError(errno.ENOSPC, answer[1], path[-1])
-        if self._orders:
-            self.call_later(0, self._read_channel)
 
 
 def _able_to_travel(reason: Reason) -> Reason:

@@ -186,18 +186,18 @@ class Children:
 
     def _back(self, path: tuple[str, ...], fd: int) -> str | None:
         """Have the supervisor above keep a descriptor too."""
-        if not self._actor.supervised:
+        if not self._actor.parent.supervises:
             return None
         try:
-            self._actor.store_fd(path, fd)
+            self._actor.parent.store_fd(path, fd)
         except OSError as error:
             self._store.drop(path)
             return error.strerror
         return None
 
     def _drop(self, path: tuple[str, ...]) -> None:
-        if self._store.drop(path) and self._actor.supervised:
-            self._actor.drop_fd(path)
+        if self._store.drop(path) and self._actor.parent.supervises:
+            self._actor.parent.drop_fd(path)
 
     def drop_descriptors(self, child: Child) -> None:
         """Close what a child has stored: it is stopped for good."""

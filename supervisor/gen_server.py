@@ -191,11 +191,11 @@ class GenServer:
         Raises:
             OSError: there is no supervisor, or its store is full.
         """
-        self._actor.store_fd((name,), fd)
+        self._actor.parent.store_fd((name,), fd)
 
     def drop_fd(self, name: str) -> None:
         """Take a descriptor out of the store."""
-        self._actor.drop_fd((name,))
+        self._actor.parent.drop_fd((name,))
 
     def stored_fds(self) -> dict[str, int]:
         """Return the descriptors that this child, or a former incarnation, has stored, by name.

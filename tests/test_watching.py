@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -175,6 +177,23 @@ def test_an_actor_may_subscribe(capfd: Any) -> None:
     os.kill(sup.child("c").pid, signal.SIGKILL)
     exited, restarted = seen(actor, 2)
     assert (exited.kind, restarted.kind) == ("exited", "restarted")
+
+
+def test_watchers_that_have_gone_are_forgotten() -> None:
+    ref = Counter.start_link(name="watched")
+    watch = (
+        "from supervisor import whereis\n"
+        "ref = whereis('watched')\n"
+        "kept = [ref.monitor() for _ in range(200)]\n"
+        "ref.call('get')"
+    )
+    for _ in range(5):
+        subprocess.run([sys.executable, "-c", watch], check=True)
+    assert ref.statistics()["monitors"] < 5 * 200
+    monitors = [ref.monitor() for _ in range(1000)]
+    assert ref.statistics()["monitors"] >= 1000
+    ref.stop()
+    assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}
 
 
 def test_topics_are_known() -> None:

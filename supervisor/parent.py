@@ -1,0 +1,142 @@
+"""Who started this actor, at the other end of its channel: a supervisor, or a program.
+
+To a supervisor the channel stays open: it is told of the start, the end, and what lies between;
+it gives orders, and keeps descriptors. To a program it only serves the start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from supervisor.channel import Channel
+from supervisor.errors import Reason
+from supervisor.protocol import DROP, HAPPENED, HELD, PING, PONG, SHUT, STORE, STORED
+from supervisor.telemetry import Event
+
+
+class Loop(Protocol):
+    """An actor's loop."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Watch a descriptor."""
+
+    def remove_reader(self, fd: int) -> None:
+        """No longer watch one."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
+        """Call a function later."""
+
+
+class Parent:
+    """What an actor has to do with the one that started it."""
+
+    def __init__(
+        self,
+        channel: Channel | None,
+        supervises: bool,
+        loop: Loop,
+        shut: Callable[[Reason], None],
+    ) -> None:
+        """Call ``shut`` when there is an order to end."""
+        self._channel = channel
+        self._supervises = supervises
+        self._loop = loop
+        self._shut = shut
+        self._orders: deque[list[Any]] = deque()
+        if channel is not None:
+            loop.add_reader(channel.fileno(), self._read)
+
+    @property
+    def supervises(self) -> bool:
+        """Whether it is a supervisor, and still there."""
+        return self._supervises and self._channel is not None
+
+    def tell(self, *message: Any) -> None:
+        """Tell it something, if it is still there to hear."""
+        if self._channel is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._channel.send(*message)
+
+    def serves_now(self, *message: Any) -> None:
+        """Tell it that the start is over."""
+        self.tell(*message)
+        if not self._supervises:
+            self._close()
+
+    def held(self, by_debugger: bool) -> None:
+        """Tell it that a debugger holds this actor up, or no longer does."""
+        if self.supervises:
+            self.tell(HELD, by_debugger)
+
+    def happened(self, event: Event) -> None:
+        """Pass an event on, if there is room for it."""
+        if self.supervises and self._channel is not None:
+            self._channel.offer(HAPPENED, event)
+
+    def store_fd(self, path: tuple[str, ...], fd: int) -> None:
+        """Deposit a descriptor with the supervisor, and wait until it has it.
+
+        Raises:
+            OSError: there is none, or its store is full.
+            ValueError: the path is none.
+        """
+        if not path[-1] or not all(isinstance(part, str) for part in path):
+            raise ValueError(f"a stored descriptor has a name, not {path[-1]!r}")
+        if not self.supervises or self._channel is None:
+            problem = "there is no supervisor to store a descriptor with"
+            raise OSError(errno.ENOTCONN, problem, path[-1])
+        try:
+            self._channel.send(STORE, path, fds=(fd,))
+            refusal = self._stored(self._channel)
+        except (BrokenPipeError, EOFError):
+            raise OSError(errno.ENOTCONN, "the supervisor has ended", path[-1]) from None
+        if refusal is not None:
+            raise OSError(errno.ENOSPC, refusal, path[-1])
+
+    def _stored(self, channel: Channel) -> str | None:
+        """Wait for the answer; orders that come before it are kept for the loop."""
+        while True:
+            answer, _ = channel.receive(wait=True)  # type: ignore[misc]
+            if answer[0] == STORED:
+                break
+            self._orders.append(answer)
+        if self._orders:
+            self._loop.call_later(0, self._read)
+        refusal: str | None = answer[1]
+        return refusal
+
+    def drop_fd(self, path: tuple[str, ...]) -> None:
+        """Take a descriptor, or all below this path, out of the supervisor's store.
+
+        It is not waited for: a supervisor that is stopped does so when it is continued.
+        """
+        if self.supervises:
+            self.tell(DROP, path)
+
+    def _read(self) -> None:
+        while self._channel is not None:
+            try:
+                order = self._orders.popleft() if self._orders else self._receive(self._channel)
+            except EOFError:
+                self._close()  # the supervisor has ended: the kernel is about to kill this
+                return
+            if order is None:
+                return
+            if order[0] == SHUT:
+                self._shut(order[1])
+            elif order[0] == PING:
+                self._channel.offer(PONG)
+
+    def _receive(self, channel: Channel) -> list[Any] | None:
+        received = channel.receive()
+        return None if received is None else received[0]
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
