@@ -477,6 +477,14 @@ class Actor:
         return self._had_owners and not self.owners
 
 
+def _nobody() -> None:
+    """A fork of an actor, by its own code, is a program like others."""
+    Actor.current = None
+
+
+os.register_at_fork(after_in_child=_nobody)
+
+
 def _able_to_travel(reason: Reason) -> Reason:
     """Return the reason, or why it cannot be told: it travels on the channel, and in replies."""
     try:

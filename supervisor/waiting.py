@@ -7,6 +7,7 @@ chain, and only calls that are waited for carry it.
 
 from __future__ import annotations
 
+import os
 import threading
 
 from supervisor.errors import CallCycle
@@ -45,6 +46,15 @@ def chain_to(target: Process, who: object) -> Chain:
         way = " -> ".join(f"pid {process.pid}" for process in (*_chain, _me, target))
         raise CallCycle(f"{who} waits for this call's end already: {way}")
     return (*_chain, _me)
+
+
+def _nobody() -> None:
+    """A fork of an actor is not that actor."""
+    global _me  # noqa: PLW0603
+    _me = None
+
+
+os.register_at_fork(after_in_child=_nobody)
 
 
 def encode(chain: Chain) -> list[int]:

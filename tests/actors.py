@@ -19,6 +19,7 @@ from supervisor import (
     Stop,
     Supervisor,
     Timeout,
+    connection,
 )
 
 
@@ -53,6 +54,8 @@ class Counter(GenServer):
             case "breakpoint":
                 breakpoint()  # noqa: T100
                 return self.n
+            case "fork":
+                return self.fork(sender)
             case "child":
                 return subprocess.Popen(["sleep", "1000"]).pid
             case "term":
@@ -66,6 +69,16 @@ class Counter(GenServer):
 
     def handle_cast(self, request: int) -> None:
         self.n += request
+
+    def fork(self, sender: Sender) -> NoReply:
+        """Fork; the fork asks this actor, and another that it starts, and has both told."""
+        if os.fork() == 0:
+            other = Counter.start_link(5)
+            sender.reply([self.ref.call("get"), other.call("get")])
+            other.stop()
+            connection.close_all()
+            os._exit(0)
+        return NoReply()
 
 
 class Later(GenServer):

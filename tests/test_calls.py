@@ -306,6 +306,11 @@ def test_a_reply_from_another_process() -> None:
     assert boss.statistics()["replies"] < 100  # they were not its own
 
 
+def test_a_fork_of_an_actor_is_a_caller_like_others() -> None:
+    ref = Counter.start_link(3)
+    assert ref.call("fork", timeout=PATIENCE) == [3, 5]
+
+
 # -- system calls ----------------------------------------------------------------------------------
 
 
