@@ -36,7 +36,9 @@ class Counter(GenServer):
             case "pid":
                 return os.getpid()
             case "raise":
-                raise ValueError("on request")
+                error = ValueError("on request")
+                error.add_note("a note of its own")
+                raise error
             case "stop":
                 return Stop(reply="stopping")
             case ["stop", reason]:

@@ -191,6 +191,24 @@ def test_a_restart_loop_can_be_stopped(runtime_dir: Path, capfd: Any) -> None:
     capfd.readouterr()
 
 
+@pytest.mark.parametrize("backoff", [None, Backoff(initial=1000, maximum=1000)])
+def test_a_supervisor_in_a_restart_loop_can_be_stopped(
+    backoff: Backoff | None, runtime_dir: Path, capfd: Any
+) -> None:
+    script = (str(runtime_dir), "c", ["ok"] + 10_000 * ["error"])
+    specs = [ChildSpec("c", Scripted, script, backoff=backoff), ChildSpec("d", Counter)]
+    sup = start(*specs, intensity=10_000)
+    kill(sup.child("c"))
+    if backoff is None:
+        while (runtime_dir / "c.starts").stat().st_size < 5:
+            assert states(sup)["d"] == "running"
+    sup.stop(timeout=PATIENCE)
+    number = (runtime_dir / "c.starts").stat().st_size
+    assert not sup.is_alive()
+    assert (runtime_dir / "c.starts").stat().st_size == number
+    capfd.readouterr()
+
+
 def test_init_timeout() -> None:
     sup = start()
     with pytest.raises(StartFailed, match=r"init has not returned within 0.05 s"):
