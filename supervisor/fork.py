@@ -17,7 +17,7 @@ import traceback
 import warnings
 from typing import NamedTuple, NoReturn
 
-from supervisor import linux
+from supervisor import linux, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
@@ -42,7 +42,7 @@ def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None
 
     Raises:
         StartFailed: its module cannot be imported, or an import has started a thread.
-        OSError: no more processes.
+        OSError: no more processes, or no runtime directory.
     """
     _prepare(plan)
     ours, theirs = Channel.pair()
@@ -73,6 +73,7 @@ def _prepare(plan: Plan) -> None:
         _frozen.add(plan.start)
         gc.collect()
         gc.freeze()  # otherwise a collection in the child would write, and so copy, every page
+    runtime.make_again()
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     if others:
         raise StartFailed(

@@ -31,10 +31,19 @@ def directory() -> Path:
         OSError: none can be written, or it belongs to somebody else, or its path is too long.
     """
     explicit, session = os.environ.get("TUNCER_RUNTIME_DIR"), os.environ.get("XDG_RUNTIME_DIR")
-    key = (explicit or None, session or None, os.getpid())
+    key = (explicit or None, session or None, os.geteuid())
     if key not in _known:
         _known[key] = _find(*key[:2])
     return _known[key]
+
+
+def make_again() -> None:
+    """Make the directory, if it has vanished. A supervisor does so before it forks.
+
+    It takes the child longer: its first touch of a page copies that.
+    """
+    _known.clear()
+    directory()
 
 
 def mailbox(process: Process) -> Path:
