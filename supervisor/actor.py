@@ -19,6 +19,7 @@ from supervisor import connection, linux, registry, waiting, wire
 from supervisor.channel import SIZE, Channel
 from supervisor.errors import (
     NORMAL,
+    RAISED,
     SHUTDOWN,
     ActorError,
     BadMessage,
@@ -126,14 +127,14 @@ class Actor:
                 registry.register(self.ref.name, self.process)
                 self._registered = True
             result = self.server.init(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the start failed
+        except RAISED as error:  # whatever it is, it is why the start failed
             self.fail(error if isinstance(error, ActorError) else RemoteError.of(error))
         else:
             self._inbox.append(lambda: self._begin(result))
         while self._reason is None:
             try:
                 self._loop()
-            except Exception as error:  # noqa: BLE001 - a callback's: it ends this actor, not the program
+            except RAISED as error:  # a callback's: it ends this actor, in order
                 self._crash(error)
         return self._finish(self._reason)
 
@@ -172,7 +173,7 @@ class Actor:
         if self._started:
             try:
                 self.server.terminate(reason)
-            except Exception as error:  # noqa: BLE001
+            except RAISED as error:
                 self.log.error("%r: terminate failed: %s", self.ref, RemoteError.of(error))  # noqa: TRY400
         if self._registered and self.ref.name is not None:
             registry.unregister(self.ref.name, self.process)
@@ -294,7 +295,7 @@ class Actor:
             if not isinstance(result, NoReply):
                 value = result.reply if isinstance(result, (Stop, Continue)) else result
                 self.reply(sender, value)
-        except Exception as error:
+        except RAISED as error:
             self._mailbox.answer(sender.address, RAISE, sender.number, RemoteError.of(error))
             raise
         finally:

@@ -16,6 +16,10 @@ KILLED = "killed"
 HUNG = "hung"
 
 
+RAISED = (Exception, SystemExit)
+"""What a user's code may raise: ``sys.exit`` in it ends no more than an error does."""
+
+
 @dataclass(frozen=True)
 class Shutdown:
     """An orderly end with an explanation: OTP's ``{shutdown, Term}``."""
@@ -29,6 +33,11 @@ Reason: TypeAlias = str | Shutdown | Exception
 def is_orderly(reason: Reason) -> bool:
     """Tell whether a transient child that ended so is left alone."""
     return isinstance(reason, Shutdown) or reason in (NORMAL, SHUTDOWN)
+
+
+def brief(reason: Reason) -> str:
+    """Return a reason in a line: an error's traceback was logged where it was raised."""
+    return f"{reason}".partition("\n")[0]
 
 
 class ActorError(Exception):

@@ -21,7 +21,7 @@ from supervisor import linux, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
-from supervisor.errors import RemoteError, StartFailed
+from supervisor.errors import RAISED, RemoteError, StartFailed
 from supervisor.protocol import FAILED
 
 _FAILED = 70  # EX_SOFTWARE of sysexits.h: an error before the actor ran
@@ -68,7 +68,7 @@ def _prepare(plan: Plan) -> None:
     if plan.preload and plan.start not in _frozen:
         try:
             plan.import_module()
-        except Exception as error:
+        except RAISED as error:
             raise StartFailed(plan.id, RemoteError.of(error)) from error
         _frozen.add(plan.start)
         gc.collect()
@@ -117,7 +117,7 @@ def _child(
 def _run(plan: Plan, stored: dict[tuple[str, ...], int], channel: Channel) -> int:
     try:
         cls, args, kwargs = plan.load()
-    except Exception as error:  # noqa: BLE001 - an import or an argument's unpickling
+    except RAISED as error:  # an import or an argument's unpickling
         channel.send(FAILED, RemoteError.of(error))
         return _FAILED
     return Actor(cls, plan.name, channel, stored).run(args, kwargs)

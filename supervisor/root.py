@@ -10,7 +10,7 @@ import signal
 from supervisor import linux, log, main_module, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
-from supervisor.errors import RemoteError
+from supervisor.errors import RAISED, RemoteError
 from supervisor.protocol import FAILED, HELLO
 
 
@@ -36,7 +36,7 @@ def _run(channel: Channel, payload: int, owner: int) -> int:
         runtime.sweep()
         cls, args, kwargs, name = _load(payload)
         actor = Actor(cls, name, channel, {}, supervised=False)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is why the start failed
+    except RAISED as error:  # whatever it is, it is why the start failed
         channel.send(FAILED, RemoteError.of(error))
         return 1
     linux.name_process(name or cls.__name__)

@@ -29,6 +29,7 @@ from supervisor.errors import (
     Restarting,
     StartFailed,
     StillRunning,
+    brief,
 )
 from supervisor.gen_server import GenServer
 from supervisor.jobs import Job, Jobs
@@ -233,7 +234,7 @@ class Supervisor(GenServer):
             return  # it was stopped, or deleted, by a job before this one
         decision = verdict(child.plan.restart, child.reason)
         if decision is Verdict.RESTART:
-            log.warning("child %r ended: %s; restarting it", child.plan.id, child.reason)
+            log.warning("child %r ended: %s; restarting it", child.plan.id, brief(child.reason))
             yield from self._restart(child)
             return
         child.state = State.IDLE
@@ -300,7 +301,7 @@ class Supervisor(GenServer):
                 self.ref,
                 limit,
                 child.plan.id,
-                child.reason,
+                brief(child.reason),
             )
             self._tell_surrender(f"{limit}; the last was of child {child.plan.id!r}")
             self._stop_all(SHUTDOWN, status=1)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -47,6 +48,8 @@ class Counter(GenServer):
                 os._exit(3)
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "sys.exit":
+                sys.exit("enough")
             case "self":
                 return self.ref.call("get")
             case "popen":
@@ -168,6 +171,8 @@ class Refuses(GenServer):
                 os._exit(9)
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "sys.exit":
+                sys.exit("no")
             case "hang":
                 threading.Event().wait()
         return None

@@ -1,5 +1,6 @@
 """Strategies, significant children, dynamic supervisors, watchdogs: on real processes."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -207,6 +208,22 @@ def test_a_supervisor_in_a_restart_loop_can_be_stopped(
     assert not sup.is_alive()
     assert (runtime_dir / "c.starts").stat().st_size == number
     capfd.readouterr()
+
+
+def test_sys_exit_ends_no_more_than_an_error(
+    runtime_dir: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(runtime_dir))
+    sup = start(ChildSpec("c", Counter))
+    with pytest.raises(RemoteError, match="SystemExit: enough"):
+        sup.child("c").call("sys.exit")
+    with pytest.raises(StartFailed, match="SystemExit: no"):
+        sup.start_child(ChildSpec("r", Refuses, ("sys.exit",)))
+    (runtime_dir / "exits.py").write_text("import sys\nsys.exit('from a module')")
+    plan = dataclasses.replace(ChildSpec("m", Counter).plan(travels=True), start="exits:X")
+    with pytest.raises(StartFailed, match="SystemExit: from a module"):
+        sup.call(["start_child", plan, None], timeout=PATIENCE)
+    assert sup.child("c").call("get") == 0
 
 
 def test_init_timeout() -> None:
