@@ -40,6 +40,7 @@ from supervisor.protocol import (
     DOWN,
     EXIT,
     FAILED,
+    FORGET,
     IGNORE,
     INFO,
     LEAVE,
@@ -50,6 +51,7 @@ from supervisor.protocol import (
     RAISE,
     READY,
     REPLY,
+    SEEN,
     STOP,
     SUBSCRIBE,
     SYSTEM,
@@ -211,7 +213,7 @@ class Actor:
             if self._reason is not None:
                 return
             if quiet and self._fire_idle():
-                continue  # it may have used the mailbox's socket
+                quiet = False  # it may have used the mailbox's socket
             for fd, _ in self._poller.poll(self._patience() if quiet else 0):
                 # An earlier callback of this round may have removed a later one.
                 callback = self._readers.get(fd)
@@ -277,8 +279,10 @@ class Actor:
             self._then(self.server.handle_cast(term))
         elif kind == INFO:
             self._serve_info(term)
+        elif kind == CALL:
+            self._serve_call(Sender(address, number, self.process), term, *chain)
         elif kind in self._REQUESTS:
-            self._REQUESTS[kind](self, Sender(address, number, self.process), term, *chain)
+            self._REQUESTS[kind](self, Sender(address, number, self.process), term)
         else:
             self.log.warning("%r: a message of unknown kind %r", self.ref, kind)
 
@@ -337,13 +341,18 @@ class Actor:
         self._answer(sender, self._system.serve, request)
 
     def _serve_subscribe(self, sender: Sender, topic: Any) -> None:
-        if topic is None:
-            self._streams.remove(sender.address, sender.number)
-            return
         try:
             self._streams.add(topic, sender.address, sender.number)
         except ValueError as error:
             self.refuse(sender, error)
+
+    def _serve_seen(self, sender: Sender, count: Any) -> None:
+        if isinstance(count, int):
+            self._streams.seen(sender.address, sender.number, count)
+
+    def _serve_forget(self, sender: Sender, _: Any) -> None:
+        self._streams.remove(sender.address, sender.number)
+        self._watchers.remove(sender.address, sender.number)
 
     def _note(self, kind: str, term: Any) -> None:
         """Count a message, and tell whoever traces this actor."""
@@ -389,7 +398,8 @@ class Actor:
 
     def refuse(self, sender: Sender, error: Exception) -> None:
         """Answer a call by an error, of ``errors.CARRIED`` or described, that the caller raises."""
-        term = error if carried(error) else RemoteError.of(error)
+        travels = carried(error) and wire.portable(error) is error
+        term = error if travels else RemoteError.of(error)
         self._mailbox.answer(sender.address, RAISE, sender.number, term)
 
     def send_after(self, seconds: float, message: Any) -> Timer:
@@ -450,8 +460,7 @@ class Actor:
         self._had_owners = True
         self.server._owner_left(owner, lambda: None)
 
-    _REQUESTS: ClassVar[dict[int, Callable[..., None]]] = {
-        CALL: _serve_call,
+    _REQUESTS: ClassVar[dict[int, Callable[[Actor, Sender, Any], None]]] = {
         MONITOR: _serve_monitor,
         STOP: _serve_stop,
         OWN: _serve_own,
@@ -462,6 +471,8 @@ class Actor:
         MARK: _serve_mark,
         SYSTEM: _serve_system,
         SUBSCRIBE: _serve_subscribe,
+        SEEN: _serve_seen,
+        FORGET: _serve_forget,
     }
 
     @property

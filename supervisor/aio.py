@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from supervisor.calls import FOREVER, deadline_of
+from supervisor.calls import FOREVER, deadline_of, no_reply
 from supervisor.connection import Connection
-from supervisor.errors import CallTimeout, MailboxFull
+from supervisor.errors import MailboxFull
 from supervisor.pending import Pending
 from supervisor.protocol import CALL
 
@@ -33,7 +33,7 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
         with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
             loop.call_soon_threadsafe(_finish, answered)
 
-    pending = Pending(True, wake)
+    pending, began = Pending(True, wake), loop.time()
     with _watch(loop, there):
         try:
             async with asyncio.timeout_at(_on_clock(loop, deadline)):
@@ -42,7 +42,7 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
         except TimeoutError:
             if pending.number == 0:
                 raise MailboxFull(f"{who} does not serve its mailbox, which is full") from None
-            raise CallTimeout("no reply in time") from None
+            raise no_reply(who, loop.time() - began, request) from None
         finally:
             there.forget(pending)
     return pending.result(who)

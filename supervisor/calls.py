@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
 from typing import Any, Self
 
 from supervisor.connection import Connection
-from supervisor.errors import CallTimeout, NoProcess
+from supervisor.errors import ActorError, CallTimeout, Cancelled
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import RAISE, SUBSCRIBE
 
@@ -18,6 +19,12 @@ FOREVER = float("inf")
 def deadline_of(timeout: float | None) -> float:
     """Return when a timeout is over, by ``time.monotonic``."""
     return FOREVER if timeout is None else time.monotonic() + timeout
+
+
+def no_reply(who: object, timeout: float | None, request: Any = ...) -> CallTimeout:
+    """Return the error of a call that was not answered in time."""
+    what = "" if request is ... else f" to {request!r:.80}"
+    return CallTimeout(f"{who} has not replied{what} within {timeout:g} s")
 
 
 class CallFuture:
@@ -38,8 +45,7 @@ class CallFuture:
             CallTimeout: it has not come in so many seconds; it can be waited for again.
             ProcessDown, RemoteError: as ``Ref.call``.
         """
-        if not self.done():
-            self._there.wait(self._pending, deadline_of(timeout))
+        self._wait(timeout)
         return self._pending.result(self._who)
 
     def exception(self, timeout: float | None = None) -> Exception | None:
@@ -48,13 +54,19 @@ class CallFuture:
         Raises:
             CallTimeout: it has not come in so many seconds.
         """
-        if not self.done():
-            self._there.wait(self._pending, deadline_of(timeout))
+        self._wait(timeout)
         try:
             self._pending.result(self._who)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
             return error
         return None
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self.done():
+            try:
+                self._there.wait(self._pending, deadline_of(timeout))
+            except CallTimeout:
+                raise no_reply(self._who, timeout) from None
 
     def done(self) -> bool:
         """Tell whether the reply has come, without waiting."""
@@ -63,8 +75,12 @@ class CallFuture:
         return self._pending.answer is not None
 
     def cancel(self) -> None:
-        """Wait for it no longer. The actor serves the call all the same."""
+        """Wait for it no longer. The actor serves the call all the same.
+
+        ``result`` then raises ``Cancelled``, unless the reply has come already.
+        """
         self._there.forget(self._pending)
+        self._pending.settle(RAISE, Cancelled(f"the call of {self._who} was cancelled"))
 
 
 class Events:
@@ -102,12 +118,9 @@ class Events:
         stream = self._stream
         if stream.answer is not None or self._owner != os.getpid():
             return
-        self._there.forget(stream)
         stream.settle(RAISE, StopIteration())
-        try:
-            self._there.unsubscribe(stream.number, deadline_of(5.0))
-        except (NoProcess, CallTimeout):
-            return
+        with contextlib.suppress(ActorError):  # it has ended, or does not read: it will see
+            self._there.withdraw(stream, deadline_of(5.0))
 
     def __iter__(self) -> Iterator[Any]:
         return self

@@ -14,10 +14,11 @@ from typing import Any
 from supervisor import fork, linux, registry, runtime
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
-from supervisor.errors import HUNG, KILLED, SHUTDOWN, Reason
+from supervisor.errors import HUNG, KILLED, SHUTDOWN, Reason, reason_of
 from supervisor.protocol import FAILED, PING, SHUT
 from supervisor.ref import Ref
 from supervisor.strategy import Intensity
+from supervisor.timers import Timer
 
 _LONGEST_DUMP = 65536  # bytes of a hung child's stacks
 
@@ -61,6 +62,10 @@ class Child:
     """When it was asked for a sign of life that it has not given yet."""
     held: bool = False
     """Whether a debugger holds it up."""
+    unwanted: bool = False
+    """Whether it is to be terminated, as it starts."""
+    retry: Timer | None = None
+    """When it is restarted, after its backoff."""
     dump: int | None = None
     """A memfd for its stacks, if it has a watchdog."""
 
@@ -82,7 +87,7 @@ class Child:
             StartFailed, OSError: there is none.
         """
         self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.since, self.asked, self.held = time.monotonic(), None, False
+        self.since, self.asked, self.held, self.unwanted = time.monotonic(), None, False, False
         if self.plan.watchdog is not None:
             self.dump = os.memfd_create("stacks", os.MFD_CLOEXEC)
         try:
@@ -92,6 +97,12 @@ class Child:
             raise
         self.process = linux.process(self.pid)
         return self.channel
+
+    def wait_no_longer(self) -> None:
+        """Forget that it was to be restarted after its backoff."""
+        if self.retry is not None:
+            self.retry.cancelled = True
+            self.retry = None
 
     def order_to_end(self) -> None:
         """Tell it to end in order. One that does not read what it is told is left to its grace."""
@@ -107,7 +118,7 @@ class Child:
         """Have it write down its stacks, and die of it."""
         self.last_words = HUNG
         if self.pid is not None:
-            os.kill(self.pid, signal.SIGABRT)
+            os.kill(self.pid, linux.HANG_UP)
             os.kill(self.pid, signal.SIGCONT)  # it may be stopped, and would not get the other
 
     def kill(self) -> None:
@@ -117,8 +128,8 @@ class Child:
 
     def note_end(self, status: int) -> None:
         """Its process has ended, with this status: note why."""
-        status_says = KILLED if status < 0 else f"exit status {status}"
-        self.reason = status_says if self.last_words is None else self.last_words
+        told = self.last_words
+        self.reason = (reason_of(status) if status else "exit status 0") if told is None else told
 
     def bury(self) -> None:
         """Its process has ended: remove what it may have left."""

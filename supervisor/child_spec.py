@@ -7,6 +7,7 @@ A specification names a class and arguments. The supervisor never sees either: i
 from __future__ import annotations
 
 import importlib
+import math
 import pickle
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from supervisor import main_module, registry, wire
 from supervisor.gen_server import GenServer
 from supervisor.strategy import AUTO_SHUTDOWNS, RESTARTS, AutoShutdown, Backoff, Restart
 
+_LONGEST_ID = 255
 _MAIN = ("__main__", "__mp_main__")
 
 Seconds = float
@@ -134,8 +136,8 @@ class ChildSpec:
     period: Seconds = 5.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not self.id:
-            raise ValueError(f"a child's id is text, and not empty: {self.id!r}")
+        if not isinstance(self.id, str) or not 0 < len(self.id.encode()) <= _LONGEST_ID:
+            raise ValueError(f"a child's id is text of 1 to {_LONGEST_ID} bytes: {self.id!r:.300}")
         if not _is_class(self.start):
             raise TypeError(f"child {self.id!r}: start is a GenServer class, not {self.start!r}")
         if "<locals>" in self.start.__qualname__:
@@ -146,6 +148,10 @@ class ChildSpec:
         if self.name is not None:
             registry.quoted(self.name)
         _check(self)
+        if not isinstance(self.args, (tuple, list)):
+            raise TypeError(f"child {self.id!r}: args is a tuple of arguments, not {self.args!r}")
+        if not isinstance(self.kwargs, dict) or not all(isinstance(k, str) for k in self.kwargs):
+            raise TypeError(f"child {self.id!r}: kwargs is a dict by name, not {self.kwargs!r}")
         self.start.check_arguments(*self.args, **self.kwargs)
 
     def plan(self, travels: bool = False) -> Plan:
@@ -164,7 +170,7 @@ class ChildSpec:
         return Plan(
             id=self.id,
             start=f"{self.start.__module__}:{self.start.__qualname__}",
-            arguments=wire.pack(arguments) if travels else pickle.dumps(arguments),
+            arguments=wire.pack(arguments) if travels else _pickled(self.id, arguments),
             pickled=not travels,
             name=self.name,
             restart=self.restart,
@@ -178,6 +184,13 @@ class ChildSpec:
             intensity=self.intensity,
             period=self.period,
         )
+
+
+def _pickled(child: str, arguments: list[Any]) -> bytes:
+    try:
+        return pickle.dumps(arguments)
+    except Exception as error:  # whatever an object's own pickling raises
+        raise TypeError(f"child {child!r}: its arguments cannot be pickled: {error}") from error
 
 
 def _is_class(start: object) -> bool:
@@ -236,7 +249,12 @@ def _check(spec: ChildSpec | Plan) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN is none
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 def _check_choice(who: str, option: str, value: object, choices: tuple[str, ...]) -> None:

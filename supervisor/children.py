@@ -37,6 +37,7 @@ from supervisor.telemetry import Event
 log = logging.getLogger("supervisor")
 
 _SIGNS = 4  # of life, asked for in the time of a watchdog
+_SIGN_OF_A_START = 1.0  # seconds in which a supervisor that starts gives a sign of life
 _LAST_GASP = 2.0  # seconds that a hung child may take to write down its stacks
 
 
@@ -244,6 +245,30 @@ class Children:
         self.tell("exited", child, child.reason)
         self._jobs.add(self._ended(child))
 
+    def cancel_start(self, child: Child) -> None:
+        """Have the start of a child fail."""
+        child.unwanted = True
+        if child.plan.type == "worker":
+            child.kill()
+            return
+        child.order_to_end()
+        self._kill_unless_it_serves(child)
+
+    def _kill_unless_it_serves(self, child: Child) -> None:
+        """A supervisor that starts its children serves already: it stops them in order.
+
+        One that hangs in an ``init`` of its own does not.
+        """
+        channel = child.channel
+        child.ask_for_life()
+
+        def look() -> None:
+            self._read_channel(child)
+            if child.channel is channel and child.asked is not None:
+                child.kill()
+
+        self._actor.call_later(_SIGN_OF_A_START, look)
+
     def _too_slow(self, child: Child, channel: Channel) -> None:
         if child.channel is channel and child.state is State.STARTING and child.outcome is None:
             seconds = child.plan.init_timeout
@@ -303,15 +328,18 @@ class Children:
 
     def begin_to_stop(self, child: Child) -> float:
         """Tell a child to end; return until when it may take, by ``time.monotonic``."""
-        serves = child.state is not State.STARTING
+        child.wait_no_longer()
+        starts = child.state is State.STARTING
         if child.pid is None:
             child.state = State.IDLE
             return 0.0
         child.state = State.STOPPING
         grace = child.plan.shutdown
-        if not serves or grace == "brutal_kill":
+        if grace == "brutal_kill" or (starts and child.plan.type == "worker"):
             return 0.0
         child.order_to_end()
+        if starts:
+            self._kill_unless_it_serves(child)
         if grace == "infinity":
             return float("inf")
         self._actor.call_later(float(grace), self._jobs.advance)

@@ -23,15 +23,27 @@ import zmq
 from supervisor import linux, runtime, wire
 from supervisor.errors import (
     KILLED,
-    NORMAL,
     CallTimeout,
     MailboxFull,
     NoProcess,
     Reason,
+    reason_of,
 )
 from supervisor.linux import Process
 from supervisor.pending import Pending, Stream
-from supervisor.protocol import CALL, CAST, DOWN, EVENT, IN_FLIGHT, INFO, MAILBOX, MARK, SUBSCRIBE
+from supervisor.protocol import (
+    CALL,
+    CAST,
+    DOWN,
+    EVENT,
+    EVENTS,
+    FORGET,
+    IN_FLIGHT,
+    INFO,
+    MAILBOX,
+    MARK,
+    SEEN,
+)
 from supervisor.room import Room
 
 _NEVER = 2**31 - 1  # ms. RECONNECT_IVL=-1 would drop what was received and not yet read.
@@ -61,10 +73,13 @@ class Connection:
         self._pending: dict[int, Pending] = {}
         self._calls = 0
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
+        # A signal's handler may ask something while its own thread is in the middle of this.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._made_by = os.getpid()
+        self._closed = False
         self._last_words: Reason | None = None
-        self._leading = False
+        self._leader = 0  # the thread that polls for all
         self._drained = True
         self._room = Room()
         self._watchers = 0
@@ -77,11 +92,15 @@ class Connection:
         # Only the end of the connection says that nothing more will come: see _bury.
         self._ending = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         self._socket.connect(f"ipc://{runtime.mailbox(process)}")
-        self._poller = select.poll()
-        for fd in (self.fileno(), self.pidfd, self._poke):
-            self._poller.register(fd, select.POLLIN)
+        self._poller = self._new_poller()
         self._life = select.poll()
         self._life.register(self.pidfd, select.POLLIN)
+
+    def _new_poller(self) -> select.poll:
+        poller = select.poll()
+        for fd in (self.fileno(), self.pidfd, self._poke):
+            poller.register(fd, select.POLLIN)
+        return poller
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when there may be something to read."""
@@ -136,10 +155,11 @@ class Connection:
         with self._lock:
             self._give_up(pending.number)
 
-    def unsubscribe(self, number: int, deadline: float) -> None:
-        """End the stream of this number. Raises as ``send``."""
+    def withdraw(self, pending: Pending, deadline: float) -> None:
+        """Wait no longer for an end or for events, and tell the actor so. Raises as ``send``."""
         with self._lock:
-            self._send(wire.pack([SUBSCRIBE, number, None]), deadline, counted=False)
+            self._give_up(pending.number)
+            self._send(wire.pack([FORGET, pending.number, None]), deadline, counted=False)
 
     def _give_up(self, number: int) -> None:
         pending = self._pending.pop(number, None)
@@ -152,6 +172,7 @@ class Connection:
         Raises:
             CallTimeout: it was not until the deadline. It may still be.
         """
+        self._not_in_a_fork()
         with self._lock:
             while pending.answer is None:
                 self._step(deadline, CallTimeout("no reply in time"), pending)
@@ -162,6 +183,7 @@ class Connection:
         Raises:
             CallTimeout: neither until the deadline.
         """
+        self._not_in_a_fork()
         with self._lock:
             while not stream.events and stream.answer is None:
                 self._step(deadline, CallTimeout("no event in time"))
@@ -194,11 +216,20 @@ class Connection:
 
     def serve(self) -> None:
         """Read what has come, without waiting."""
+        self._not_in_a_fork()
         with self._lock:
+            if self._closed:
+                return
             self._drain()
             if not self.dead and self._life.poll(0):
                 self._bury()
             self._changed.notify_all()
+
+    def _not_in_a_fork(self) -> None:
+        if os.getpid() != self._made_by:
+            raise RuntimeError(
+                f"process {self._made_by} has asked this: its fork cannot wait for the answer"
+            )
 
     def _send(self, data: bytes, deadline: float, counted: bool) -> None:
         room, size = self._room, len(data)
@@ -217,9 +248,9 @@ class Connection:
             self._mark()
         # A send may take the edge of the socket's descriptor that a poll would wait for.
         self._drained = False
-        if self._leading or self._watchers:
+        if self._leader or self._watchers:
             self._drain()
-        if self._leading:
+        if self._leader:
             os.eventfd_write(self._poke, 1)
             self._changed.notify_all()
 
@@ -241,16 +272,19 @@ class Connection:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise late
-        if self._leading:
+        me = threading.get_ident()
+        if self._leader not in {0, me}:
             self._changed.wait(min(remaining, threading.TIMEOUT_MAX))
             return
-        self._leading = True
+        before, self._leader = self._leader, me
         self._changed.release()
         try:
-            events = self._poller.poll(min(remaining * 1000 + 1, linux.LONGEST_POLL))
+            # A signal's handler runs within the poll of its thread, and needs one of its own.
+            poller = self._new_poller() if before else self._poller
+            events = poller.poll(min(remaining * 1000 + 1, linux.LONGEST_POLL))
         finally:
             self._changed.acquire()
-            self._leading = False
+            self._leader = before
             self._changed.notify_all()
         self._drain(wanted)
         for fd, _ in events:
@@ -276,6 +310,7 @@ class Connection:
                 stream = self._pending.get(number)
                 if isinstance(stream, Stream):
                     stream.feed(*term)
+                    self._acknowledge(stream)
                 continue
             pending = self._pending.pop(number, None)
             if pending is not None:
@@ -284,6 +319,12 @@ class Connection:
                 self._tell_waiters()
                 if pending is wanted:
                     return
+
+    def _acknowledge(self, stream: Stream) -> None:
+        """Say how much of a stream has been received: there may be more of it."""
+        if stream.received % (EVENTS // 4) == 0:
+            with contextlib.suppress(zmq.Again):  # then the next time
+                self._socket.send(wire.pack([SEEN, stream.number, stream.received]), zmq.NOBLOCK)
 
     def _tell_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -311,9 +352,7 @@ class Connection:
     def _status(self) -> Reason:
         """Return why the process ended, as far as its status tells."""
         status = linux.exit_status(self.pidfd, self.process.pid)
-        if status is None or os.WIFSIGNALED(status):
-            return KILLED
-        return NORMAL if status == 0 else f"exit status {os.waitstatus_to_exitcode(status)}"
+        return KILLED if status is None else reason_of(os.waitstatus_to_exitcode(status))
 
     def alive(self) -> bool:
         """Tell whether the process still runs."""
@@ -323,7 +362,7 @@ class Connection:
     def idle(self) -> bool:
         """Tell whether the process has ended, and nobody waits for anything of it."""
         with self._lock:
-            return self._ended() and not self._pending and not self._leading
+            return self._ended() and not (self._pending or self._leader or self._watchers)
 
     def _ended(self) -> bool:
         return self.dead or bool(self._life.poll(0))
@@ -332,7 +371,7 @@ class Connection:
         """Give the connection up; what was sent has so many milliseconds to leave."""
         with self._lock:
             linger = 0 if self._ended() else linger
-            self.dead = True
+            self.dead = self._closed = True
         self._socket.disable_monitor()
         self._ending.close(0)
         self._socket.close(linger)
@@ -345,7 +384,7 @@ class _Table:
     """This process's connections. A forked child starts with none."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # as a connection's: for handlers of signals
         self.connections: dict[Process, Connection] = {}
         self.context: zmq.Context[zmq.Socket[bytes]] | None = None
 
@@ -385,7 +424,9 @@ def connect(process: Process) -> Connection:
         if process not in table.connections:
             for ended in [c for c in table.connections.values() if c.idle()]:
                 table.connections.pop(ended.process).close(0)
-            table.connections[process] = Connection(process)
+            made = Connection(process)
+            if table.connections.setdefault(process, made) is not made:
+                made.close(0)  # a signal's handler has made one meanwhile
         return table.connections[process]
 
 

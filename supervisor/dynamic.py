@@ -110,8 +110,9 @@ class DynamicSupervisor(Supervisor):
         yield from self._start_new(sender, child)
 
     def _serve_one_less(self, sender: Sender, ref: Any) -> Job:
-        child = next((child for child in self._children if child.ref == ref), None)
-        if child is None or ref is None:
+        found = (child for child in self._children if ref in (child.ref, child.plan.id))
+        child = None if ref is None else next(found, None)
+        if child is None:
             raise NotFound(f"{ref!r:.200} is no child of this supervisor")
         return self._serve_terminate(sender, child.plan.id)
 

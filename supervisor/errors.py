@@ -6,9 +6,12 @@ Exit reasons follow Erlang/OTP ("Supervision Principles", ``gen_server:terminate
 
 from __future__ import annotations
 
+import signal
 import traceback
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from supervisor import linux
 
 NORMAL = "normal"
 SHUTDOWN = "shutdown"
@@ -33,6 +36,15 @@ Reason: TypeAlias = str | Shutdown | Exception
 def is_orderly(reason: Reason) -> bool:
     """Tell whether a transient child that ended so is left alone."""
     return isinstance(reason, Shutdown) or reason in (NORMAL, SHUTDOWN)
+
+
+def reason_of(code: int) -> Reason:
+    """Return the reason that an exit code tells, which is negative for a signal."""
+    if code < 0:
+        names = {number.value: f"signal {number.name}" for number in signal.Signals}
+        names |= {signal.SIGKILL: KILLED, linux.HANG_UP: HUNG}
+        return names.get(-code, f"signal {-code}")
+    return NORMAL if code == 0 else f"exit status {code}"
 
 
 def brief(reason: Reason) -> str:
@@ -64,8 +76,12 @@ class CallTimeout(ActorError, TimeoutError):
     """The actor lives, but did not reply in time; a late reply is dropped."""
 
 
+class Cancelled(ActorError):
+    """The caller has said that it waits for this reply no longer."""
+
+
 class CallCycle(ActorError):
-    """An actor called itself, and would have waited for its own reply."""
+    """An actor called itself, or one that waits for it: it would have waited for ever."""
 
 
 class MailboxFull(ActorError):
@@ -156,10 +172,10 @@ class RemoteError(ActorError):
             else f"{kind.__module__}.{kind.__qualname__}"
         )
         trace = "".join(traceback.format_exception(error))
-        return cls(name, _said(error), _cut(trace, first=False))
+        return cls(name[:512], _said(error), _cut(trace, first=False))
 
 
-_LIMIT = 16384  # bytes of a text, and of a traceback, that travel
+_LIMIT = 12288  # bytes of a text, and of a traceback, that travel
 
 
 def _cut(text: str, first: bool) -> str:
@@ -184,11 +200,16 @@ CARRIED: dict[str, type[Exception]] = {
         AlreadyRegistered,
         AlreadyStarted,
         BadMessage,
+        CallCycle,
+        CallTimeout,
+        Cancelled,
         KeyError,
+        MailboxFull,
         NoProcess,
         NotFound,
         NotOwner,
         OSError,
+        ProcessDown,
         Restarting,
         StartFailed,
         StillRunning,

@@ -38,7 +38,7 @@ class Forked(NamedTuple):
 def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None) -> Forked:
     """Start a child: it inherits these descriptors, and reports on the channel.
 
-    SIGABRT has it write its stacks to ``dump``, and die.
+    ``linux.HANG_UP`` has it write its stacks to ``dump``, and die.
 
     Raises:
         StartFailed: its module cannot be imported, or an import has started a thread.
@@ -103,6 +103,7 @@ def _child(
         if dump is not None:
             kept.append(dump)
             faulthandler.enable(dump)
+            faulthandler.register(linux.HANG_UP, dump, chain=True)  # and die of it
         linux.close_descriptors_except(kept)
         linux.name_process(plan.id)
         atexit._clear()  # the parent's are not ours to run

@@ -31,7 +31,7 @@ class GenServer:
 
     idle_timeout: float | None = None
     """Seconds without a message after which ``handle_info`` is given a ``Timeout``, each time.
-    None: never. Any callback may set it."""
+    None: never; 0: whenever nothing has come. Any callback may set it."""
     trap_exit: bool = False
     """Whether the end of a linked actor is a message, an ``Exit``; otherwise this actor ends with
     it, for the same reason, unless that is "normal"."""
@@ -88,7 +88,8 @@ class GenServer:
     def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Start the actor in a process of its own, which ends when this process ends.
 
-        To an actor that does this it is linked, see ``trap_exit``.
+        To an actor that does this it is linked, see ``trap_exit``. ``name`` is a name to register,
+        and not for ``init``.
 
         Returns:
             A ``Ref``; None if ``init`` returned ``Ignore``.
@@ -107,6 +108,8 @@ class GenServer:
     @classmethod
     def start(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Start the actor in a process of its own, which goes on when this process ends.
+
+        Below a supervisor it cannot: what an actor there has started ends with that actor.
 
         Returns and raises as ``start_link``.
         """
@@ -150,6 +153,10 @@ class GenServer:
         It comes at once, with reason "noproc", if there is none.
         """
         self._actor.links.monitor(ref)
+
+    def demonitor(self, ref: Ref) -> None:
+        """Watch another actor's present incarnation no longer. A ``Down`` may be under way."""
+        self._actor.links.demonitor(ref)
 
     def link(self, ref: Ref) -> None:
         """Link this actor to another one's present incarnation: see ``trap_exit``, of both.

@@ -22,9 +22,9 @@ from typing import Any
 from supervisor import linux, main_module, registry, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel
-from supervisor.errors import ActorError, AlreadyRegistered, StartFailed
+from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, StartFailed
 from supervisor.linux import Process
-from supervisor.protocol import FAILED, HELLO, IGNORE
+from supervisor.protocol import EXIT, FAILED, HELLO, IGNORE, READY
 from supervisor.ref import Ref
 
 _EXIT_PATIENCE = 10.0  # seconds that a program's exit waits for its actors to end in order
@@ -64,6 +64,7 @@ def launch(
 
     Raises:
         StartFailed, AlreadyRegistered: it does not.
+        TypeError: the arguments cannot be pickled.
         ValueError: the name is none.
         RuntimeError: the main module is being imported by another such start.
     """
@@ -96,7 +97,10 @@ def launch(
 
 def _payload(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> int:
     """Return a memfd with what the new interpreter needs to know."""
-    started = pickle.dumps((cls, args, kwargs, name))
+    try:
+        started = pickle.dumps((cls, args, kwargs, name))
+    except Exception as error:  # whatever an object's own pickling raises
+        raise TypeError(f"{cls.__qualname__}: its arguments cannot be pickled: {error}") from error
     preparation = spawn.get_preparation_data("supervisor")
     del preparation["authkey"]  # for multiprocessing's own connections
     fd = os.memfd_create("supervisor-start", os.MFD_CLOEXEC)
@@ -154,6 +158,8 @@ def _outcome(channel: Channel, cls: type) -> Ref | None:
         if isinstance(reason, _RAISED_AS_THEY_ARE):
             raise reason
         raise StartFailed(cls.__qualname__, reason)
+    if word != READY:  # it was told to end before it served
+        raise StartFailed(cls.__qualname__, terms[0] if word == EXIT else f"it said {word!r}")
     ref: Ref = terms[0]
     return ref
 
@@ -181,10 +187,15 @@ def _stop_linked() -> None:
     try:
         for ref in reversed(linked):
             with contextlib.suppress(ActorError):
-                waits.append(ref._leave(deadline))
-        for wait in waits:
-            with contextlib.suppress(ActorError):
+                waits.append((ref, ref._leave(deadline)))
+        for ref, wait in waits:
+            try:
                 wait()
+            except CallTimeout:
+                if type(ref) is Ref:  # it hangs in a callback; a supervisor may have its reasons
+                    _kill(ref)
+            except ActorError:
+                continue
     except KeyboardInterrupt:  # the second Ctrl-C: at once
         for ref in linked:
             _kill(ref)

@@ -46,11 +46,22 @@ class Links:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._linked: set[Process] = set()
+        self._linked: dict[Process, Pending | None] = {}
+        self._watched: dict[Connection, tuple[int, int]] = {}
+        self._monitors: dict[Process, list[Pending]] = {}
 
     def monitor(self, ref: Ref) -> None:
         """Have a Down delivered when another actor's present incarnation ends."""
-        self._watch(ref, lambda pid, reason: self._loop.inform(Down(ref, pid, reason)))
+        watch = self._watch(ref, lambda pid, reason: self._loop.inform(Down(ref, pid, reason)))
+        if watch is not None:
+            self._monitors.setdefault(watch[0].process, []).append(watch[1])
+
+    def demonitor(self, ref: Ref) -> None:
+        """Undo all monitors of another actor's present incarnation."""
+        with contextlib.suppress(NoProcess):
+            there = ref._connection()
+            for pending in self._monitors.pop(there.process, []):
+                there.withdraw(pending, time.monotonic() + _ROOM)
 
     def link(self, ref: Ref, mutual: bool = True) -> None:
         """Link the actor to another one's present incarnation.
@@ -66,9 +77,12 @@ class Links:
             return
         if process in self._linked:
             return
-        self._linked.add(process)
-        there = self._watch(ref, lambda _, reason: self._ended(ref, process, reason))
-        if there is not None and mutual:
+        self._linked[process] = None
+        watch = self._watch(ref, lambda _, reason: self._ended(ref, process, reason))
+        if watch is None or process not in self._linked:
+            return
+        there, self._linked[process] = watch
+        if mutual:
             with contextlib.suppress(NoProcess):  # its end is told by the watch
                 there.send(LINK, Ref(self._loop.process), time.monotonic() + _ROOM)
 
@@ -77,13 +91,15 @@ class Links:
         with contextlib.suppress(NoProcess):
             there = ref._connection()
             if there.process in self._linked:
-                self._linked.discard(there.process)
+                pending = self._linked.pop(there.process)
+                if pending is not None:
+                    there.withdraw(pending, time.monotonic() + _ROOM)
                 if mutual:
                     there.send(UNLINK, Ref(self._loop.process), time.monotonic() + _ROOM)
 
     def _ended(self, ref: Ref, process: Process, reason: Reason) -> None:
         if process in self._linked:  # otherwise it has been unlinked since
-            self._linked.discard(process)
+            del self._linked[process]
             self._loop.linked_ended(Exit(ref, reason))
 
     def subscribe(self, ref: Ref, topic: str) -> None:
@@ -93,7 +109,9 @@ class Links:
         there.ask(SUBSCRIBE, topic, time.monotonic() + _ROOM, stream)
         self._serve(there)
 
-    def _watch(self, ref: Ref, ended: Callable[[int, Reason], None]) -> Connection | None:
+    def _watch(
+        self, ref: Ref, ended: Callable[[int, Reason], None]
+    ) -> tuple[Connection, Pending] | None:
         try:
             there = ref._connection()
         except NoProcess:
@@ -104,22 +122,30 @@ class Links:
             ended(there.process.pid, pending.reason())
 
         try:
-            there.ask(MONITOR, None, time.monotonic() + _ROOM, Pending(False, settled))
+            pending = there.ask(MONITOR, None, time.monotonic() + _ROOM, Pending(False, settled))
         except NoProcess:
             ended(0, NOPROC)
             return None
         self._serve(there)
-        return there
+        return there, pending
 
     def _serve(self, there: Connection) -> None:
         """Let the loop read what comes from there."""
+        if there in self._watched:
+            return
 
         def serve() -> None:
             there.serve()
             if there.dead:
-                self._loop.remove_reader(there.fileno())
-                self._loop.remove_reader(there.pidfd)
+                self._leave(there)
 
-        self._loop.add_reader(there.fileno(), serve)
-        self._loop.add_reader(there.pidfd, serve)
-        there.watch(1)
+        self._watched[there] = (there.fileno(), there.pidfd)
+        for fd in self._watched[there]:
+            self._loop.add_reader(fd, serve)
+        there.watch(1)  # and so it is not closed under the loop's feet
+
+    def _leave(self, there: Connection) -> None:
+        for fd in self._watched.pop(there, ()):
+            self._loop.remove_reader(fd)
+        self._monitors.pop(there.process, None)
+        there.watch(-1)

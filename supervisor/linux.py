@@ -141,6 +141,11 @@ def _reaped_status(pidfd: int) -> int | None:
     return int(status) if mask & _PIDFD_INFO_EXIT else None
 
 
+HANG_UP = signal.SIGXCPU
+"""The signal for a process that hangs. What dies of it is known to have hung: nobody else uses it,
+but the kernel for a limit of processor time, setrlimit(2), which says the same."""
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process (SIGKILL) when the thread that forked it ends.
 

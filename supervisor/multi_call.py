@@ -16,7 +16,7 @@ class Replies(NamedTuple):
 
     replies: list[tuple[Ref, Any]]
     """Who has replied, and what, in the order of the request."""
-    errors: list[tuple[Ref, ActorError]]
+    errors: list[tuple[Ref, Exception]]
     """Who has not, and why."""
 
 
@@ -36,13 +36,13 @@ def multi_call(refs: Iterable[Ref], request: Any, timeout: float | None = 5.0) -
     sent: list[tuple[Ref, CallFuture]] = []
     for ref in refs:
         try:
-            sent.append((ref, ref.call_async(request, _left(deadline))))
+            sent.append((ref, ref._begin(request, _left(deadline))))
         except ActorError as error:
             found.errors.append((ref, error))
     for ref, future in sent:
         try:
             found.replies.append((ref, future.result(_left(deadline))))
-        except ActorError as error:
+        except Exception as error:  # noqa: BLE001 - what one has raised does not hide the others
             future.cancel()
             found.errors.append((ref, error))
     return found

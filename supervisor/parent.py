@@ -75,7 +75,8 @@ class Parent:
     def happened(self, event: Event) -> None:
         """Pass an event on, if there is room for it."""
         if self.supervises and self._channel is not None:
-            self._channel.offer(HAPPENED, event)
+            with contextlib.suppress(ValueError):  # too long a reason, or too deep a way
+                self._channel.offer(HAPPENED, event)
 
     def store_fd(self, path: tuple[str, ...], fd: int) -> None:
         """Deposit a descriptor with the supervisor, and wait until it has it.

@@ -37,7 +37,7 @@ class Pending:
         if kind == REPLY:
             return term
         if kind == RAISE:
-            raise term
+            raise term.with_traceback(None)  # it may be raised more than once
         raise ProcessDown(who, term)
 
     def reason(self) -> Reason:
@@ -50,7 +50,7 @@ class Pending:
 class Stream(Pending):
     """A request that is answered by many events, until the actor ends."""
 
-    __slots__ = ("_next", "_taken", "events", "lost")
+    __slots__ = ("_next", "_taken", "events", "lost", "received")
 
     def __init__(
         self,
@@ -61,13 +61,15 @@ class Stream(Pending):
         super().__init__(is_call=False, then=then)
         self.events: deque[tuple[Any, int]] = deque()
         self.lost = 0
+        self.received = 0
         self._next = 0
         self._taken = taken
 
-    def feed(self, number: int, event: Any) -> None:
-        """Take an event; numbers that were left out are of events that found no room."""
-        self.lost += number - self._next
-        self._next = number + 1
+    def feed(self, place: int, event: Any) -> None:
+        """Take an event; places that were left out are of events that found no room."""
+        self.received += 1
+        self.lost += place - self._next
+        self._next = place + 1
         if self._taken is None and len(self.events) >= _MOST_EVENTS:
             self.lost += 1
             return

@@ -5,10 +5,10 @@ answered, else 0; a call that an actor makes has a fourth part, the processes th
 An answer is ``[kind, number, term]`` on the same connection.
 """
 
-CALL, CAST, INFO, MONITOR, STOP, OWN, LEAVE, LINK, UNLINK, ANSWER, MARK, SYSTEM, SUBSCRIBE = range(
-    13
-)
-"""Kinds of messages to an actor."""
+CALL, CAST, INFO, MONITOR, STOP, OWN, LEAVE = range(7)
+LINK, UNLINK, ANSWER, MARK, SYSTEM, SUBSCRIBE, SEEN, FORGET = range(7, 15)
+"""Kinds of messages to an actor. SEEN says how far a subscriber has come; FORGET withdraws a
+MONITOR or SUBSCRIBE of the same number."""
 
 REPLY, RAISE, DOWN, EVENT = range(4)
 """Kinds of answers: a value, an error to raise in the caller, the reason why the actor ended,
@@ -19,6 +19,10 @@ IN_FLIGHT = 500
 
 MAILBOX = 10_000
 """Messages of one process that one actor may not have served yet; further ones wait."""
+
+EVENTS = 500
+"""Events of one subscription that may be under way; further ones are counted as lost. They must not
+fill the connection: answers need it."""
 
 MAILBOX_BYTES = 32 << 20
 """Bytes of them; further ones wait."""

@@ -11,16 +11,25 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from supervisor import connection, linux, registry, waiting, wire
-from supervisor.calls import CallFuture, Events, deadline_of
+from supervisor.calls import CallFuture, Events, deadline_of, no_reply
 from supervisor.connection import Connection
-from supervisor.errors import NORMAL, CallCycle, CallTimeout, NoProcess, ProcessDown, Reason
+from supervisor.errors import (
+    NORMAL,
+    CallCycle,
+    CallTimeout,
+    Cancelled,
+    NoProcess,
+    ProcessDown,
+    Reason,
+)
 from supervisor.linux import Process
 from supervisor.pending import Pending
-from supervisor.protocol import CALL, CAST, DOWN, INFO, LEAVE, MONITOR, OWN, STOP, SYSTEM
+from supervisor.protocol import CALL, CAST, DOWN, INFO, LEAVE, MONITOR, OWN, RAISE, STOP, SYSTEM
 
+_MANY_NAMES = 256  # when those are dropped whose actors have ended
 _by_name: dict[str, Connection] = {}
 os.register_at_fork(after_in_child=_by_name.clear)
 
@@ -95,6 +104,13 @@ class Ref:
         there = self._connection()
         self._not_myself(there)
         return CallFuture(there, there.ask(CALL, request, deadline_of(timeout)), str(self))
+
+    def _begin(self, request: Any, timeout: float | None) -> CallFuture:
+        """Send a request whose reply this thread is about to wait for: ``call`` in two steps."""
+        there = self._connection()
+        chain = waiting.encode(waiting.chain_to(there.process, self))
+        pending = there.ask(CALL, request, deadline_of(timeout), chain=chain)
+        return CallFuture(there, pending, str(self))
 
     def cast(self, request: Any, timeout: float | None = 5.0) -> None:
         """Send a request that has no reply, for ``handle_cast``.
@@ -223,20 +239,20 @@ class Ref:
 
     def _ask(self, kind: int, term: Any, timeout: float | None) -> Any:
         there = self._connection()
-        chain = waiting.encode(waiting.chain_to(there.process, self))
-        self._not_myself(there)
+        chain = waiting.chain_to(there.process, self)
         deadline = deadline_of(timeout)
-        pending = there.ask(kind, term, deadline, chain=chain)
+        waiters = waiting.encode(chain) if kind == CALL else ()
+        pending = there.ask(kind, term, deadline, chain=waiters)
         if pending.answer is None:
             try:
                 there.wait(pending, deadline)
             except CallTimeout:
                 there.forget(pending)
-                raise
+                raise no_reply(self, timeout, term) from None
         return pending.result(str(self))
 
     def _not_myself(self, there: Connection) -> None:
-        if there.process.pid == os.getpid():
+        if waiting.is_me(there.process):
             raise CallCycle(f"{self} would wait for its own reply")
 
     def _connection(self) -> Connection:
@@ -245,11 +261,14 @@ class Ref:
             return connection.connect(self._process)
         known = _by_name.get(self.name)
         if known is not None and known.alive():
-            return known  # a name is free only when its process has ended
+            return known  # who has freed a name has ended, or is about to
         process = registry.lookup(self.name)
         if process is None:
             _by_name.pop(self.name, None)
             raise NoProcess(f"nobody has the name {self.name!r}")
+        if len(_by_name) >= _MANY_NAMES:
+            for name in [name for name, known in _by_name.items() if known.dead]:
+                del _by_name[name]
         there = _by_name[self.name] = connection.connect(process)
         return there
 
@@ -279,19 +298,37 @@ class Monitor:
         self._there = ref._connection()
         self._pending: Pending = self._there.ask(MONITOR, None, deadline_of(5.0))
 
+    def close(self) -> None:
+        """Watch no longer. Source: ``erlang:demonitor/1``."""
+        if self._pending.answer is None:
+            with contextlib.suppress(NoProcess):
+                self._there.withdraw(self._pending, deadline_of(5.0))
+            self._pending.settle(RAISE, Cancelled("this monitor was closed"))
+
     def wait(self, timeout: float | None = None) -> Down:
         """Wait until the actor has ended.
 
         Raises:
             CallTimeout: it has not in so many seconds.
+            Cancelled: this was closed.
         """
         self._there.wait(self._pending, deadline_of(timeout))
+        if self._pending.answer is not None and self._pending.answer[0] == RAISE:
+            raise self._pending.answer[1]
         return Down(self._ref, self._there.process.pid, self._pending.reason())
 
 
-def whereis(name: str) -> Ref | None:
-    """Return a reference to the actor that has a name, or None."""
-    return None if registry.lookup(name) is None else Ref(name=name)
+_Kind = TypeVar("_Kind", bound=Ref)
+
+
+def whereis(name: str, kind: type[_Kind] = Ref) -> _Kind | None:  # type: ignore[assignment]
+    """Return a reference to the actor that has a name, or None.
+
+    Args:
+        name: the name.
+        kind: the class of the reference; for a supervisor, ``SupervisorRef``.
+    """
+    return None if registry.lookup(name) is None else kind(name=name)
 
 
 def encode(ref: Ref) -> list[Any]:

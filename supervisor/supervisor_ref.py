@@ -124,8 +124,11 @@ class DynamicSupervisorRef(Ref):
         """
         return cast("Ref | None", _ask(self, "start_child", args, kwargs))
 
-    def terminate_child(self, child: Ref) -> None:
+    def terminate_child(self, child: Ref | str) -> None:
         """Stop a child, for good.
+
+        Args:
+            child: its reference, or its id, as ``which_children`` tells them.
 
         Raises:
             NotFound: it is none of this supervisor's, or has been restarted since: a reference

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from supervisor import wire
 from supervisor.errors import NoProcess, Reason
-from supervisor.protocol import EVENT
+from supervisor.protocol import EVENT, EVENTS
 
 SUPERVISION = "supervision"
 TRACE = "trace"
@@ -81,13 +81,24 @@ class Offers(Protocol):
         """Send an answer, if there is room for it."""
 
 
+@dataclass
+class _Subscriber:
+    """How far a subscriber has come."""
+
+    place: int = 0
+    """Events that there have been for it."""
+    sent: int = 0
+    seen: int = 0
+    """Of those that were sent: what is between the two is under way."""
+
+
 class Streams:
-    """The subscribers of an actor's events."""
+    """The subscribers of an actor's events: connections, and the numbers of their requests."""
 
     def __init__(self, mailbox: Offers) -> None:
         self._mailbox = mailbox
-        self._next: dict[str, dict[tuple[bytes, int], int]] = {topic: {} for topic in TOPICS}
-        self.tracing = self._next[TRACE]
+        self._topics: dict[str, dict[tuple[bytes, int], _Subscriber]] = {t: {} for t in TOPICS}
+        self.tracing = self._topics[TRACE]
         """Truthy while somebody traces: asked for each message, and so at hand."""
 
     def add(self, topic: Any, address: bytes, number: int) -> None:
@@ -96,28 +107,40 @@ class Streams:
         Raises:
             ValueError: there are no such events.
         """
-        if not isinstance(topic, str) or topic not in self._next:
+        if not isinstance(topic, str) or topic not in self._topics:
             raise ValueError(f"events are of {TOPICS}, not {topic!r:.200}")
-        self._next[topic][address, number] = 0
+        self._topics[topic][address, number] = _Subscriber()
+
+    def seen(self, address: bytes, number: int, count: int) -> None:
+        """Take note that a subscriber has received so many."""
+        for subscribers in self._topics.values():
+            subscriber = subscribers.get((address, number))
+            if subscriber is not None:
+                subscriber.seen = count
 
     def remove(self, address: bytes, number: int) -> None:
         """Remove one."""
-        for subscribers in self._next.values():
+        for subscribers in self._topics.values():
             subscribers.pop((address, number), None)
 
     def publish(self, topic: str, make: Callable[[], Any]) -> None:
-        """Tell all; whoever has no room for it sees by the next one's number that it was there."""
-        subscribers = self._next[topic]
+        """Tell all; whoever has no room for it sees by the next one's place that it was there."""
+        subscribers = self._topics[topic]
         if not subscribers:
             return
         event = make()
-        for (address, number), place in list(subscribers.items()):
+        for (address, number), subscriber in list(subscribers.items()):
             try:
-                self._mailbox.offer(address, EVENT, number, [place, event])
+                self._tell(address, number, subscriber, event)
             except NoProcess:
                 del subscribers[address, number]
-            else:
-                subscribers[address, number] = place + 1
+
+    def _tell(self, address: bytes, number: int, subscriber: _Subscriber, event: Any) -> None:
+        place, subscriber.place = subscriber.place, subscriber.place + 1
+        if subscriber.sent - subscriber.seen < EVENTS:
+            subscriber.sent += self._mailbox.offer(address, EVENT, number, [place, event])
+        elif place % EVENTS == 0:
+            self._mailbox.offer(address, EVENT, 0, None)  # ignored there: is it still there?
 
 
 def _fields(event: Event | Traced) -> list[Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from supervisor import linux
 
+_FEW = 256  # timers that are not worth looking whether they were cancelled
+
 
 @dataclass(order=True)
 class Timer:
@@ -26,10 +28,15 @@ class Timers:
 
     def __init__(self) -> None:
         self._timers: list[Timer] = []
+        self._limit = _FEW
         self._order = itertools.count()
 
     def add(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function later."""
+        if len(self._timers) >= self._limit:  # those that were cancelled may be most of them
+            self._timers = [timer for timer in self._timers if not timer.cancelled]
+            heapq.heapify(self._timers)
+            self._limit = max(_FEW, 2 * len(self._timers))
         timer = Timer(time.monotonic() + seconds, next(self._order), callback)
         heapq.heappush(self._timers, timer)
         return timer

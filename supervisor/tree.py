@@ -96,8 +96,13 @@ class Supervisor(GenServer):
         auto_shutdown: AutoShutdown = "never",
     ) -> None:
         if strategy not in STRATEGIES:
-            raise ValueError(f"the supervisor: strategy is one of {STRATEGIES}, not {strategy!r}")
+            raise ValueError(
+                f"the supervisor: strategy is one of {STRATEGIES}, not {strategy!r}; for"
+                " simple_one_for_one there is DynamicSupervisor"
+            )
         check_intensity("the supervisor", intensity, period)
+        if not isinstance(children, Iterable):
+            raise TypeError(f"children are a list of ChildSpec objects, not {children!r:.200}")
         check_childspecs(children, auto_shutdown)
 
     # -- callbacks ---------------------------------------------------------------------------------
@@ -138,10 +143,13 @@ class Supervisor(GenServer):
         """Serve the methods of ``SupervisorRef``: what takes time is done in its turn."""
         try:
             self._children.reap()  # whoever asks may have seen a child end already
-            operation, *arguments = request
-            serve = self._operations().get(operation)
+            operation, *arguments = request if isinstance(request, list) else [request]
+            serve = self._operations().get(operation) if isinstance(operation, str) else None
             if serve is None:
-                raise ValueError(f"a supervisor does not know {operation!r}")
+                raise ValueError(
+                    f"a supervisor does not know {operation!r:.200}: it serves the methods of"
+                    " its reference"
+                )
             job = serve(sender, *arguments)
             if job is not None and self._stopping is not None:
                 raise NoProcess("the supervisor is stopping, and does nothing else")
@@ -198,6 +206,7 @@ class Supervisor(GenServer):
             yield from self._children.start(child)
             if child.failed:
                 assert child.outcome is not None  # noqa: S101
+                self._stopping = SHUTDOWN
                 yield from self._stop_children()
                 self._actor.fail(StartFailed(child.plan.id, child.outcome[1]))
                 return
@@ -260,7 +269,8 @@ class Supervisor(GenServer):
             return
         delay = child.backoff()
         if delay:
-            self._actor.call_later(delay, lambda: self._jobs.add(self._start_again(child)))
+            again = self._start_again
+            child.retry = self._actor.call_later(delay, lambda: self._jobs.add(again(child)))
         else:
             yield from self._start_again(child)
 
@@ -281,6 +291,8 @@ class Supervisor(GenServer):
         for child in map(self._children.find, group.start):
             child.restarts += 1
             yield from self._children.start(child, "restarted")
+            if child.failed and child.unwanted:
+                continue  # whoever terminated it had nothing against the others
             if child.failed:
                 assert child.outcome is not None  # noqa: S101
                 log.error("child %r does not start again: %s", child.plan.id, child.outcome[1])
@@ -354,7 +366,7 @@ class Supervisor(GenServer):
     def _serve_terminate(self, sender: Sender, child_id: str) -> Job:
         child = self._children.get(child_id)
         if child is not None and child.state is State.STARTING:
-            child.kill()  # its start, under way, fails by that; then it is this job's turn
+            self._children.cancel_start(child)  # which fails by that; then it is this job's turn
         return self._terminate_one(sender, self._children.find(child_id))
 
     def _terminate_one(self, sender: Sender, child: Child) -> Job:

@@ -32,6 +32,11 @@ def serving(chain: Chain) -> None:
     _chain = chain
 
 
+def is_me(target: Process) -> bool:
+    """Tell whether this thread is the one that serves for that actor."""
+    return target == _me and threading.get_ident() == _thread
+
+
 def chain_to(target: Process, who: object) -> Chain:
     """Return who waits when this thread calls an actor.
 

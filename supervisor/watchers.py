@@ -21,19 +21,25 @@ class Offers(Protocol):
 
 
 class Watchers:
-    """Connections, and the numbers under which they asked."""
+    """Connections, and the numbers under which they asked, in the order in which they did."""
 
     def __init__(self, mailbox: Offers) -> None:
         self._mailbox = mailbox
-        self._watchers: list[tuple[bytes, int]] = []
+        self._watchers: dict[tuple[bytes, int], None] = {}
         self._limit = _FEW
 
     def add(self, address: bytes, number: int) -> None:
         """Add one; from time to time those that have gone are forgotten: nobody tells of that."""
         if len(self._watchers) >= self._limit:
-            self._watchers = [watcher for watcher in self._watchers if self._there(watcher[0])]
+            for watcher in list(self._watchers):
+                if not self._there(watcher[0]):
+                    del self._watchers[watcher]
             self._limit = max(_FEW, 2 * len(self._watchers))
-        self._watchers.append((address, number))
+        self._watchers[address, number] = None
+
+    def remove(self, address: bytes, number: int) -> None:
+        """Remove one that no longer wants to be told."""
+        self._watchers.pop((address, number), None)
 
     def _there(self, address: bytes) -> bool:
         try:

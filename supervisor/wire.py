@@ -40,7 +40,15 @@ _decoders: dict[int, Callable[[Any], Any]] = {
     _SHUTDOWN: Shutdown,
     _CARRIED_ERROR: lambda fields: CARRIED[fields[0]](*fields[1]),
 }
-_BASES: tuple[Callable[[Any], Any], ...] = (int, float, str, bytes, list, dict)
+# What a subclass is as its base; not by calling that, which an Enum, say, answers by its name.
+_BASES: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    bytes: bytes,
+    list: list,
+    dict: dict,
+}
 
 
 def extend(
@@ -124,9 +132,9 @@ def _encode(value: Any) -> Any:
     for kind, (code, encode) in _encoders.items():
         if isinstance(value, kind):  # a subclass travels as what it is built on
             return msgpack.ExtType(code, _pack_inner(encode(value)))
-    for base in _BASES:
-        if isinstance(value, base):  # type: ignore[arg-type]
-            return base(value)
+    for base, plain in _BASES.items():
+        if isinstance(value, base):
+            return plain(value)
     raise TypeError(f"{type(value).__qualname__} cannot travel in a message")
 
 

@@ -1,5 +1,6 @@
 """Actors that the tests start."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from supervisor import (
     GenServer,
     Ignore,
     NoReply,
+    ProcessDown,
     Ref,
     Sender,
     Shutdown,
@@ -283,6 +285,10 @@ class Relay(GenServer):
                 return "the end"
             case ["call", ref, *others]:
                 return self.pass_on(ref, others)
+            case ["method", ref, name, *arguments]:
+                return getattr(ref, name)(*arguments)
+            case ["survive", dying, others]:
+                return self.survive(dying, others)
             case ["cast", ref, *others]:
                 ref.cast(others)
                 return "sent"
@@ -298,6 +304,16 @@ class Relay(GenServer):
             return ref.call(["call", *others], timeout=30.0)
         except CallCycle as error:
             return f"CallCycle: {error}"
+
+    def survive(self, dying: Ref, others: list[Ref]) -> list[Any]:
+        """Watch an actor, see it die in a call, and then turn to others."""
+        self.monitor(dying)
+        with contextlib.suppress(ProcessDown):
+            dying.call("kill")
+        return [ref.call("get") for ref in others]
+
+    def handle_info(self, message: Any) -> None:
+        self.heard.append(message)
 
     def handle_cast(self, request: Any) -> None:
         match request:

@@ -18,6 +18,7 @@ from conftest import PATIENCE, gone, wait_for_end
 from supervisor import (
     CallCycle,
     CallTimeout,
+    Cancelled,
     ChildSpec,
     MailboxFull,
     NoProcess,
@@ -68,7 +69,8 @@ def test_a_future_tells_whether_it_is_done() -> None:
     dropped = ref.call_async("wait")
     dropped.cancel()
     ref.call(["reply", 6])
-    assert not dropped.done()
+    with pytest.raises(Cancelled):
+        dropped.result()
 
 
 def test_twenty_thousand_calls_that_nobody_reads_are_answered_and_others_served() -> None:
@@ -394,10 +396,11 @@ def test_a_trace_that_nobody_reads_counts_what_it_lost() -> None:
     for _ in range(20_000):
         ref.cast(1)
     assert ref.call("get") == 20_000
-    kept = [trace.next(PATIENCE) for _ in range(10_000)]
-    assert {event.lost for event in kept} == {0}
     ref.cast(0)
-    assert trace.next(PATIENCE).lost == 20_002 - len(kept)
+    seen = 0
+    while seen < 20_003:
+        seen += 1 + trace.next(PATIENCE).lost
+    assert seen == 20_003
     trace.close()
 
 

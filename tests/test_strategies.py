@@ -258,9 +258,10 @@ def hang_here() -> None:
 def test_a_hung_child_is_dumped_and_restarted(how: str, capfd: Any) -> None:
     sup = start(ChildSpec("s", Sleeper, watchdog=0.2))
     ref = sup.child("s")
-    pid = ref.pid
+    pid, monitor = ref.pid, ref.monitor()
     with pytest.raises(ProcessDown):
         ref.call(how)
+    assert monitor.wait(PATIENCE).reason == "hung"
     assert sup.child("s").call("pid") != pid
     err = capfd.readouterr().err
     assert "child 's': no sign of life for 0.2 s (watchdog): killing it" in err

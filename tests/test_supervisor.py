@@ -92,7 +92,7 @@ def test_a_failing_start_takes_the_others_down(runtime_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: ChildSpec("", Counter), "not empty"),
+        (lambda: ChildSpec("", Counter), "1 to 255 bytes"),
         (lambda: ChildSpec("a", 5), "GenServer class"),  # type: ignore[arg-type]
         (
             lambda: ChildSpec("a", type("L", (Counter,), {"__qualname__": "f.<locals>.L"})),
