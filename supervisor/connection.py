@@ -52,14 +52,6 @@ _COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
 _DISCONNECT = 1000  # ms at most from a process's end to its socket's
 
 
-def _packed(kind: int, number: int, term: Any, chain: Any = ()) -> bytes:
-    try:
-        return wire.pack([kind, number, term, chain] if chain else [kind, number, term])
-    except TypeError:
-        wire.pack(term)  # says where in the term, not where in the message around it
-        raise
-
-
 class Connection:
     """The way from this process to one other."""
 
@@ -114,7 +106,7 @@ class Connection:
             MailboxFull: there was no room until the deadline, of ``time.monotonic``.
             TypeError, ValueError: the term cannot travel.
         """
-        data = _packed(kind, 0, term)
+        data = wire.pack_message(kind, 0, term)
         with self._lock:
             self._send(data, deadline, counted=kind in _COUNTED)
 
@@ -134,7 +126,7 @@ class Connection:
             NoProcess, MailboxFull, TypeError, ValueError: as ``send``.
         """
         number = next(self._numbers)
-        data = _packed(kind, number, term, chain)
+        data = wire.pack_message(kind, number, term, chain)
         pending = pending or Pending(kind == CALL)
         with self._lock:
             while kind == CALL and self._calls >= IN_FLIGHT and not self.dead:

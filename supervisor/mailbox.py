@@ -93,7 +93,7 @@ class Mailbox:
             NoProcess: the receiver has gone.
             TypeError, ValueError: the term cannot travel.
         """
-        data = wire.pack([kind, number, term])
+        data = wire.pack_message(kind, number, term)
         try:
             self._socket.send(sender, zmq.SNDMORE | zmq.NOBLOCK)
         except zmq.Again:

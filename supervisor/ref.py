@@ -312,7 +312,10 @@ class Monitor:
             CallTimeout: it has not in so many seconds.
             Cancelled: this was closed.
         """
-        self._there.wait(self._pending, deadline_of(timeout))
+        try:
+            self._there.wait(self._pending, deadline_of(timeout))
+        except CallTimeout:
+            raise CallTimeout(f"{self._ref} has not ended within {timeout:g} s") from None
         if self._pending.answer is not None and self._pending.answer[0] == RAISE:
             raise self._pending.answer[1]
         return Down(self._ref, self._there.process.pid, self._pending.reason())

@@ -78,6 +78,15 @@ def pack(term: Any) -> bytes:
     return data
 
 
+def pack_message(kind: int, number: int, term: Any, chain: Any = ()) -> bytes:
+    """Make bytes of a message of ``protocol``. Raises as ``pack``, of the term in it."""
+    try:
+        return pack([kind, number, term, chain] if chain else [kind, number, term])
+    except TypeError:
+        pack(term)  # says where in the term, not where in the message around it
+        raise
+
+
 class _Here(threading.local):
     """What a thread packs with: making a packer costs more than packing, so it is kept."""
 

@@ -21,6 +21,15 @@ def test_the_guide(runtime_dir: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_readmes_actor(runtime_dir: Path) -> None:
+    text = (GUIDE.parent.parent / "README.md").read_text()
+    (program,) = [code for _, code in BLOCK.findall(text) if "GenServer" in code]
+    (runtime_dir / "program.py").write_text(program)
+    command = [sys.executable, str(runtime_dir / "program.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
+
+
 def session(blocks: list[tuple[str, str]]) -> str:
     """Return all that is typed in, with the growth of the files between."""
     parts = []
