@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from supervisor import RemoteError, Shutdown
 from supervisor.jobs import Job, Jobs
+from supervisor.protocol import MAILBOX, MAILBOX_BYTES
+from supervisor.room import Room
 from supervisor.strategy import (
     RESTARTS,
     STRATEGIES,
@@ -120,3 +122,27 @@ def test_a_preempting_job_ends_the_others() -> None:
     jobs.add(endless())
     jobs.preempt(last())
     assert list(done) == ["last", "last"]
+
+
+@given(st.lists(st.integers(1, MAILBOX_BYTES // 3), max_size=60), st.data())
+def test_a_mailboxs_bound_is_of_what_was_not_served(sizes: list[int], data: st.DataObject) -> None:
+    room, unserved, marks = Room(), deque[int](), deque[tuple[int, int, int]]()
+    for size in sizes:
+        while not room.has(size):
+            assert unserved
+            assert sum(unserved) + size > MAILBOX_BYTES // 2  # nobody waits without a reason
+            served, messages, given = marks.popleft()
+            for _ in range(min(served, len(unserved))):
+                unserved.popleft()
+            room.give(messages, given)
+        unserved.append(size)
+        if room.take(size):
+            marked = room.mark()
+            marks.append((marked[0], *marked))
+        assert sum(unserved) <= MAILBOX_BYTES
+        assert len(unserved) <= MAILBOX
+        if marks and data.draw(st.booleans()):
+            served, messages, given = marks.popleft()
+            for _ in range(served):
+                unserved.popleft()
+            room.give(messages, given)
