@@ -20,6 +20,7 @@ from supervisor.channel import SIZE, Channel
 from supervisor.errors import (
     NORMAL,
     RAISED,
+    SHUT_DOWN,
     SHUTDOWN,
     ActorError,
     BadMessage,
@@ -194,7 +195,9 @@ class Actor:
         self.parent.tell(EXIT, reason)
         self._mailbox.close()
         connection.close_all()
-        return self._status if is_orderly(reason) else 1
+        if not is_orderly(reason):
+            return 1
+        return self._status if reason == NORMAL or self.server.supervises else SHUT_DOWN
 
     def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Do what ``breakpoint()`` does in an actor: see ``debugger``."""

@@ -38,13 +38,18 @@ def is_orderly(reason: Reason) -> bool:
     return isinstance(reason, Shutdown) or reason in (NORMAL, SHUTDOWN)
 
 
+SHUT_DOWN = 113
+"""Exit status of an actor that has ended by "shutdown": for those who could not be told the reason,
+as they asked too late. A supervisor's is 0 then, for whoever runs a tree as a service."""
+
+
 def reason_of(code: int) -> Reason:
     """Return the reason that an exit code tells, which is negative for a signal."""
     if code < 0:
         names = {number.value: f"signal {number.name}" for number in signal.Signals}
         names |= {signal.SIGKILL: KILLED, linux.HANG_UP: HUNG}
         return names.get(-code, f"signal {-code}")
-    return NORMAL if code == 0 else f"exit status {code}"
+    return {0: NORMAL, SHUT_DOWN: SHUTDOWN}.get(code, f"exit status {code}")
 
 
 def brief(reason: Reason) -> str:

@@ -130,7 +130,7 @@ class Ref:
         """Watch the incarnation that runs now, from a program that is not an actor.
 
         It does not wait for the actor. If that ends before the request has arrived, the reason
-        is what its exit status tells: "normal", "killed", or "exit status N".
+        is what its exit status tells: "normal", "shutdown", "killed", "exit status N".
 
         An actor uses ``GenServer.monitor`` instead, and gets the ``Down`` in ``handle_info``.
         """

@@ -92,6 +92,7 @@ class Server(Protocol):
     """What a ``GenServer`` is to the loop that runs it."""
 
     reference: ClassVar[type[Ref]]
+    supervises: ClassVar[bool]
     idle_timeout: float | None
     trap_exit: bool
 
