@@ -64,6 +64,8 @@ class Child:
     """Whether a debugger holds it up."""
     unwanted: bool = False
     """Whether it is to be terminated, as it starts."""
+    beginning: object = None
+    """Which of its starts is under way, or was the last."""
     retry: Timer | None = None
     """When it is restarted, after its backoff."""
     dump: int | None = None
@@ -80,14 +82,18 @@ class Child:
         """Whether its last start failed."""
         return self.outcome is not None and self.outcome[0] == FAILED
 
+    def begin(self) -> None:
+        """Begin a start."""
+        self.state, self.outcome, self.last_words = State.STARTING, None, None
+        self.since, self.asked, self.held, self.unwanted = time.monotonic(), None, False, False
+
     def fork(self, stored: dict[tuple[str, ...], int]) -> Channel:
         """Start its process; return the channel on which it will report.
 
         Raises:
             StartFailed, OSError: there is none.
         """
-        self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.since, self.asked, self.held, self.unwanted = time.monotonic(), None, False, False
+        self.since = time.monotonic()
         if self.plan.watchdog is not None:
             self.dump = os.memfd_create("stacks", os.MFD_CLOEXEC)
         try:

@@ -16,9 +16,10 @@ from supervisor import linux, registry, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel
 from supervisor.child import Child, State
-from supervisor.errors import HUNG, NotFound, Reason, StartFailed
+from supervisor.errors import HUNG, KILLED, NotFound, Reason, StartFailed
 from supervisor.fd_store import FdStore
 from supervisor.jobs import Job, Jobs
+from supervisor.preload import Preload, is_due
 from supervisor.protocol import (
     DROP,
     EXIT,
@@ -208,7 +209,14 @@ class Children:
 
     def start(self, child: Child, kind: str = "started") -> Job:
         """Start a child, and wait for its outcome: ready, ignore, or failed; tell of it."""
-        self._fork(child)
+        child.begin()
+        limit, beginning = child.plan.init_timeout, object()
+        child.beginning = beginning
+        if limit is not None:
+            self._actor.call_later(limit, lambda: self._too_slow(child, beginning))
+        yield from self._import(child)
+        if child.outcome is None:
+            self._fork(child)
         while child.outcome is None:
             yield
         word, term = child.outcome
@@ -232,9 +240,24 @@ class Children:
             child.outcome = (FAILED, f"{error}")
             return
         self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
-        limit = child.plan.init_timeout
-        if limit is not None:
-            self._actor.call_later(limit, lambda: self._too_slow(child, channel))
+
+    def _import(self, child: Child) -> Job:
+        """Import a child's module, if need be, while the loop goes on."""
+        if not is_due(child.plan):
+            return
+        importing = Preload(child.plan)
+        self._actor.add_reader(importing.fileno(), self._jobs.advance)
+        while child.outcome is None and not importing.has_ended():
+            if child.unwanted:
+                child.outcome = (FAILED, KILLED)
+                break
+            yield
+        self._actor.remove_reader(importing.fileno())
+        if child.outcome is None:
+            try:
+                importing.finish()
+            except StartFailed as error:
+                child.outcome = (FAILED, error.reason)
 
     def _serves(self, child: Child, ref: Ref) -> None:
         if child.pid is not None:
@@ -248,6 +271,7 @@ class Children:
     def cancel_start(self, child: Child) -> None:
         """Have the start of a child fail."""
         child.unwanted = True
+        self._jobs.advance()  # an import may be under way
         if child.plan.type == "worker":
             child.kill()
             return
@@ -269,11 +293,13 @@ class Children:
 
         self._actor.call_later(_SIGN_OF_A_START, look)
 
-    def _too_slow(self, child: Child, channel: Channel) -> None:
-        if child.channel is channel and child.state is State.STARTING and child.outcome is None:
+    def _too_slow(self, child: Child, beginning: object) -> None:
+        same = child.beginning is beginning and child.state is State.STARTING
+        if same and child.outcome is None:
             seconds = child.plan.init_timeout
             child.outcome = (FAILED, f"init has not returned within {seconds:g} s (init_timeout)")
             child.kill()
+            self._jobs.advance()
 
     def _watch(self, child: Child) -> None:
         """Ask a child that has a watchdog for signs of life, as long as this process of it runs."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
-import gc
 import os
 import signal
 import threading
@@ -25,7 +24,6 @@ from supervisor.errors import RAISED, RemoteError, StartFailed
 from supervisor.protocol import FAILED
 
 _FAILED = 70  # EX_SOFTWARE of sysexits.h: an error before the actor ran
-_frozen: set[str] = set()
 
 
 class Forked(NamedTuple):
@@ -41,7 +39,7 @@ def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None
     ``linux.HANG_UP`` has it write its stacks to ``dump``, and die.
 
     Raises:
-        StartFailed: its module cannot be imported, or an import has started a thread.
+        StartFailed: an import has started a thread, or is one that has not ended.
         OSError: no more processes, or no runtime directory.
     """
     _prepare(plan)
@@ -64,23 +62,15 @@ def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None
 
 
 def _prepare(plan: Plan) -> None:
-    """Import what the child will need, and keep the collector from touching what is shared."""
-    if plan.preload and plan.start not in _frozen:
-        try:
-            plan.import_module()
-        except RAISED as error:
-            raise StartFailed(plan.id, RemoteError.of(error)) from error
-        _frozen.add(plan.start)
-        gc.collect()
-        gc.freeze()  # otherwise a collection in the child would write, and so copy, every page
+    """Make sure that the child will find what it needs, and nothing that it must not have."""
     runtime.make_again()
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     if others:
         raise StartFailed(
             plan.id,
             f"a supervisor forks, and must have one Python thread, but has {', '.join(others)}:"
-            f" importing {plan.start} or another child's module started it; preload=False imports"
-            " in the child alone",
+            f" the import of {plan.start} or of another child's module started it, or still hangs;"
+            " preload=False imports in the child alone",
         )
 
 

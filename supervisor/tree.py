@@ -364,10 +364,10 @@ class Supervisor(GenServer):
             self.reply(sender, term)
 
     def _serve_terminate(self, sender: Sender, child_id: str) -> Job:
-        child = self._children.get(child_id)
-        if child is not None and child.state is State.STARTING:
+        child = self._children.find(child_id)
+        if child.state is State.STARTING:
             self._children.cancel_start(child)  # which fails by that; then it is this job's turn
-        return self._terminate_one(sender, self._children.find(child_id))
+        return self._terminate_one(sender, child)
 
     def _terminate_one(self, sender: Sender, child: Child) -> Job:
         if self._children.get(child.plan.id) is child:  # it may have been forgotten meanwhile
