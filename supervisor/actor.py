@@ -109,7 +109,7 @@ class Actor:
         self._had_owners = False
         self._registered = False
         self._started = False
-        self._links = Links(self)
+        self.links = Links(self)
         self._streams = Streams(self._mailbox)
         self._reason: Reason | None = None
         self._status = 0
@@ -326,11 +326,11 @@ class Actor:
 
     def _serve_link(self, _: Sender, ref: Any) -> None:
         if isinstance(ref, Ref):
-            self._links.link(ref, mutual=False)
+            self.links.link(ref, mutual=False)
 
     def _serve_unlink(self, _: Sender, ref: Any) -> None:
         if isinstance(ref, Ref):
-            self._links.unlink(ref, mutual=False)
+            self.links.unlink(ref, mutual=False)
 
     def _serve_answer(self, _: Sender, answer: Any) -> None:
         """Pass on what another process has answered to a call of this actor."""
@@ -426,11 +426,6 @@ class Actor:
         """No longer watch a descriptor."""
         if self._readers.pop(fd, None) is not None:
             self._poller.unregister(fd)
-
-    @property
-    def links(self) -> Links:
-        """What this actor watches."""
-        return self._links
 
     def linked_ended(self, message: Exit) -> None:
         """A linked actor has ended: be told, or end with it, unless its end was normal."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -28,12 +29,7 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
     """Do what ``Ref.acall`` says."""
     loop = asyncio.get_running_loop()
     answered = loop.create_future()
-
-    def wake(_: Any = None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(_finish, answered)
-
-    pending, began = Pending(True, wake), loop.time()
+    pending, began = Pending(True, lambda _: _finish(answered)), loop.time()
     with _watch(loop, there):
         try:
             async with asyncio.timeout_at(_on_clock(loop, deadline)):
@@ -57,12 +53,7 @@ async def _send(
             there.ask(CALL, request, 0.0, pending)
             return
         changed = loop.create_future()
-
-        def wake(changed: asyncio.Future[None] = changed) -> None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_finish, changed)
-
-        there.when_changed(wake)
+        there.when_changed(functools.partial(_finish, changed))
         with contextlib.suppress(MailboxFull):  # there may have been a change before that
             there.ask(CALL, request, 0.0, pending)
             return
@@ -70,8 +61,14 @@ async def _send(
 
 
 def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    """Wake who waits for a future, from any thread."""
+
+    def finish() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+        future.get_loop().call_soon_threadsafe(finish)
 
 
 def _on_clock(loop: asyncio.AbstractEventLoop, deadline: float) -> float | None:

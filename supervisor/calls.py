@@ -12,6 +12,7 @@ from supervisor.connection import Connection
 from supervisor.errors import ActorError, CallTimeout, Cancelled
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import RAISE, SUBSCRIBE
+from supervisor.telemetry import after
 
 FOREVER = float("inf")
 
@@ -108,7 +109,7 @@ class Events:
             self._there.wait_for_event(stream, deadline_of(timeout))
         if stream.events:
             event, lost = stream.events.popleft()
-            return event.after(lost)
+            return after(lost, event)
         if stream.answer is not None and stream.answer[0] == RAISE:
             raise stream.answer[1]
         raise StopIteration

@@ -84,8 +84,9 @@ class Child:
 
     def begin(self) -> None:
         """Begin a start."""
+        self.beginning = object()
         self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.since, self.asked, self.held, self.unwanted = time.monotonic(), None, False, False
+        self.asked, self.held, self.unwanted = None, False, False
 
     def fork(self, stored: dict[tuple[str, ...], int]) -> Channel:
         """Start its process; return the channel on which it will report.

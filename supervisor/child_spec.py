@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from supervisor import main_module, registry, wire
 from supervisor.gen_server import GenServer
+from supervisor.launch import pickled
 from supervisor.strategy import AUTO_SHUTDOWNS, RESTARTS, AutoShutdown, Backoff, Restart
 
 _LONGEST_ID = 255
@@ -170,7 +171,7 @@ class ChildSpec:
         return Plan(
             id=self.id,
             start=f"{self.start.__module__}:{self.start.__qualname__}",
-            arguments=wire.pack(arguments) if travels else _pickled(self.id, arguments),
+            arguments=wire.pack(arguments) if travels else pickled(f"child {self.id!r}", arguments),
             pickled=not travels,
             name=self.name,
             restart=self.restart,
@@ -184,13 +185,6 @@ class ChildSpec:
             intensity=self.intensity,
             period=self.period,
         )
-
-
-def _pickled(child: str, arguments: list[Any]) -> bytes:
-    try:
-        return pickle.dumps(arguments)
-    except Exception as error:  # whatever an object's own pickling raises
-        raise TypeError(f"child {child!r}: its arguments cannot be pickled: {error}") from error
 
 
 def _is_class(start: object) -> bool:

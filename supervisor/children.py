@@ -210,8 +210,7 @@ class Children:
     def start(self, child: Child, kind: str = "started") -> Job:
         """Start a child, and wait for its outcome: ready, ignore, or failed; tell of it."""
         child.begin()
-        limit, beginning = child.plan.init_timeout, object()
-        child.beginning = beginning
+        limit, beginning = child.plan.init_timeout, child.beginning
         if limit is not None:
             self._actor.call_later(limit, lambda: self._too_slow(child, beginning))
         yield from self._import(child)

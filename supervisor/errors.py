@@ -17,6 +17,7 @@ NORMAL = "normal"
 SHUTDOWN = "shutdown"
 KILLED = "killed"
 HUNG = "hung"
+NOPROC = "noproc"
 
 
 RAISED = (Exception, SystemExit)

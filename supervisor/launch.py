@@ -97,10 +97,7 @@ def launch(
 
 def _payload(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> int:
     """Return a memfd with what the new interpreter needs to know."""
-    try:
-        started = pickle.dumps((cls, args, kwargs, name))
-    except Exception as error:  # whatever an object's own pickling raises
-        raise TypeError(f"{cls.__qualname__}: its arguments cannot be pickled: {error}") from error
+    started = pickled(cls.__qualname__, (cls, args, kwargs, name))
     preparation = spawn.get_preparation_data("supervisor")
     del preparation["authkey"]  # for multiprocessing's own connections
     fd = os.memfd_create("supervisor-start", os.MFD_CLOEXEC)
@@ -108,6 +105,18 @@ def _payload(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
         pickle.dump((preparation, started), file)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def pickled(who: str, arguments: Any) -> bytes:
+    """Pickle arguments.
+
+    Raises:
+        TypeError: whatever an object's own pickling has raised.
+    """
+    try:
+        return pickle.dumps(arguments)
+    except Exception as error:
+        raise TypeError(f"{who}: its arguments cannot be pickled: {error}") from error
 
 
 def _above_stdio(fd: int) -> int:

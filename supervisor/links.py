@@ -11,18 +11,19 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from supervisor import owners
 from supervisor.connection import Connection
-from supervisor.errors import NoProcess, Reason
+from supervisor.errors import NOPROC, NoProcess, Reason
 from supervisor.linux import Process
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import LINK, MONITOR, SUBSCRIBE, UNLINK
 from supervisor.ref import Down, Exit, Ref
+from supervisor.telemetry import after
 
 _ROOM = 5.0  # seconds that a mailbox may be full
-NOPROC = "noproc"
 
 
-class Loop(Protocol):
+class Loop(owners.Loop, Protocol):
     """An actor's loop."""
 
     ref: Ref
@@ -33,12 +34,6 @@ class Loop(Protocol):
 
     def linked_ended(self, message: Exit) -> None:
         """A linked actor has ended."""
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Watch a descriptor."""
-
-    def remove_reader(self, fd: int) -> None:
-        """No longer watch one."""
 
 
 class Links:
@@ -105,7 +100,7 @@ class Links:
     def subscribe(self, ref: Ref, topic: str) -> None:
         """Have another actor's events delivered, as long as its present incarnation lives."""
         there = ref._connection()
-        stream = Stream(taken=lambda event, lost: self._loop.inform(event.after(lost)))
+        stream = Stream(taken=lambda event, lost: self._loop.inform(after(lost, event)))
         there.ask(SUBSCRIBE, topic, time.monotonic() + _ROOM, stream)
         self._serve(there)
 

@@ -11,7 +11,7 @@ import zmq
 from supervisor import runtime, wire
 from supervisor.errors import BadMessage, NoProcess
 from supervisor.linux import Process
-from supervisor.protocol import MAILBOX, RAISE
+from supervisor.protocol import EVENT, MAILBOX, RAISE
 
 _BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
 _FAREWELL = 2000  # ms that the last replies may take to leave
@@ -104,6 +104,14 @@ class Mailbox:
             raise NoProcess("who has asked has gone") from None
         self._socket.send(data, zmq.NOBLOCK)
         return True
+
+    def probe(self, sender: bytes) -> None:
+        """See whether somebody is still there, by an answer that nobody has asked for.
+
+        Raises:
+            NoProcess: nobody is.
+        """
+        self.offer(sender, EVENT, 0, None)
 
     def close(self) -> None:
         """Remove the path, let the last answers leave, within a bound, and close."""

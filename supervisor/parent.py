@@ -12,20 +12,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from supervisor import owners
 from supervisor.channel import Channel
 from supervisor.errors import Reason
 from supervisor.protocol import DROP, HAPPENED, HELD, PING, PONG, SHUT, STORE, STORED
 from supervisor.telemetry import Event
 
 
-class Loop(Protocol):
+class Loop(owners.Loop, Protocol):
     """An actor's loop."""
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Watch a descriptor."""
-
-    def remove_reader(self, fd: int) -> None:
-        """No longer watch one."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
         """Call a function later."""

@@ -35,11 +35,15 @@ class Preload:
         self._thread.start()
 
     def _run(self) -> None:
+        self._error = self._import()
+        os.eventfd_write(self._ended, 1)
+
+    def _import(self) -> BaseException | None:
         try:
             self._plan.import_module()
         except RAISED as error:
-            self._error = error
-        os.eventfd_write(self._ended, 1)
+            return error
+        return None
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when it has ended."""
@@ -63,16 +67,9 @@ class Preload:
         os.close(self._ended)
         error = self._error
         if isinstance(error, ValueError) and "main thread" in str(error):
-            error = self._again()  # it sets a signal's handler: the main thread's alone
+            error = self._import()  # it sets a signal's handler: the main thread's alone
         if error is not None:
             raise StartFailed(self._plan.id, RemoteError.of(error))
         _done.add(self._plan.start)
         gc.collect()
         gc.freeze()  # otherwise a collection in a child would write, and so copy, every page
-
-    def _again(self) -> BaseException | None:
-        try:
-            self._plan.import_module()
-        except RAISED as error:
-            return error
-        return None

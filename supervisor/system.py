@@ -9,14 +9,6 @@ from typing import Any
 from supervisor import wire
 from supervisor.results import Server
 
-GET_STATE, REPLACE_STATE, SUSPEND, RESUME, STATISTICS = (
-    "get_state",
-    "replace_state",
-    "suspend",
-    "resume",
-    "statistics",
-)
-
 
 class System:
     """An actor as seen from outside its class."""
@@ -35,14 +27,14 @@ class System:
             ValueError, TypeError: it cannot be done.
         """
         match request:
-            case [operation] if operation == GET_STATE:
+            case ["get_state"]:
                 return self._state()
-            case [operation, dict(new)] if operation == REPLACE_STATE:
+            case ["replace_state", dict(new)]:
                 return self._replace(new)
-            case [operation] if operation in {SUSPEND, RESUME}:
-                self.suspended = operation == SUSPEND
+            case ["suspend" | "resume" as operation]:
+                self.suspended = operation == "suspend"
                 return None
-            case [operation] if operation == STATISTICS:
+            case ["statistics"]:
                 return self._statistics()
         raise ValueError(f"no request to an actor's system: {request!r:.200}")
 

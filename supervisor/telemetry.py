@@ -10,10 +10,11 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 from supervisor import wire
 from supervisor.errors import NoProcess, Reason
+from supervisor.mailbox import Mailbox
 from supervisor.protocol import EVENT, EVENTS
 
 SUPERVISION = "supervision"
@@ -42,10 +43,6 @@ class Event:
     lost: int = 0
     """Events before this one that found no room with their subscriber."""
 
-    def after(self, lost: int) -> Event:
-        """Return this event, after so many more that were lost."""
-        return dataclasses.replace(self, lost=self.lost + lost) if lost else self
-
     def below(self, child: str) -> Event:
         """Return this event as the supervisor above tells it."""
         return dataclasses.replace(self, path=(child, *self.path))
@@ -64,21 +61,18 @@ class Traced:
     lost: int = 0
     """Such before this one that found no room with their subscriber."""
 
-    def after(self, lost: int) -> Traced:
-        """Return this one, after so many more that were lost."""
-        return dataclasses.replace(self, lost=self.lost + lost) if lost else self
+
+_Told = TypeVar("_Told", Event, Traced)
+
+
+def after(lost: int, event: _Told) -> _Told:
+    """Return an event, after so many more that were lost."""
+    return dataclasses.replace(event, lost=event.lost + lost) if lost else event
 
 
 def traced(kind: str, term: Any) -> Traced:
     """Describe a message."""
     return Traced(kind, wire.portable(term), time.time())
-
-
-class Offers(Protocol):
-    """A mailbox."""
-
-    def offer(self, sender: bytes, kind: int, number: int, term: Any) -> bool:
-        """Send an answer, if there is room for it."""
 
 
 @dataclass
@@ -95,7 +89,7 @@ class _Subscriber:
 class Streams:
     """The subscribers of an actor's events: connections, and the numbers of their requests."""
 
-    def __init__(self, mailbox: Offers) -> None:
+    def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self._topics: dict[str, dict[tuple[bytes, int], _Subscriber]] = {t: {} for t in TOPICS}
         self.tracing = self._topics[TRACE]
@@ -140,7 +134,7 @@ class Streams:
         if subscriber.sent - subscriber.seen < EVENTS:
             subscriber.sent += self._mailbox.offer(address, EVENT, number, [place, event])
         elif place % EVENTS == 0:
-            self._mailbox.offer(address, EVENT, 0, None)  # ignored there: is it still there?
+            self._mailbox.probe(address)
 
 
 def _fields(event: Event | Traced) -> list[Any]:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from supervisor.errors import NoProcess
-from supervisor.protocol import DOWN, EVENT
+from supervisor.mailbox import Mailbox
+from supervisor.protocol import DOWN
 
 _FEW = 256  # watchers that are not worth looking whether they are still there
-
-
-class Offers(Protocol):
-    """A mailbox."""
-
-    def offer(self, sender: bytes, kind: int, number: int, term: Any) -> bool:
-        """Send an answer, if there is room for it."""
-
-    def answer(self, sender: bytes, kind: int, number: int, term: Any) -> bool:
-        """Send an answer, if its receiver is there and has room for it."""
 
 
 class Watchers:
     """Connections, and the numbers under which they asked, in the order in which they did."""
 
-    def __init__(self, mailbox: Offers) -> None:
+    def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self._watchers: dict[tuple[bytes, int], None] = {}
         self._limit = _FEW
@@ -43,7 +34,7 @@ class Watchers:
 
     def _there(self, address: bytes) -> bool:
         try:
-            self._mailbox.offer(address, EVENT, 0, None)  # which nobody has asked for: ignored
+            self._mailbox.probe(address)
         except NoProcess:
             return False
         return True
