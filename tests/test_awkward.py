@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from actors import Counter, Later, Linked, Refuses, Relay, Witness
 from conftest import PATIENCE, program
+from trees import states
 
 from supervisor import (
     Backoff,
@@ -39,11 +40,6 @@ from supervisor import (
 )
 from supervisor.errors import CARRIED
 from supervisor.timers import Timers
-
-
-def states(sup: Any) -> dict[str, str]:
-    return {row[0]: row[3] for row in sup.which_children()}
-
 
 # -- within actors ---------------------------------------------------------------------------------
 

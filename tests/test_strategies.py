@@ -12,6 +12,7 @@ from actors import Counter, Refuses, Scripted, Witness
 from conftest import PATIENCE, wait_for_end
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import kill, start, states
 
 from supervisor import (
     AlreadyPresent,
@@ -23,7 +24,6 @@ from supervisor import (
     GenServer,
     NotFound,
     ProcessDown,
-    Ref,
     RemoteError,
     Restarting,
     Sender,
@@ -36,22 +36,6 @@ from supervisor import (
     whereis,
 )
 from supervisor.child_spec import Plan
-
-
-def start(*specs: ChildSpec, **options: Any) -> SupervisorRef:
-    ref: SupervisorRef = Supervisor.start_link(list(specs), **options)
-    return ref
-
-
-def kill(ref: Ref) -> None:
-    """Kill an actor and wait until it has ended."""
-    pid = ref.pid
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
-
-
-def states(sup: Any) -> dict[str, str]:
-    return {row[0]: row[3] for row in sup.which_children()}
 
 
 def wait_for(sup: Any, expected: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from actors import Counter, Flaky, Keeper, Later, Refuses, Starter, Stumbles, Witness
 from conftest import PATIENCE, gone, wait_for_end
+from trees import kill, start
 
 from supervisor import (
     AlreadyPresent,
@@ -34,11 +35,6 @@ from supervisor import (
 )
 
 
-def start(*specs: ChildSpec, **options: Any) -> SupervisorRef:
-    ref: SupervisorRef = Supervisor.start_link(list(specs), **options)
-    return ref
-
-
 def watch(sup: SupervisorRef) -> Monitor:
     """Monitor a supervisor; it knows of that when this returns."""
     monitor = sup.monitor()
@@ -52,13 +48,6 @@ def hang(ref: Ref, log: str) -> None:
         ref.call("never", timeout=0.01)
     while "hangs" not in Path(log).read_text():
         pass
-
-
-def kill(ref: Ref) -> None:
-    """Kill an actor and wait until it has ended."""
-    pid = ref.pid
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
 
 
 def test_children_start_in_order_and_stop_in_reverse(runtime_dir: Path) -> None:
