@@ -139,6 +139,9 @@ if __name__ == "__main__":
     monitor = sup.monitor()
     signal.signal(signal.SIGTERM, lambda *_: sup.stop())
     print("ready", flush=True)
+    if sys.argv[1] == "waits":
+        print("down", monitor.wait().reason, flush=True)
+        sys.exit()
     while True:
         try:
             print("down", monitor.wait(0.0001).reason, flush=True)
@@ -151,15 +154,24 @@ if __name__ == "__main__":
 """
 
 
-def test_a_signals_handler_may_stop_what_its_thread_waits_for(runtime_dir: Path) -> None:
+@pytest.mark.parametrize("how", ["waits", "works"])
+def test_a_signals_handler_may_stop_what_its_thread_waits_for(how: str, runtime_dir: Path) -> None:
     path = runtime_dir / "program.py"
     path.write_text(SIGNALLED.format(tests=str(Path(__file__).parent)))
     for _ in range(5):
-        with program(sys.executable, str(path)) as waits:
+        with program(sys.executable, str(path), how) as waits:
             waits.expect("ready")
+            if how == "waits":
+                sleeps(waits.process.pid)
             waits.process.send_signal(signal.SIGTERM)
             waits.expect("down normal")
             assert waits.process.wait(PATIENCE) == 0
+
+
+def sleeps(pid: int) -> None:
+    """Wait until a process waits: its main thread does nothing else by then."""
+    while Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "S":
+        pass
 
 
 def test_what_was_asked_before_a_fork_is_not_waited_for_in_it() -> None:

@@ -21,7 +21,9 @@ from supervisor import (
     StartFailed,
     Supervisor,
     SupervisorRef,
+    linux,
 )
+from supervisor.errors import reason_of
 
 
 def seen(ref: Any, number: int) -> list[Any]:
@@ -63,6 +65,28 @@ def test_the_end_of_a_linked_actor(request_: Any, reason: Any) -> None:
     else:
         assert monitor.wait(PATIENCE).reason == reason
     assert call.exception() is None or reason in {"killed", "exit status 3"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "told"),
+    [
+        (Counter, "normal", "normal"),
+        (Counter, "shutdown", "shutdown"),
+        (Counter, Shutdown("x"), "shutdown"),
+        (Counter, "strange", "exit status 1"),
+        (Supervisor, "shutdown", "normal"),  # for whoever runs it as a service
+    ],
+)
+def test_the_exit_status_tells_those_who_asked_too_late(kind: Any, reason: Any, told: str) -> None:
+    ref = kind.start_link()
+    process = linux.process(ref.pid)
+    pidfd = linux.open_process(process)
+    ref.stop(reason)
+    assert linux.ended(pidfd, PATIENCE)
+    status = linux.exit_status(pidfd, process.pid)
+    os.close(pidfd)
+    assert status is not None
+    assert reason_of(os.waitstatus_to_exitcode(status)) == told
 
 
 def test_a_link_works_both_ways_and_can_be_undone() -> None:
