@@ -114,7 +114,7 @@ def offered() -> int:
 
 def dropped_by_the_kernel(run: Run) -> int:
     queue = json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", "lab0"))[0]["drops"]
-    return int(queue + tunctl.transmitted("lab0")[2])
+    return int(queue + tunctl.statistics("lab0")["tx_dropped"])
 
 
 @pytest.mark.parametrize("kind", [TUN, TAP], ids=["tun", "tap"])

@@ -29,7 +29,7 @@ from tuncer.publisher import Publisher
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import explain
 from tuncer.tunctl.header import SIZE as PI_SIZE
-from tuncer.tunctl.link_monitor import LinkMonitor
+from tuncer.tunctl.linux.monitor import LinkMonitor
 
 _VNET_HDR_SIZE = 10  # struct virtio_net_hdr, as the kernel puts it before packets by default
 _WAS_DELETED = "the device was deleted"
@@ -177,7 +177,7 @@ class Worker(GenServer):
         control = self._writer.control
         if control[ring.TRANSMITTED] == 0:  # nobody has begun it
             control[ring.ACTIVE] = active
-            control[ring.TRANSMITTED] = tunctl.transmitted(self._tun)[1] + 1
+            control[ring.TRANSMITTED] = tunctl.statistics(self._tun)["tx_bytes"] + 1
         else:
             control[ring.RESTARTS] += 1
             self._writer.recover(self._measure)
@@ -200,7 +200,7 @@ class Worker(GenServer):
             # What the kernel has handed out, less what the log has, is this packet.
             packets = self._writer.head + 1
             base = self._writer.control[ring.TRANSMITTED] - 1
-            handed_out = tunctl.transmitted(self._tun)[1] - base
+            handed_out = tunctl.statistics(self._tun)["tx_bytes"] - base
             length = handed_out - (before - (packets - 1) * prefix)
         return min(max(length + prefix, 1), ring.SLOT)
 
@@ -347,19 +347,12 @@ class Worker(GenServer):
         self._poll_device()
 
     def _statistics(self) -> dict[str, Any]:
-        kernel: tuple[int | None, ...]
-        try:
-            kernel = tunctl.transmitted(self._tun)
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            kernel = (None, None, None)  # it was moved to another network namespace
-        packets, size, dropped = kernel
+        kernel = tunctl.statistics(self._tun)
         return {
             **ring.counters(self._writer),
-            "dropped": dropped,
-            "kernel_packets": packets,
-            "kernel_bytes": size,
+            "dropped": kernel["tx_dropped"],
+            "kernel_packets": kernel["tx_packets"],
+            "kernel_bytes": kernel["tx_bytes"],
             "subscribers": len(self._events) + max(0, self._publisher.listeners),
             "active": self._reading,
         }

@@ -28,7 +28,8 @@ from rich.table import Table
 
 import tuncer
 from supervisor import linux
-from tuncer import Flag, netns
+from tuncer import Flag
+from tuncer.tunctl.linux import netns
 
 PINGS = 200
 INTERVAL = 0.02  # seconds between pings

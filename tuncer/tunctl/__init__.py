@@ -1,58 +1,116 @@
 """TUN/TAP interfaces by system calls alone: no process stands behind these functions.
 
 They take a device's descriptor or its name, and serve without the rest of tuncer. There is
-a module per platform; this one passes on the running platform's.
+a package per platform; this one passes on the running platform's.
 """
 
 import sys
 
-from tuncer.tunctl.flags import Flag
-from tuncer.tunctl.header import TunPi, header
+from tuncer.tunctl.flags import Flag, Offload
+from tuncer.tunctl.header import GsoType, Protocol, TunPi, VnetHdr, header
 
 if sys.platform == "linux":
-    from tuncer.tunctl.linux import (
-        Target,
+    from tuncer.tunctl.linux.device import (
+        attach_queue,
         attached,
-        broadcast,
+        carrier,
+        check,
         create,
-        delete,
+        detach_queue,
         devname,
-        down,
-        dstaddr,
+        features,
         flags,
         group,
-        ifindex,
-        is_up,
-        mtu,
+        link_type,
+        offload,
         owner,
         persist,
-        transmitted,
-        txqueuelen,
+        receive_filter,
+        sndbuf,
+        vnet_hdr_size,
+    )
+    from tuncer.tunctl.linux.ip import (
+        Address,
+        Route,
+        add_address,
+        add_route,
+        broadcast,
+        dstaddr,
+        list_addresses,
+        list_routes,
+        remove_address,
+        remove_route,
         up,
     )
+    from tuncer.tunctl.linux.link import (
+        alias,
+        delete,
+        down,
+        ifindex,
+        is_up,
+        link_local,
+        mac,
+        master,
+        move,
+        mtu,
+        rename,
+        statistics,
+        txqueuelen,
+    )
+    from tuncer.tunctl.linux.netlink import Target
+    from tuncer.tunctl.linux.netns import Namespace
 else:
     raise ImportError(f"tuncer runs on Linux for now, not on {sys.platform}")
 
 __all__ = [
+    "Address",
     "Flag",
+    "GsoType",
+    "Namespace",
+    "Offload",
+    "Protocol",
+    "Route",
     "Target",
     "TunPi",
+    "VnetHdr",
+    "add_address",
+    "add_route",
+    "alias",
+    "attach_queue",
     "attached",
     "broadcast",
+    "carrier",
+    "check",
     "create",
     "delete",
+    "detach_queue",
     "devname",
     "down",
     "dstaddr",
+    "features",
     "flags",
     "group",
     "header",
     "ifindex",
     "is_up",
+    "link_local",
+    "link_type",
+    "list_addresses",
+    "list_routes",
+    "mac",
+    "master",
+    "move",
     "mtu",
+    "offload",
     "owner",
     "persist",
-    "transmitted",
+    "receive_filter",
+    "remove_address",
+    "remove_route",
+    "rename",
+    "sndbuf",
+    "statistics",
     "txqueuelen",
     "up",
+    "vnet_hdr_size",
 ]

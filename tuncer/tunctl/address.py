@@ -1,11 +1,17 @@
 """Addresses as users write them, made into what the kernel takes. Pure."""
 
 import ipaddress
+import re
 from typing import TypeAlias
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 AddressLike: TypeAlias = str | Address | Interface
+NetworkLike: TypeAlias = str | Network | Address
+
+_MAC_BYTES = 6
+_OCTET = re.compile("[0-9A-Fa-f]{1,2}", re.ASCII)
 
 DEFAULT_PREFIX = {4: 24, 6: 64}
 """Prefix length of an address given without one, by IP version."""
@@ -56,3 +62,40 @@ def host(address: AddressLike, version: int | None = None) -> Address:
     if version is not None and single.version != version:
         raise ValueError(f"{single} is not an IPv{version} address")
     return single
+
+
+def network(destination: NetworkLike, version: int = 4) -> Network:
+    """Make a network, the destination of a route.
+
+    Args:
+        destination: text, or an object of ``ipaddress``; a bare address is a network of its own.
+        version: of IP, that ``"default"`` is meant of.
+
+    Raises:
+        ValueError: no network, or bits set beyond its prefix.
+        TypeError: neither text nor an object of ``ipaddress``.
+    """
+    if isinstance(destination, (bytes, int)) or destination is None:
+        raise TypeError(f"a network is text or an ipaddress object, not {destination!r}")
+    text = str(destination)
+    if text == "default":
+        return ipaddress.ip_network("0.0.0.0/0" if version == 4 else "::/0")  # noqa: PLR2004
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no IP network: {error}") from error
+
+
+def mac(address: str) -> bytes:
+    """Make the 6 bytes of a MAC address such as ``"02:00:00:00:00:01"``.
+
+    Raises:
+        ValueError: no MAC address.
+        TypeError: no text.
+    """
+    if not isinstance(address, str):
+        raise TypeError(f"a MAC address is text, not {address!r}")
+    parts = address.replace("-", ":").split(":")
+    if len(parts) != _MAC_BYTES or not all(_OCTET.fullmatch(part) for part in parts):
+        raise ValueError(f"{address!r} is no MAC address: six octets such as 02:00:00:00:00:01")
+    return bytes(int(part, 16) for part in parts)

@@ -42,6 +42,59 @@ _MENDING = {
     "mtu": {
         errno.EINVAL: "the MTU is out of range: 68 to 65535 for a TUN, 68 to 65521 for a TAP",
     },
+    "mac": {
+        errno.EOPNOTSUPP: "a TUN has no MAC address",
+        errno.EADDRNOTAVAIL: "a device's own address is not multicast, and not all zeros",
+        errno.EINVAL: "the kernel refuses the address",
+    },
+    "carrier": {
+        errno.EINVAL: "the device is down: bring it up first",
+        errno.ENOTTY: "the kernel cannot set a carrier: Linux 5.0 is needed",
+    },
+    "link type": {
+        errno.EBUSY: "the type of a link is set while the device is down",
+    },
+    "vnet_hdr_size": {
+        errno.EINVAL: "a virtio_net_hdr has 10 bytes or more",
+    },
+    "sndbuf": {
+        errno.EINVAL: "a send buffer has 1 byte or more",
+    },
+    "offload": {
+        errno.EINVAL: "the kernel does not take this offload: all need CSUM, USO4 and USO6 go"
+        " together (Linux 6.2), TSO_ECN wants TSO4 or TSO6, and UFO has gone",
+    },
+    "attach the queue": {
+        errno.EINVAL: "the queue is attached already, or the device was created without"
+        " MULTI_QUEUE",
+    },
+    "detach the queue": {
+        errno.EINVAL: "the queue is detached already, or the device was created without"
+        " MULTI_QUEUE",
+    },
+    "receive filter": {
+        errno.EINVAL: "a receive filter is for a TAP",
+    },
+    "rename": {
+        errno.EEXIST: "another interface has this name",
+        errno.EBUSY: "before Linux 6.2 a device is renamed while it is down",
+    },
+    "move": {
+        errno.EEXIST: "the namespace has an interface of this name",
+    },
+    "master": {
+        errno.EOPNOTSUPP: "this interface has no ports",
+        errno.EINVAL: "this interface does not take such a port: a bridge takes a TAP, not a TUN",
+        errno.ELOOP: "a bridge is no port of a bridge",
+    },
+    "route": {
+        errno.ENETDOWN: "the device is down: bring it up first",
+        errno.ENETUNREACH: "the gateway is not reached through this device: add a route to it, or"
+        " an address of its network",
+        errno.EEXIST: "there is another route to this network: give a metric",
+        errno.ESRCH: "there is no such route through the device",
+        errno.EINVAL: "the kernel refuses the route: the source must be an address of this host",
+    },
 }
 
 _GENERAL = {
@@ -49,6 +102,8 @@ _GENERAL = {
     errno.ENODEV: "there is no such device in this network namespace",
     errno.EBADFD: "the device was deleted, or the descriptor was never attached to one",
     errno.EIO: "the device is down: bring it up first",
+    errno.ENOTTY: "the descriptor is no TUN/TAP device's",
+    errno.EBADF: "the descriptor is not open",
 }
 
 

@@ -1,12 +1,15 @@
-"""The packet information that precedes a packet when NO_PI was not asked for.
+"""What precedes a packet: packet information without NO_PI, then a virtio_net_hdr with VNET_HDR.
 
-Source: ``struct tun_pi`` of ``linux/if_tun.h``: two 16-bit numbers, the flags in the
-host's byte order, the protocol (an EtherType) in network byte order.
+Sources: ``struct tun_pi`` of ``linux/if_tun.h``: two 16-bit numbers, the flags in the host's
+byte order, the protocol (an EtherType) in network byte order. ``struct virtio_net_hdr`` of
+``linux/virtio_net.h``, section 5.1.6 of the virtio specification; in the host's byte order,
+unless TUNSETVNETLE or TUNSETVNETBE was used.
 """
 
+import enum
 import struct
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 TRUNCATED = 0x0001
 """``TUN_PKT_STRIP``: the buffer was too short for the packet."""
@@ -14,13 +17,85 @@ TRUNCATED = 0x0001
 SIZE = 4
 """Bytes of packet information before each packet."""
 
+VNET_SIZE = 10
+"""Bytes of a virtio_net_hdr, unless ``vnet_hdr_size`` has set more."""
+
+_VNET = struct.Struct("=BBHHHH")
+
+
+class Protocol(enum.IntEnum):
+    """EtherTypes of ``linux/if_ether.h`` that packet information most often tells."""
+
+    IPV4 = 0x0800
+    ARP = 0x0806
+    VLAN = 0x8100
+    IPV6 = 0x86DD
+    MPLS = 0x8847
+
 
 class TunPi(NamedTuple):
     """Packet information and the packet it stood before."""
 
     flags: int
     proto: int
+    """A ``Protocol`` where it is one of these, otherwise the bare number."""
     payload: bytes
+
+    def pack(self) -> bytes:
+        """Return what to write to a device without NO_PI: the information, then the packet."""
+        head = self.flags.to_bytes(2, sys.byteorder) + self.proto.to_bytes(2, "big")
+        return head + self.payload
+
+
+class GsoType(enum.IntEnum):
+    """``VIRTIO_NET_HDR_GSO_*``: how a packet is to be cut. ECN (0x80) may be added to TCP's."""
+
+    NONE = 0
+    TCPV4 = 1
+    UDP = 3
+    TCPV6 = 4
+    UDP_L4 = 5
+
+
+class VnetHdr(NamedTuple):
+    """A virtio_net_hdr and the packet it stood before."""
+
+    flags: int = 0
+    """1: the checksum at ``csum_start`` is to be completed; 2: it was verified."""
+    gso_type: int = GsoType.NONE
+    hdr_len: int = 0
+    """Bytes of headers, a hint: not to be trusted on forwarded packets."""
+    gso_size: int = 0
+    """Bytes of payload that each segment gets."""
+    csum_start: int = 0
+    """Where the sum begins, in bytes from the packet's start."""
+    csum_offset: int = 0
+    """Where the sum is to be stored, in bytes from ``csum_start``."""
+    payload: bytes = b""
+
+    def pack(self, size: int = VNET_SIZE) -> bytes:
+        """Return what to write to a device with VNET_HDR: the header, then the packet.
+
+        Args:
+            size: bytes of the header, as ``vnet_hdr_size`` tells.
+        """
+        return _VNET.pack(*self[:6]).ljust(size, b"\0") + self.payload
+
+    @classmethod
+    def parse(cls, data: bytes, size: int = VNET_SIZE) -> Self:
+        """Split a virtio_net_hdr from the packet.
+
+        Args:
+            data: what was read from a device with VNET_HDR and NO_PI.
+            size: bytes of the header, as ``vnet_hdr_size`` tells.
+
+        Raises:
+            ValueError: fewer bytes than a header has.
+        """
+        if size < VNET_SIZE or len(data) < size:
+            needed = max(size, VNET_SIZE)
+            raise ValueError(f"a virtio_net_hdr has {needed} bytes or more, this is {len(data)}")
+        return cls(*_VNET.unpack_from(data))._replace(payload=bytes(data[size:]))
 
 
 def header(data: bytes) -> TunPi:
@@ -35,5 +110,6 @@ def header(data: bytes) -> TunPi:
     if len(data) < SIZE:
         raise ValueError(f"packet information is {SIZE} bytes long, this is {len(data)}")
     flags = int.from_bytes(data[:2], sys.byteorder)
-    (proto,) = struct.unpack_from("!H", data, 2)
-    return TunPi(flags, proto, bytes(data[SIZE:]))
+    (number,) = struct.unpack_from("!H", data, 2)
+    known = number in Protocol._value2member_map_
+    return TunPi(flags, Protocol(number) if known else number, bytes(data[SIZE:]))

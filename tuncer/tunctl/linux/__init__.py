@@ -1,0 +1,1 @@
+"""TUN/TAP interfaces by Linux's system calls: ioctls, rtnetlink, namespaces."""

@@ -1,0 +1,442 @@
+"""Devices and their queues, by the ioctls of ``/dev/net/tun``.
+
+Sources: ``linux/if_tun.h``, the kernel's ``Documentation/networking/tuntap.rst`` and
+``drivers/net/tun.c``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tuncer.tunctl import address as addresses
+from tuncer.tunctl.errors import CLONE_DEVICE, check_name, explain
+from tuncer.tunctl.flags import KIND, REPORTED, Flag, Offload, difference, named, parse
+from tuncer.tunctl.linux import ioctls, netlink, netns
+from tuncer.tunctl.linux.netlink import Target
+from tuncer.tunctl.linux.netns import Namespace
+
+_ATTACH_QUEUE, _DETACH_QUEUE = 0x0200, 0x0400  # IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE
+_INFO_DATA = {
+    "IFLA_TUN_VNET_HDR": Flag.VNET_HDR,
+    "IFLA_TUN_PERSIST": Flag.PERSIST,
+    "IFLA_TUN_MULTI_QUEUE": Flag.MULTI_QUEUE,
+}
+_TOLD_BY_NAME = KIND | Flag.MULTI_QUEUE | Flag.VNET_HDR | Flag.NO_PI
+_NO_ID = 0xFFFFFFFF  # (uid_t) -1, which means no user
+_ALL_MULTICAST = 0x0001  # TUN_FLT_ALLMULTI
+_MOST_ADDRESSES = 1000  # of a receive filter; the kernel takes 8 exactly, then a hash
+
+
+# -- creating, attaching ---------------------------------------------------------------------------
+
+
+def create(
+    name: str = "",
+    flags: int = Flag.TAP | Flag.NO_PI,
+    namespace: Namespace | None = None,
+) -> int:
+    """Create a TUN/TAP interface, or attach to one that exists.
+
+    The device goes when the descriptor and its duplicates are closed, unless it is persistent.
+
+    Args:
+        name: at most 15 bytes; empty: the kernel chooses ``tap0``, ``tun0``, ...; one ``%d``
+            becomes the first free number.
+        flags: of ``Flag``, with exactly one of TUN and TAP.
+        namespace: the network namespace, by name, path or pid; by default the present one.
+
+    Returns:
+        A descriptor, non-blocking and close-on-exec: a read gives one packet, a write sends one.
+        All functions here that take a descriptor follow it to where the device is.
+
+    Raises:
+        OSError: with errno, a sentence on how to mend it, and the name.
+        ValueError: flags that are none, or not exactly one of TUN and TAP.
+    """
+    wanted = parse(flags)
+    check_name(name)
+    if namespace is None:
+        return _create(name, wanted)
+    where = netns.opened(namespace)
+    try:
+        with netns.visited(where):
+            return _create(name, wanted)
+    finally:
+        os.close(where)
+
+
+def _create(name: str, wanted: Flag) -> int:
+    fd = _open(name)
+    try:
+        _attach(fd, name, wanted)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open(name: str = "") -> int:
+    try:
+        return os.open(CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise explain(error.errno or 0, "open", name or CLONE_DEVICE) from error
+
+
+def _attach(fd: int, name: str, wanted: Flag) -> None:
+    try:
+        ioctls.call(fd, ioctls.TUNSETIFF, ioctls.IFREQ.pack(name.encode(), wanted), "attach", name)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise _refused(name, wanted) from error
+        raise
+    found, granted = ioctls.interface(fd)
+    of = REPORTED
+    if Flag.MULTI_QUEUE in wanted:
+        # A further queue gets the framing of the first ones, whatever was asked. (A device that
+        # nobody is attached to takes it from whoever comes: then nothing can differ.)
+        granted, of = flags(fd), REPORTED | Flag.NO_PI
+    odd = difference(wanted, granted, of)
+    if odd:
+        # An existing device keeps flags of its own, and packets are framed by those.
+        raise OSError(
+            errno.EINVAL,
+            f"asked for {named(wanted)} the kernel gave a device {odd}: ask for what the device"
+            " has, or delete it first",
+            found,
+        )
+    # Offload that an earlier user switched on stays with a persistent device, and would hand
+    # super-packets of 64 KiB to somebody who expects packets of the MTU's size.
+    offload(fd, 0)
+
+
+def _refused(name: str, wanted: Flag) -> OSError:
+    """Say why the kernel answered TUNSETIFF with a bare EINVAL: what does the device have?"""
+    try:
+        present = _flags_by_name(name) if name and "%" not in name else wanted
+    except OSError as error:
+        if error.errno == errno.ENODEV and _exists(name):
+            problem = "another sort of interface has the name: choose another name"
+            return OSError(errno.EINVAL, problem, name)
+        return explain(errno.EINVAL, "attach", name)
+    odd = difference(wanted, present, KIND | Flag.MULTI_QUEUE)
+    if not odd:
+        return explain(errno.EINVAL, "attach", name)
+    return OSError(
+        errno.EINVAL,
+        f"asked for {named(wanted)}, but the device exists {odd}, and keeps what it was created"
+        " with: ask for that, or delete the device first",
+        name,
+    )
+
+
+def _exists(name: str) -> bool:
+    try:
+        netlink.index_of(name)
+    except OSError:
+        return False
+    return True
+
+
+def check(fd: int) -> Flag:
+    """Return the flags of a descriptor that somebody else has opened, if it can be used.
+
+    Raises:
+        OSError: ENOTTY it is no TUN/TAP descriptor, EBADFD it is attached to no device.
+        TypeError: no number.
+    """
+    if isinstance(fd, bool) or not isinstance(fd, int):
+        raise TypeError(f"a descriptor is a number, not {fd!r}")
+    return flags(fd)
+
+
+@contextlib.contextmanager
+def attached(target: Target) -> Iterator[int]:
+    """Give a descriptor of a device: the one that was given, or for a name one of its own."""
+    if not isinstance(target, str):
+        with netlink.located(target):
+            pass
+        yield target
+        return
+    fd = create(target, flags(target) & (REPORTED | Flag.NO_PI))
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+# -- what it is ------------------------------------------------------------------------------------
+
+
+def features() -> Flag:
+    """Return the flags that the kernel knows (TUNGETFEATURES).
+
+    Raises:
+        OSError: ``/dev/net/tun`` cannot be opened.
+    """
+    fd = _open()
+    try:
+        (bits,) = ioctls.INT.unpack(ioctls.call(fd, ioctls.TUNGETFEATURES, bytes(4), "features"))
+    finally:
+        os.close(fd)
+    return Flag(bits & sum(Flag))
+
+
+def devname(fd: int) -> str:
+    """Return the name of the device that a descriptor is attached to, as it is now.
+
+    Raises:
+        OSError: EBADFD when the device was deleted.
+    """
+    return ioctls.interface(fd)[0]
+
+
+def flags(target: Target) -> Flag:
+    """Return what the kernel says of the device.
+
+    TUNGETIFF sets the bit of NO_PI also when no filter is attached (``IFF_NOFILTER`` has the same
+    value), so packet information is asked of rtnetlink.
+
+    Raises:
+        OSError: EBADFD when the device was deleted, ENODEV when no TUN/TAP device has the name.
+    """
+    if isinstance(target, str):
+        return _flags_by_name(target)
+    with netlink.located(target) as name:
+        bits = ioctls.interface(target)[1]
+        return (bits & ~Flag.NO_PI) | (_flags_by_name(name) & Flag.NO_PI)
+
+
+def _flags_by_name(name: str) -> Flag:
+    with netlink.session(name, "ask for flags") as kernel:
+        data = _tun_data(kernel)
+    found = Flag(data.get_attr("IFLA_TUN_TYPE"))
+    if not data.get_attr("IFLA_TUN_PI"):
+        found |= Flag.NO_PI
+    for attribute, flag in _INFO_DATA.items():
+        if data.get_attr(attribute):
+            found |= flag
+    return found
+
+
+def _tun_data(kernel: netlink.Session) -> Any:
+    link = kernel.link
+    if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "tun":
+        raise OSError(errno.ENODEV, "this is no TUN/TAP device", kernel.name)
+    return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+
+
+# -- who may attach --------------------------------------------------------------------------------
+
+
+def persist(target: Target, on: bool = True) -> None:
+    """Let the device stay, or no longer stay, when its last descriptor is closed.
+
+    Raises:
+        OSError: EBUSY if it is given by name while another process is attached.
+    """
+    with attached(target) as fd:
+        ioctls.call(fd, ioctls.TUNSETPERSIST, int(bool(on)), "persist")
+
+
+def owner(target: Target, user: int | str) -> None:
+    """Let a user attach to the device without CAP_NET_ADMIN: a number or a login name.
+
+    Raises:
+        KeyError: no user of that name.
+        ValueError, TypeError: no user id.
+        OSError: EINVAL, the user does not exist in this user namespace.
+    """
+    uid = pwd.getpwnam(user).pw_uid if isinstance(user, str) else user
+    with attached(target) as fd:
+        ioctls.call(fd, ioctls.TUNSETOWNER, _identity(uid), "owner")
+
+
+def group(target: Target, group: int | str) -> None:
+    """Let a group attach to the device without CAP_NET_ADMIN: a number or a name.
+
+    Raises:
+        KeyError: no group of that name.
+        ValueError, TypeError: no group id.
+        OSError: EINVAL, the group does not exist in this user namespace.
+    """
+    gid = grp.getgrnam(group).gr_gid if isinstance(group, str) else group
+    with attached(target) as fd:
+        ioctls.call(fd, ioctls.TUNSETGROUP, _identity(gid), "group")
+
+
+def _identity(number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"a user or group is a name or a number, not {number!r}")
+    if not 0 <= number < _NO_ID:
+        raise ValueError(f"{number} is no user or group id")
+    return number - (1 << 32) if number >= 1 << 31 else number  # fcntl.ioctl takes a C int
+
+
+# -- carrier and link type -------------------------------------------------------------------------
+
+
+def carrier(target: Target, on: bool | None = None) -> bool:
+    """Return whether the link has a carrier, after setting it if a state is given.
+
+    Source: TUNSETCARRIER, Linux 5.0. A device without carrier passes nothing on to its reader;
+    ``ip`` shows NO-CARRIER.
+
+    Raises:
+        OSError: EBUSY if it is set by name while another process is attached; EINVAL while the
+            device is down, when it has no carrier to ask for.
+    """
+    if on is not None:
+        if not isinstance(on, bool):
+            raise TypeError(f"a carrier is there or not, True or False, not {on!r}")
+        with attached(target) as fd:
+            ioctls.call(fd, ioctls.TUNSETCARRIER, ioctls.INT.pack(on), "carrier")
+    with netlink.session(target, "ask for the carrier") as kernel:
+        return bool(kernel.link.get_attr("IFLA_CARRIER"))
+
+
+def link_type(target: Target, kind: int | None = None) -> int:
+    """Return the link's type (``ARPHRD_*`` of ``linux/if_arp.h``), after setting it if given.
+
+    Source: TUNSETLINK. A TAP's is 1 (Ethernet), a TUN's 65534 (none).
+
+    Raises:
+        OSError: EBUSY while the device is up, or if it is set by name while another process is
+            attached.
+        ValueError, TypeError: no number of 16 bits.
+    """
+    if kind is not None:
+        if isinstance(kind, bool) or not isinstance(kind, int):
+            raise TypeError(f"a link type is a number of ARPHRD_*, not {kind!r}")
+        if not 0 <= kind < 1 << 16:
+            raise ValueError(f"a link type is a number of 16 bits, not {kind}")
+        with attached(target) as fd:
+            ioctls.call(fd, ioctls.TUNSETLINK, kind, "link type")
+    with netlink.session(target, "ask for the link type") as kernel:
+        return int(kernel.link["ifi_type"])
+
+
+# -- framing, buffers, offload ---------------------------------------------------------------------
+
+
+def vnet_hdr_size(fd: int, size: int | None = None) -> int:
+    """Return the bytes of the virtio_net_hdr before each packet, after setting it if one is given.
+
+    It is the device's, for all its queues: TUNSETVNETHDRSZ.
+
+    Raises:
+        OSError: EINVAL under 10 bytes.
+        TypeError: no number.
+    """
+    if size is not None:
+        ioctls.call(fd, ioctls.TUNSETVNETHDRSZ, _packed(size, "a header's size"), "vnet_hdr_size")
+    (found,) = ioctls.INT.unpack(
+        ioctls.call(fd, ioctls.TUNGETVNETHDRSZ, bytes(4), "ask for the header's size")
+    )
+    return int(found)
+
+
+def sndbuf(fd: int, size: int | None = None) -> int:
+    """Return the bytes of written packets that may be under way, after setting it if given.
+
+    By default there is no limit (2147483647): TUNSETSNDBUF. What waits longer is, for example,
+    a packet in the queue of another device; then a write fails with EAGAIN.
+
+    Raises:
+        OSError: EINVAL, not above 0.
+        TypeError: no number.
+    """
+    if size is not None:
+        ioctls.call(fd, ioctls.TUNSETSNDBUF, _packed(size, "a buffer's size"), "sndbuf")
+    (found,) = ioctls.INT.unpack(
+        ioctls.call(fd, ioctls.TUNGETSNDBUF, bytes(4), "ask for the buffer's size")
+    )
+    return int(found)
+
+
+def _packed(size: int, what: str) -> bytes:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"{what} is a number of bytes, not {size!r}")
+    try:
+        return ioctls.INT.pack(size)
+    except struct.error:
+        raise OSError(errno.EINVAL, f"{what} is a number of 31 bits, not {size}") from None
+
+
+def offload(fd: int, what: int) -> None:
+    """Tell the kernel what the reader can handle: a combination of ``Offload``, 0 for nothing.
+
+    Source: TUNSETOFFLOAD. It is the device's, for all its queues, and is of use with VNET_HDR only.
+
+    Raises:
+        OSError: EINVAL, the kernel does not know one of them, or not without another.
+        TypeError: no number.
+    """
+    if isinstance(what, bool) or not isinstance(what, int):
+        raise TypeError(f"offload is a combination of tuncer.Offload, not {what!r}")
+    unknown = what & ~sum(Offload)
+    if unknown:
+        raise ValueError(f"unknown offload {unknown:#x}: see tuncer.Offload for the known ones")
+    ioctls.call(fd, ioctls.TUNSETOFFLOAD, what, "offload")
+
+
+# -- queues ----------------------------------------------------------------------------------------
+
+
+def attach_queue(fd: int) -> None:
+    """Let the kernel choose this queue again, of a device with MULTI_QUEUE.
+
+    Raises:
+        OSError: EINVAL, it is attached, or the device has one queue only.
+    """
+    _queue(fd, _ATTACH_QUEUE, "attach the queue")
+
+
+def detach_queue(fd: int) -> None:
+    """Let the kernel no longer choose this queue; what it holds is thrown away.
+
+    Raises:
+        OSError: EINVAL, it is detached already, or the device has one queue only.
+    """
+    _queue(fd, _DETACH_QUEUE, "detach the queue")
+
+
+def _queue(fd: int, what: int, operation: str) -> None:
+    ioctls.call(fd, ioctls.TUNSETQUEUE, ioctls.IFREQ.pack(b"", what), operation)
+
+
+# -- the receive filter of a TAP -------------------------------------------------------------------
+
+
+def receive_filter(
+    target: Target, macs: Iterable[str] = (), *, all_multicast: bool = False
+) -> None:
+    """Let a TAP's reader get only frames for these addresses. Source: TUNSETTXFILTER.
+
+    Broadcast must be named like any other address (``ff:ff:ff:ff:ff:ff``). The kernel compares
+    the first 8 addresses exactly; further ones must be multicast, and go by a hash, which lets
+    some others pass as well.
+
+    Args:
+        target: the device.
+        macs: addresses of destination; none at all takes the filter away.
+        all_multicast: let all multicast pass, broadcast with it.
+
+    Raises:
+        OSError: EINVAL on a TUN.
+        ValueError, TypeError: no MAC address, or more than 1000.
+    """
+    if isinstance(macs, str):
+        raise TypeError(f"a list of MAC addresses, not one: {macs!r}")
+    packed = [addresses.mac(one) for one in macs]
+    if len(packed) > _MOST_ADDRESSES:
+        raise ValueError(f"a receive filter has at most {_MOST_ADDRESSES} addresses")
+    head = struct.pack("=HH", _ALL_MULTICAST if all_multicast else 0, len(packed))
+    with attached(target) as fd:
+        ioctls.call(fd, ioctls.TUNSETTXFILTER, head + b"".join(packed), "receive filter")

@@ -1,0 +1,457 @@
+"""Addresses and routes of a device. Source: rtnetlink(7), ip-address(8), ip-route(8)."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from typing import Any, NamedTuple
+
+from tuncer.tunctl import address as addresses
+from tuncer.tunctl.address import AddressLike, NetworkLike
+from tuncer.tunctl.errors import explain
+from tuncer.tunctl.linux import link
+from tuncer.tunctl.linux.netlink import Session, Target, session
+
+_FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
+_SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+_SCOPE_NAMES = {number: name for name, number in _SCOPES.items()}
+_FLAGS = {  # IFA_F_* of linux/if_addr.h
+    0x01: "secondary",
+    0x02: "nodad",
+    0x04: "optimistic",
+    0x08: "dadfailed",
+    0x20: "deprecated",
+    0x40: "tentative",
+    0x80: "permanent",
+    0x200: "noprefixroute",
+}
+_NODAD = 0x02
+_MAIN = 254  # RT_TABLE_MAIN
+
+
+class Address(NamedTuple):
+    """An address of a device."""
+
+    interface: addresses.Interface
+    """Address and prefix; with a peer, the prefix is the peer's."""
+    peer: addresses.Address | None = None
+    """The other end of a point-to-point link."""
+    broadcast: ipaddress.IPv4Address | None = None
+    scope: str = "global"
+    """"global", "site", "link", "host", or the number."""
+    flags: frozenset[str] = frozenset()
+    """Such as "permanent", "nodad", "tentative", "dadfailed", "secondary"."""
+
+
+class Route(NamedTuple):
+    """A route through a device."""
+
+    destination: addresses.Network
+    """0.0.0.0/0 or ::/0 is the default route."""
+    gateway: addresses.Address | None = None
+    source: addresses.Address | None = None
+    """The address that packets of this host get (``ip route ... src``)."""
+    metric: int = 0
+    table: int = _MAIN
+    protocol: int = 0
+    """Who made it: 2 the kernel, 3 at boot, 4 statically (``RTPROT_*``)."""
+
+
+# -- addresses -------------------------------------------------------------------------------------
+
+
+def up(
+    target: Target,
+    address: AddressLike | None = None,
+    prefix: int | str | None = None,
+    **options: Any,
+) -> None:
+    """Bring the device up, with an address if one is given.
+
+    Args:
+        target: the device.
+        address: ``"10.0.0.1"``, ``"10.0.0.1/24"``, ``"fd00::1/64"`` or an object of ``ipaddress``.
+        prefix: its prefix length in bits, or a netmask, if the address carries none; without
+            either 24 (IPv4) or 64 (IPv6).
+        **options: ``peer``, ``broadcast``, ``scope``, ``nodad`` as of ``add_address``, and
+            ``link_local=False``: the device gets no IPv6 link-local address by itself.
+
+    Raises:
+        OSError: ENODEV, EPERM, EACCES (IPv6 disabled), EINVAL (MTU under 1280 for IPv6), ...
+        ValueError, TypeError: no address.
+    """
+    local = options.pop("link_local", None)
+    if address is None and (prefix is not None or options):
+        raise TypeError(f"without an address there is nothing to set {options or prefix} of")
+    wanted = None if address is None else _wanted(address, prefix, **options)
+    if local is not None:
+        link.link_local(target, local)
+    with session(target, "address") as kernel:
+        if wanted is not None:
+            _add(kernel, wanted)
+        link.set_up(kernel)
+
+
+def add_address(
+    target: Target,
+    address: AddressLike,
+    prefix: int | str | None = None,
+    *,
+    peer: AddressLike | None = None,
+    broadcast: AddressLike | None = None,
+    scope: str | int = "global",
+    nodad: bool = False,
+) -> None:
+    """Add an address to the device; one that it has is changed to what is asked.
+
+    Args:
+        target: the device.
+        address: as for ``up``.
+        prefix: as for ``up``; with a peer it is the peer's, and by default covers it alone.
+        peer: the other end's address of a point-to-point link.
+        broadcast: of IPv4; by default the network's, and none with a peer, /31 and /32.
+        scope: "global", "site", "link", "host" or a number: where the address is valid.
+        nodad: do not look whether somebody else has it (IPv6's duplicate address detection):
+            without, it cannot be used in the first seconds.
+
+    Raises:
+        OSError: ENODEV, EPERM, EACCES (IPv6 disabled), EINVAL (MTU under 1280 for IPv6), ...
+        ValueError, TypeError: what is wrong with the address.
+    """
+    wanted = _wanted(address, prefix, peer=peer, broadcast=broadcast, scope=scope, nodad=nodad)
+    with session(target, "address") as kernel:
+        _add(kernel, wanted)
+
+
+def remove_address(target: Target, address: AddressLike, prefix: int | str | None = None) -> None:
+    """Remove an address from the device.
+
+    Args:
+        target: the device.
+        address: as for ``up``.
+        prefix: its prefix. Without any, the address is removed whatever its prefix is.
+
+    Raises:
+        OSError: EADDRNOTAVAIL the device has no such address.
+        ValueError, TypeError: no address.
+    """
+    exact = prefix is not None or "/" in str(address)
+    wanted = addresses.interface(address, prefix)
+    with session(target, "address") as kernel:
+        for found in _present(kernel):
+            if found.interface == wanted or (not exact and found.interface.ip == wanted.ip):
+                kernel.ip.addr("del", index=kernel.index, **_attributes(found))
+                return
+        raise explain(errno.EADDRNOTAVAIL, "address", kernel.name)
+
+
+def list_addresses(target: Target) -> list[Address]:
+    """Return the device's addresses, IPv4 first, each family in the kernel's order.
+
+    Raises:
+        OSError: ENODEV.
+    """
+    with session(target, "address") as kernel:
+        return _present(kernel)
+
+
+def dstaddr(target: Target, peer: AddressLike) -> None:
+    """Set the other end's address of a point-to-point link, beside the device's first own one.
+
+    Raises:
+        OSError: EADDRNOTAVAIL if the device has no address of that family.
+        ValueError, TypeError: no address.
+    """
+    other = addresses.host(peer)
+    width = other.max_prefixlen
+    with session(target, "address") as kernel:
+        first = _first(kernel, other.version)
+        interface = ipaddress.ip_interface(f"{first.interface.ip}/{width}")
+        _replace(kernel, first, first._replace(interface=interface, peer=other, broadcast=None))
+
+
+def broadcast(target: Target, address: AddressLike) -> None:
+    """Set the broadcast address of the device's first IPv4 address.
+
+    Raises:
+        OSError: EADDRNOTAVAIL if the device has no IPv4 address.
+        ValueError, TypeError: no IPv4 address.
+    """
+    wanted = ipaddress.IPv4Address(str(addresses.host(address, version=4)))
+    with session(target, "address") as kernel:
+        first = _first(kernel, 4)
+        _replace(kernel, first, first._replace(broadcast=wanted))
+
+
+def _wanted(
+    address: AddressLike,
+    prefix: int | str | None,
+    *,
+    peer: AddressLike | None = None,
+    broadcast: AddressLike | None = None,
+    scope: str | int = "global",
+    nodad: bool = False,
+) -> Address:
+    """Make an ``Address`` of what a user asks for. Pure."""
+    if peer is not None and prefix is None and "/" not in str(address):
+        prefix = addresses.host(address).max_prefixlen
+    interface = addresses.interface(address, prefix)
+    other = None if peer is None else addresses.host(peer, interface.version)
+    if interface.version == 6 and broadcast is not None:  # noqa: PLR2004
+        raise ValueError(f"IPv6 has no broadcast: {broadcast}")
+    limit: Any = None
+    if broadcast is not None:
+        limit = addresses.host(broadcast, version=4)
+    elif interface.version == 4 and other is None and interface.network.prefixlen < 31:  # noqa: PLR2004 - RFC 3021
+        limit = interface.network.broadcast_address
+    flags = frozenset({"nodad"} if nodad else ())
+    return Address(interface, other, limit, _scope_name(scope), flags)
+
+
+def _scope_name(scope: str | int) -> str:
+    number = _SCOPES.get(scope) if isinstance(scope, str) else scope
+    if number is None or isinstance(number, bool) or not 0 <= number <= 255:  # noqa: PLR2004
+        raise ValueError(f"a scope is one of {', '.join(_SCOPES)}, or a number, not {scope!r}")
+    return _SCOPE_NAMES.get(number, str(number))
+
+
+def _attributes(address: Address) -> dict[str, Any]:
+    """Return an address as pyroute2 wants it. Pure."""
+    interface = address.interface
+    scope = _SCOPES.get(address.scope)
+    wanted: dict[str, Any] = {
+        "family": _FAMILY[interface.version],
+        "local": str(interface.ip),
+        "address": str(address.peer or interface.ip),
+        "prefixlen": interface.network.prefixlen,
+        "scope": int(address.scope) if scope is None else scope,
+    }
+    if address.broadcast is not None:
+        wanted["broadcast"] = str(address.broadcast)
+    if "nodad" in address.flags:
+        wanted["flags"] = _NODAD
+    return wanted
+
+
+def _present(kernel: Session) -> list[Address]:
+    return [
+        _parsed(message)
+        for family in _FAMILY.values()
+        for message in kernel.ip.get_addr(family=family, index=kernel.index)
+    ]
+
+
+def _parsed(message: Any) -> Address:
+    """Make an ``Address`` of what the kernel tells. Pure."""
+    given = message.get_attr("IFA_ADDRESS")
+    local = message.get_attr("IFA_LOCAL") or given
+    limit = message.get_attr("IFA_BROADCAST")
+    bits = message.get_attr("IFA_FLAGS") or message["flags"]
+    return Address(
+        ipaddress.ip_interface(f"{local}/{message['prefixlen']}"),
+        None if given == local else ipaddress.ip_address(given),
+        None if limit is None else ipaddress.IPv4Address(limit),
+        _SCOPE_NAMES.get(message["scope"], str(message["scope"])),
+        frozenset(name for bit, name in _FLAGS.items() if bits & bit),
+    )
+
+
+def _add(kernel: Session, wanted: Address) -> None:
+    """Add an address unless it is there, just so: who may not change a device may use it."""
+    for found in _present(kernel):
+        if found[:4] == wanted[:4]:
+            return
+        if found.interface.ip == wanted.interface.ip and _is_one(found, wanted):
+            # The kernel would change nothing but lifetimes ("replace"), or have it twice.
+            _replace(kernel, found, wanted)
+            return
+    _check_ipv6(kernel, wanted.interface)
+    kernel.ip.addr("add", index=kernel.index, **_attributes(wanted))
+
+
+def _is_one(found: Address, wanted: Address) -> bool:
+    """Tell whether one is the other with changes: a device has an IPv6 address only once."""
+    same_network = found.interface.network == wanted.interface.network
+    return wanted.interface.version == 6 or (same_network and found.peer == wanted.peer)  # noqa: PLR2004
+
+
+def _replace(kernel: Session, old: Address, new: Address) -> None:
+    kernel.ip.addr("del", index=kernel.index, **_attributes(old))
+    try:
+        kernel.ip.addr("add", index=kernel.index, **_attributes(new))
+    except BaseException:
+        kernel.ip.addr("add", index=kernel.index, **_attributes(old))
+        raise
+
+
+def _first(kernel: Session, version: int) -> Address:
+    for found in _present(kernel):
+        if found.interface.version == version and found.scope == "global":
+            return found
+    raise explain(errno.EADDRNOTAVAIL, "address", kernel.name)
+
+
+def _check_ipv6(kernel: Session, interface: addresses.Interface) -> None:
+    """Say beforehand what the kernel would refuse by a bare EACCES or EINVAL."""
+    if interface.version != 6:  # noqa: PLR2004
+        return
+    size = int(kernel.link.get_attr("IFLA_MTU"))
+    if size < link.IPV6_MIN_MTU:
+        raise OSError(
+            errno.EINVAL,
+            f"IPv6 needs an MTU of {link.IPV6_MIN_MTU} or more (RFC 8200), and the device's is"
+            f" {size}: raise it with mtu()",
+            kernel.name,
+        )
+    try:
+        with open(f"/proc/sys/net/ipv6/conf/{kernel.name}/disable_ipv6", encoding="ascii") as file:
+            disabled = file.read().strip() == "1"
+    except FileNotFoundError:
+        return
+    if disabled:
+        raise explain(errno.EACCES, "address", kernel.name)
+
+
+# -- routes ----------------------------------------------------------------------------------------
+
+
+def add_route(
+    target: Target,
+    destination: NetworkLike,
+    gateway: AddressLike | None = None,
+    *,
+    source: AddressLike | None = None,
+    metric: int | None = None,
+    table: int | None = None,
+) -> None:
+    """Send what goes to a network through the device. It must be up; it is no error if it is so.
+
+    Args:
+        target: the device.
+        destination: ``"10.1.0.0/16"``, ``"fd01::/48"``, an object of ``ipaddress``, or
+            ``"default"`` (of IPv4, if the gateway does not say otherwise; ``"::/0"`` for IPv6).
+        gateway: who passes it on; by default whoever has the address is reached directly.
+        source: the address that packets of this host get.
+        metric: among routes to the same network the lowest counts.
+        table: a routing table's number; by default the main one.
+
+    Raises:
+        OSError: ENETDOWN the device is down, ENETUNREACH the gateway is not reached through it,
+            EEXIST there is another route to this network, EINVAL.
+        ValueError, TypeError: no network or address.
+    """
+    wanted = _route(destination, gateway, source, metric, table)
+    with session(target, "route") as kernel:
+        if any(_covers(found, wanted) for found in _routes(kernel)):
+            return
+        kernel.ip.route("add", oif=kernel.index, **_route_attributes(wanted))
+
+
+def remove_route(
+    target: Target,
+    destination: NetworkLike,
+    gateway: AddressLike | None = None,
+    *,
+    metric: int | None = None,
+    table: int | None = None,
+) -> None:
+    """Remove a route through the device.
+
+    Raises:
+        OSError: ESRCH there is none like that.
+        ValueError, TypeError: no network or address.
+    """
+    wanted = _route(destination, gateway, None, metric, table)
+    with session(target, "route") as kernel:
+        for found in _routes(kernel):
+            if _covers(found, wanted):
+                kernel.ip.route("del", oif=kernel.index, **_route_attributes(found))
+                return
+        raise explain(errno.ESRCH, "route", kernel.name)
+
+
+def list_routes(target: Target) -> list[Route]:
+    """Return the routes through the device, of all tables but the kernel's ``local`` one.
+
+    Raises:
+        OSError: ENODEV.
+    """
+    with session(target, "route") as kernel:
+        return _routes(kernel)
+
+
+def _route(
+    destination: NetworkLike,
+    gateway: AddressLike | None,
+    source: AddressLike | None,
+    metric: int | None,
+    table: int | None,
+) -> Route:
+    """Make a ``Route`` of what a user asks for; 0 where nothing is asked. Pure."""
+    through = None if gateway is None else addresses.host(gateway)
+    network = addresses.network(destination, 4 if through is None else through.version)
+    if through is not None and through.version != network.version:
+        raise ValueError(f"{through} is no gateway for {network}: the IP versions differ")
+    own = None if source is None else addresses.host(source, network.version)
+    for number in (metric, table):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+            raise TypeError(f"a metric or table is a number, not {number!r}")
+        if number is not None and not 0 <= number < 1 << 32:
+            raise ValueError(f"a metric or table is a number of 32 bits, not {number}")
+    return Route(network, through, own, metric or 0, _MAIN if table is None else table)
+
+
+def _covers(found: Route, wanted: Route) -> bool:
+    """Tell whether a route is the one that is meant: what was not said may be anything. Pure."""
+    return (
+        found.destination == wanted.destination
+        and wanted.gateway in {None, found.gateway}
+        and wanted.source in {None, found.source}
+        and wanted.metric in {0, found.metric}
+        and wanted.table == found.table
+    )
+
+
+def _route_attributes(route: Route) -> dict[str, Any]:
+    """Return a route as pyroute2 wants it. Pure."""
+    wanted: dict[str, Any] = {
+        "family": _FAMILY[route.destination.version],
+        "dst": str(route.destination),
+        "table": route.table,
+    }
+    if route.gateway is None and route.destination.version == 4:  # noqa: PLR2004
+        wanted["scope"] = _SCOPES["link"]
+    if route.gateway is not None:
+        wanted["gateway"] = str(route.gateway)
+    if route.source is not None:
+        wanted["prefsrc"] = str(route.source)
+    if route.metric:
+        wanted["priority"] = route.metric
+    return wanted
+
+
+def _routes(kernel: Session) -> list[Route]:
+    unicast = 1  # RTN_UNICAST: not what the kernel itself keeps for local, broadcast, multicast
+    return [
+        _parsed_route(message)
+        for family in _FAMILY.values()
+        for message in kernel.ip.get_routes(family=family, oif=kernel.index)
+        if message["type"] == unicast
+    ]
+
+
+def _parsed_route(message: Any) -> Route:
+    """Make a ``Route`` of what the kernel tells. Pure."""
+    version = 4 if message["family"] == _FAMILY[4] else 6
+    everything = "0.0.0.0" if version == 4 else "::"  # noqa: PLR2004, S104
+    base = message.get_attr("RTA_DST") or everything
+    addressed = [message.get_attr(name) for name in ("RTA_GATEWAY", "RTA_PREFSRC")]
+    gateway, source = (None if a is None else ipaddress.ip_address(a) for a in addressed)
+    return Route(
+        ipaddress.ip_network(f"{base}/{message['dst_len']}"),
+        gateway,
+        source,
+        message.get_attr("RTA_PRIORITY") or 0,
+        message.get_attr("RTA_TABLE") or message["table"],
+        message["proto"],
+    )

@@ -1,0 +1,260 @@
+"""The link: up and down, MTU, MAC, name, namespace, counters. Source: rtnetlink(7), ip-link(8).
+
+A setting that is as it should be is left alone, so a device that was made ready by somebody
+else can be used by one who may change nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from tuncer.tunctl import address as addresses
+from tuncer.tunctl.errors import check_name
+from tuncer.tunctl.linux import netlink, netns
+from tuncer.tunctl.linux.netlink import Session, Target, session
+from tuncer.tunctl.linux.netns import Namespace
+
+_IFF_UP = 0x1
+_NO_LINK_LOCAL, _EUI64 = 1, 0  # IN6_ADDR_GEN_MODE_NONE, IN6_ADDR_GEN_MODE_EUI64
+_AF_INET6 = 10
+_MOST_ALIAS = 255  # IFALIASZ, less the final NUL
+_COUNTERS = (
+    "rx_packets",
+    "rx_bytes",
+    "rx_dropped",
+    "rx_errors",
+    "tx_packets",
+    "tx_bytes",
+    "tx_dropped",
+    "tx_errors",
+)
+IPV6_MIN_MTU = 1280
+"""RFC 8200, section 5."""
+
+
+def set_up(kernel: Session) -> None:
+    """Bring a device up, if it is not."""
+    if not kernel.link["flags"] & _IFF_UP:
+        kernel.ip.link("set", index=kernel.index, state="up")
+
+
+def down(target: Target) -> None:
+    """Take the device down: it keeps its IPv4 addresses, and loses its IPv6 ones and its routes.
+
+    Raises:
+        OSError: ENODEV, EPERM.
+    """
+    with session(target, "down") as kernel:
+        if kernel.link["flags"] & _IFF_UP:
+            kernel.ip.link("set", index=kernel.index, state="down")
+
+
+def is_up(target: Target) -> bool:
+    """Tell whether the device is administratively up (IFF_UP).
+
+    Raises:
+        OSError: ENODEV, EBADFD.
+    """
+    with session(target, "ask for the state") as kernel:
+        return bool(kernel.link["flags"] & _IFF_UP)
+
+
+def link_local(target: Target, on: bool | None = None) -> bool:
+    """Tell whether the device gets an IPv6 link-local address when it comes up; set it if given.
+
+    Without one, and up, the kernel sends no router solicitations or multicast reports through it.
+
+    Raises:
+        OSError: EOPNOTSUPP the kernel has no IPv6, EPERM.
+    """
+    with session(target, "link-local address") as kernel:
+        present = _generates(kernel)
+        if on is None or on == present:
+            return present
+        mode = _EUI64 if on else _NO_LINK_LOCAL
+        inet6 = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", mode)]})]}
+        kernel.ip.link("set", index=kernel.index, IFLA_AF_SPEC=inet6)
+        return on
+
+
+def _generates(kernel: Session) -> bool:
+    mode = kernel.link.get_nested("IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE")
+    return mode not in {None, _NO_LINK_LOCAL}
+
+
+def mtu(target: Target, size: int | None = None) -> int:
+    """Return the device's MTU in bytes, after setting it if a size is given.
+
+    Raises:
+        OSError: EINVAL if the size is out of range; also under 1280 on a device with IPv6
+            addresses, which the kernel would silently take away.
+        TypeError: no number.
+    """
+    if size is not None:
+        _check_number(size, "an MTU is a number of bytes")
+    with session(target, "mtu") as kernel:
+        present = int(kernel.link.get_attr("IFLA_MTU"))
+        if size is None or size == present:
+            return present
+        if size < IPV6_MIN_MTU and _has_ipv6(kernel):
+            raise OSError(
+                errno.EINVAL,
+                f"IPv6 needs an MTU of {IPV6_MIN_MTU} or more (RFC 8200): remove the device's"
+                " IPv6 addresses first",
+                kernel.name,
+            )
+        kernel.ip.link("set", index=kernel.index, mtu=size)
+        return int(kernel.link.get_attr("IFLA_MTU"))
+
+
+def _has_ipv6(kernel: Session) -> bool:
+    universe = 0  # RT_SCOPE_UNIVERSE: not the link-local ones, which nobody asked for
+    return any(
+        a["scope"] == universe for a in kernel.ip.get_addr(family=_AF_INET6, index=kernel.index)
+    )
+
+
+def mac(target: Target, address: str | None = None) -> str:
+    """Return a TAP's MAC address, after setting it if one is given; a TUN has none: "".
+
+    Raises:
+        OSError: EOPNOTSUPP on a TUN, EADDRNOTAVAIL a multicast address or none but zeros.
+        ValueError, TypeError: no MAC address.
+    """
+    wanted = None if address is None else addresses.mac(address).hex(":")
+    with session(target, "mac") as kernel:
+        present = str(kernel.link.get_attr("IFLA_ADDRESS") or "")
+        if wanted is None or wanted == present:
+            return present
+        kernel.ip.link("set", index=kernel.index, address=wanted)
+        return wanted
+
+
+def txqueuelen(target: Target, packets: int | None = None) -> int:
+    """Return how many packets the kernel queues for the reader, after setting it if given.
+
+    Raises:
+        OSError: EINVAL, ERANGE.
+        TypeError: no number.
+    """
+    if packets is not None:
+        _check_number(packets, "a queue's length is a number of packets")
+    with session(target, "txqueuelen") as kernel:
+        present = int(kernel.link.get_attr("IFLA_TXQLEN"))
+        if packets is None or packets == present:
+            return present
+        kernel.ip.link("set", index=kernel.index, txqlen=packets)
+        return packets
+
+
+def alias(target: Target, text: str | None = None) -> str:
+    """Return the device's alias, a note that ``ip link`` shows, after setting it if given; "" none.
+
+    Raises:
+        ValueError, TypeError: more than 255 bytes, or no text.
+    """
+    if text is not None:
+        if not isinstance(text, str):
+            raise TypeError(f"an alias is text, not {text!r}")
+        if len(text.encode()) > _MOST_ALIAS or "\0" in text:
+            raise ValueError(f"an alias has at most {_MOST_ALIAS} bytes, and no NUL")
+    with session(target, "alias") as kernel:
+        present = str(kernel.link.get_attr("IFLA_IFALIAS") or "")
+        if text is None or text == present:
+            return present
+        kernel.ip.link("set", index=kernel.index, IFLA_IFALIAS=text)
+        return text
+
+
+def master(target: Target, bridge: str | None = None) -> str:
+    """Return the bridge (or bond, ...) that a TAP is a port of, "" for none; set it if given.
+
+    Args:
+        target: the device.
+        bridge: the name of an interface of the device's network namespace; "" takes it out.
+
+    Raises:
+        OSError: ENODEV there is no such interface; EOPNOTSUPP or EINVAL: it has no ports, or
+            takes none of this kind (a bridge takes no TUN).
+    """
+    with session(target, "master") as kernel:
+        present = kernel.link.get_attr("IFLA_MASTER") or 0
+        if bridge is not None:
+            wanted = netlink.index_of(check_name(bridge)) if bridge else 0
+            if wanted != present:
+                kernel.ip.link("set", index=kernel.index, master=wanted)
+            return bridge
+        return str(kernel.ip.get_links(present)[0].get_attr("IFLA_IFNAME")) if present else ""
+
+
+def rename(target: Target, name: str) -> None:
+    """Give the device another name. Linux before 6.2 wants it to be down.
+
+    Raises:
+        OSError: EEXIST another interface has the name, EBUSY the device is up, EINVAL no name.
+    """
+    check_name(name)
+    with session(target, "rename") as kernel:
+        if not name or "%" in name:
+            raise OSError(errno.EINVAL, "a device cannot be renamed to a pattern", kernel.name)
+        if name != kernel.name:
+            kernel.ip.link("set", index=kernel.index, ifname=name)
+
+
+def move(target: Target, namespace: Namespace) -> None:
+    """Move the device to another network namespace; it arrives down, without addresses and routes.
+
+    Args:
+        target: the device.
+        namespace: where to: a name, a path, or the pid of a process in it.
+
+    Raises:
+        OSError: ENOENT, ESRCH there is no such namespace; EEXIST it has an interface of this
+            name; EPERM.
+    """
+    where = netns.opened(namespace)
+    try:
+        with session(target, "move") as kernel:
+            if netns.inode(where) != netns.inode():
+                kernel.ip.link("set", index=kernel.index, net_ns_fd=where)
+    finally:
+        os.close(where)
+
+
+def ifindex(target: Target) -> int:
+    """Return the kernel's number of the device, in its network namespace.
+
+    Raises:
+        OSError: ENODEV.
+    """
+    with netlink.located(target) as name:
+        return netlink.index_of(name)
+
+
+def delete(target: Target) -> None:
+    """Delete the device (RTM_DELLINK), whoever holds descriptors of it and though it be persistent.
+
+    Raises:
+        OSError: ENODEV, EPERM.
+    """
+    with session(target, "delete") as kernel:
+        kernel.ip.link("del", index=kernel.index)
+
+
+def statistics(target: Target) -> dict[str, int]:
+    """Return the kernel's counters of the device, from the kernel's side.
+
+    ``tx_packets`` and ``tx_bytes`` were read from the device; ``tx_dropped`` found its queue
+    full, no reader, or were refused by a filter. ``rx_packets`` and ``rx_bytes`` were written to
+    it; ``rx_dropped`` and ``rx_errors`` the kernel would not have.
+    """
+    with session(target, "ask for statistics") as kernel:
+        counters = kernel.link.get_attr("IFLA_STATS64")
+    return {name: int(counters[name]) for name in _COUNTERS}
+
+
+def _check_number(value: Any, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what}, not {value!r}")
