@@ -16,26 +16,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuncer.device import Device, attach, child_spec, create, devices
+    from tuncer.creation import adopt, attach, child_spec, create, devices
+    from tuncer.device import Device
     from tuncer.fd import read, write
     from tuncer.packet import DeviceError, DeviceEvent, Packet
     from tuncer.subscription import Subscription
-    from tuncer.tunctl import Flag, TunPi, header
+    from tuncer.tunctl import (
+        Address,
+        Flag,
+        GsoType,
+        Offload,
+        Protocol,
+        Route,
+        TunPi,
+        VnetHdr,
+        header,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Address": "tunctl",
     "Device": "device",
     "DeviceError": "packet",
     "DeviceEvent": "packet",
     "Flag": "tunctl",
+    "GsoType": "tunctl",
+    "Offload": "tunctl",
     "Packet": "packet",
+    "Protocol": "tunctl",
+    "Route": "tunctl",
     "Subscription": "subscription",
     "TunPi": "tunctl",
-    "attach": "device",
-    "child_spec": "device",
-    "create": "device",
-    "devices": "device",
+    "VnetHdr": "tunctl",
+    "adopt": "creation",
+    "attach": "creation",
+    "child_spec": "creation",
+    "create": "creation",
+    "devices": "creation",
     "header": "tunctl",
     "read": "fd",
     "write": "fd",
@@ -63,13 +81,20 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Address",
     "Device",
     "DeviceError",
     "DeviceEvent",
     "Flag",
+    "GsoType",
+    "Offload",
     "Packet",
+    "Protocol",
+    "Route",
     "Subscription",
     "TunPi",
+    "VnetHdr",
+    "adopt",
     "attach",
     "child_spec",
     "create",

@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
-import itertools
 import os
-import socket
-import threading
 import time
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from supervisor import (
-    ChildSpec,
-    NoProcess,
-    NotOwner,
-    ProcessDown,
-    Ref,
-    StartFailed,
-    Supervisor,
-    SupervisorRef,
-)
-from tuncer import door, places, ring
+from supervisor import NoProcess, NotOwner, ProcessDown, Ref, SupervisorRef
+from supervisor.calls import CallFuture
+from tuncer import door, mode, places
+from tuncer.link import Link
+from tuncer.mode import Active
 from tuncer.packet import DeviceError
 from tuncer.subscription import RingSubscription, Subscription, ZmqSubscription
-from tuncer.tunctl import Flag
-from tuncer.tunctl import address as addresses
-from tuncer.tunctl.errors import check_name
-from tuncer.tunctl.flags import parse
-from tuncer.worker import Worker
+from tuncer.tunctl import compile_filter
 
 MOST_BYTES = 65535 + 14 + 4 + 4 + 12
 """The largest packet: an IP packet with Ethernet header, VLAN tag, packet information and
 virtio_net_hdr before it."""
 
-TXQUEUELEN = 10_000
-"""Packets that the kernel queues by default while a worker restarts."""
-
 _PATIENCE = 10.0  # seconds in which a device's worker must answer
-_CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
-
-_roots: dict[tuple[int, int], SupervisorRef] = {}
-_roots_lock = threading.Lock()
-_numbers = itertools.count(1)
 
 
-def _after_fork() -> None:
-    global _roots_lock  # noqa: PLW0603
-    _roots_lock = threading.Lock()  # another thread of the parent may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-class Device:
+class Device(Link):
     """A TUN/TAP interface. Can be pickled, and used from any process of the same user.
 
     A context manager: at its end the device is destroyed.
@@ -63,62 +38,9 @@ class Device:
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
         self._worker: Ref | None = None
+        self._left: deque[bytes] = deque()  # packets that came for calls that were given up
         self.name = name
         """The name at its creation; ``devname()`` asks the kernel for the present one."""
-
-    # -- configuration -------------------------------------------------------------------------
-
-    def up(
-        self, address: addresses.AddressLike | None = None, prefix: int | str | None = None
-    ) -> None:
-        """Bring the device up, with an address if one is given. See ``tunctl.up``.
-
-        Raises:
-            OSError: with errno, a sentence on how to mend it, and the name.
-            ValueError, TypeError: no address.
-        """
-        interface = None if address is None else str(addresses.interface(address, prefix))
-        self._repeatable("up", interface)
-
-    def down(self) -> None:
-        """Take the device down. See ``tunctl.down``."""
-        self._repeatable("down")
-
-    def dstaddr(self, peer: addresses.AddressLike) -> None:
-        """Set the other end's address. See ``tunctl.dstaddr``."""
-        self._repeatable("dstaddr", str(addresses.host(peer)))
-
-    def broadcast(self, address: addresses.AddressLike) -> None:
-        """Set the broadcast address. See ``tunctl.broadcast``."""
-        self._repeatable("broadcast", str(addresses.host(address, version=4)))
-
-    def mtu(self, size: int | None = None) -> int:
-        """Return the MTU in bytes, after setting it if a size is given. See ``tunctl.mtu``."""
-        return cast("int", self._repeatable("mtu", size))
-
-    def persist(self, on: bool = True) -> None:
-        """Let the device stay, or no longer stay, when its owner and worker have ended."""
-        self._repeatable("persist", bool(on))
-
-    def owner(self, user: int | str) -> None:
-        """Let a user attach to the device without CAP_NET_ADMIN. See ``tunctl.owner``."""
-        self._repeatable("owner", user)
-
-    def group(self, group: int | str) -> None:
-        """Let a group attach to the device without CAP_NET_ADMIN. See ``tunctl.group``."""
-        self._repeatable("group", group)
-
-    def devname(self) -> str:
-        """Return the device's name as the kernel has it now."""
-        return cast("str", self._repeatable("devname"))
-
-    def flags(self) -> Flag:
-        """Return the device's flags as the kernel has them."""
-        return Flag(self._repeatable("flags"))
-
-    def ifindex(self) -> int:
-        """Return the kernel's number of the device."""
-        return cast("int", self._repeatable("ifindex"))
 
     # -- packets -------------------------------------------------------------------------------
 
@@ -134,14 +56,18 @@ class Device:
                 EBADFD the device was deleted. Packets before it were written.
             ProcessDown: the worker ended meanwhile; whether they were written is unknown.
         """
-        data = [bytes(memoryview(packet)) for packet in packets]
-        for packet in data:
-            if not 0 < len(packet) <= MOST_BYTES:
-                raise ValueError(f"a packet has 1 to {MOST_BYTES} bytes, this one {len(packet)}")
-        return cast("int", self._call("send", data))
+        return cast("int", self._call("send", _checked(packets)))
+
+    async def asend(self, *packets: bytes | bytearray | memoryview) -> int:
+        """Write packets to the device, from asyncio. See ``send``."""
+        data = _checked(packets)
+        worker = await self._afind()
+        return cast("int", await worker.acall(["send", data], _PATIENCE))
 
     def recv(self, timeout: float | None = None) -> bytes:
         """Return the next packet of a passive device.
+
+        Interrupted (Ctrl-C), it loses none: what came meanwhile the next call returns.
 
         Args:
             timeout: seconds to wait; None waits as long as the worker lives.
@@ -149,10 +75,47 @@ class Device:
         Raises:
             TimeoutError: none came in time.
             OSError: EINVAL while the device is active: its subscriptions get the packets.
+            ProcessDown: the worker ended meanwhile, perhaps with a packet in its hand.
         """
-        patience = None if timeout is None else timeout + _PATIENCE
-        packet = self._call("recv", timeout, timeout=patience)
-        return cast("bytes", packet[0])
+        if self._left:
+            return self._left.popleft()
+        token = _token()
+        worker, reply = self._asking(["recv", timeout, token])
+        try:
+            packet = reply.result(None if timeout is None else timeout + _PATIENCE)[0]
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C
+            with contextlib.suppress(Exception):
+                worker.cast(["withdraw", token])
+                self._left.append(reply.result(_PATIENCE)[0])
+            raise
+        return cast("bytes", packet)
+
+    async def arecv(self, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - as recv
+        """Return the next packet of a passive device, from asyncio. See ``recv``.
+
+        Cancelled, it loses none: what came meanwhile the next call returns.
+        """
+        if self._left:
+            return self._left.popleft()
+        token, patience = _token(), None if timeout is None else timeout + _PATIENCE
+        worker = await self._afind()
+        call = asyncio.ensure_future(worker.acall(["recv", timeout, token], patience))
+        try:
+            packet = (await asyncio.shield(call))[0]
+        except asyncio.CancelledError:
+            with contextlib.suppress(NoProcess):
+                worker.cast(["withdraw", token])
+            call.add_done_callback(self._keep)
+            raise
+        # One that was cancelled before this has come before this.
+        self._left.append(packet)
+        return self._left.popleft()
+
+    def _keep(self, call: asyncio.Future[Any]) -> None:
+        if not call.cancelled() and call.exception() is None:
+            self._left.append(call.result()[0])
 
     def subscribe(
         self,
@@ -167,7 +130,7 @@ class Device:
 
         Args:
             batch: yield lists of packets, as many as are there.
-            events: yield ``DeviceEvent`` too, when the link goes up or down.
+            events: yield ``DeviceEvent`` too, when something happens to the device.
             transport: "ring", or "zmq" for messages in the wire format.
 
         Raises:
@@ -179,11 +142,47 @@ class Device:
             raise ValueError(f"transport is one of {sorted(kinds)}, not {transport!r}")
         return kinds[transport](self._path, self.name, batch, events)
 
-    def setopt(self, *, active: bool) -> None:
-        """Read packets all the time (True), or only while somebody asks for them (False)."""
-        if not isinstance(active, bool):
-            raise TypeError(f"active is True or False, not {active!r}")
-        self._repeatable("setopt", active)
+    def setopt(self, *, active: Active) -> None:
+        """Change the mode: who the device's packets are read for. No packet is lost meanwhile.
+
+        Args:
+            active: True: for subscriptions, whether there are any or not. False: for ``recv``
+                alone, until somebody subscribes anew. "once": for subscriptions, one packet,
+                and then as with False. A number: the same for so many packets, which are added
+                to those that are left of the last number, as in OTP; at the end a subscription
+                with ``events`` gets ``DeviceEvent("passive")``. Counted packets wait for a
+                subscription.
+
+        Raises:
+            TypeError: none of these.
+            ValueError, OSError: EINVAL, more than 32767 packets, in all.
+            ProcessDown: the worker ended meanwhile; whether a number was added is unknown.
+        """
+        counted = not isinstance(mode.check(active), bool) and active != "once"
+        (self._call if counted else self._repeatable)("setopt", active)
+
+    def filter(self, expression: str | None) -> str | None:
+        """Get only packets that an expression accepts: subscriptions and ``recv`` alike.
+
+        The kernel keeps back the others where it can, and counts them as ``dropped``; else the
+        worker does, and counts ``packets_filtered``. ``statistics()["filter_runs"]`` says which.
+
+        Args:
+            expression: of pcap-filter(7), such as "udp port 53"; None: everything again. Names in
+                it are looked up by the calling process.
+
+        Returns:
+            Where it runs: "kernel" or "worker"; None without any.
+
+        Raises:
+            ValueError, TypeError: it is no filter expression; the filter before stays.
+            OSError: ENOENT, libpcap is not installed.
+        """
+        if expression is None:
+            return cast("None", self._repeatable("filter", None))
+        program = compile_filter(expression, self.flags())
+        found = self._repeatable("filter", program.expression, program.instructions)
+        return cast("str", found)
 
     def getfd(self) -> int:
         """Return a duplicate of the device's descriptor, the caller's own, to read and write.
@@ -268,6 +267,25 @@ class Device:
             worker = self._worker = answer[1]
         return worker
 
+    async def _afind(self) -> Ref:
+        """Do as ``_find`` does; while there is something to wait for, others run."""
+        worker = self._worker
+        if worker is not None and worker.is_alive():
+            return worker
+        return await asyncio.to_thread(self._find)
+
+    def _asking(self, request: list[Any]) -> tuple[Ref, CallFuture]:
+        """Send a request to the worker, or to its successor."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            worker = self._find()
+            try:
+                return worker, worker.call_async(request, _PATIENCE)
+            except NoProcess:
+                if time.monotonic() > deadline:
+                    raise
+                self._worker = None
+
     def _call(self, *request: Any, timeout: float | None = _PATIENCE) -> Any:
         """Have the worker do something, once."""
         deadline = time.monotonic() + _PATIENCE
@@ -279,16 +297,26 @@ class Device:
                     raise
                 self._worker = None  # nothing was sent: ask its successor
 
-    def _repeatable(self, *request: Any) -> Any:
-        """Have the worker do what may be done twice: again, if it ended meanwhile."""
+    def _repeatable(self, *request: Any, done: int | None = None) -> Any:
+        """Have the worker do what may be done twice: again, if it ended meanwhile.
+
+        Args:
+            *request: what to do.
+            done: the errno that says, the second time, that the first time did it.
+        """
         deadline = time.monotonic() + _PATIENCE
+        again = False
         while True:
             try:
                 return self._call(*request)
             except ProcessDown:
                 if time.monotonic() > deadline:
                     raise
-                self._worker = None
+                self._worker, again = None, True
+            except OSError as error:
+                if again and done is not None and error.errno == done:
+                    return None
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -300,6 +328,17 @@ class Device:
         trace: TracebackType | None,
     ) -> None:
         self.destroy()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.destroy)
 
     def __reduce__(self) -> tuple[type[Device], tuple[Path, str]]:
         return type(self), (self._path, self.name)
@@ -314,130 +353,27 @@ class Device:
         return f"<Device {self.name}>"
 
 
-def create(
-    name: str = "",
-    flags: int = Flag.TAP | Flag.NO_PI,
-    *,
-    active: bool = False,
-    persist: bool = False,
-    txqueuelen: int = TXQUEUELEN,
-    slots: int = ring.DEFAULT_SLOTS,
-) -> Device:
-    """Create a TUN/TAP interface, or attach to a persistent one, in a worker process of its own.
+def _checked(packets: Iterable[bytes | bytearray | memoryview]) -> list[bytes]:
+    data = [bytes(memoryview(packet)) for packet in packets]
+    for packet in data:
+        if not 0 < len(packet) <= MOST_BYTES:
+            raise ValueError(f"a packet has 1 to {MOST_BYTES} bytes, this one {len(packet)}")
+    return data
 
-    It belongs to the calling process: when that ends, in whatever way, the device goes, unless
-    it is persistent.
 
-    Args:
-        name: at most 15 bytes; empty: the kernel chooses; one ``%d`` becomes a number.
-        flags: of ``Flag``, with exactly one of TUN and TAP.
-        active: read packets all the time, not only while somebody wants them.
-        persist: let the device stay when its owner ends.
-        txqueuelen: packets that the kernel queues while nobody reads, for a new device.
-        slots: packets that the ring holds for subscribers that are late: a power of two.
+def _token() -> int:
+    """Return a number that tells a call of any process's from others."""
+    return int.from_bytes(os.urandom(7), "big")
+
+
+def known(path: Path, name: str) -> Device:
+    """Return the device of a door, by the name that its worker knows.
 
     Raises:
-        OSError: with errno, a sentence on how to mend it, and the name.
-        ValueError: flags or slots that are none.
+        DeviceError: ENODEV, nobody is there.
     """
-    check_name(name)
-    options = {"active": active, "persist": persist, "txqueuelen": txqueuelen, "slots": slots}
-    kind = "tun" if parse(flags) & Flag.TUN else "tap"
-    spec = child_spec(f"{name or kind}.{next(_numbers)}", name, flags, **options)
-    try:
-        return Device(*_start(spec))
-    except StartFailed as failed:
-        places.sweep()  # a worker that was killed as it began may have left its door
-        if isinstance(failed.reason, (OSError, ValueError)):
-            raise failed.reason from None
-        raise
-
-
-def child_spec(
-    id: str,  # noqa: A002 - OTP's word, and ChildSpec's
-    name: str = "",
-    flags: int = Flag.TAP | Flag.NO_PI,
-    **options: Any,
-) -> ChildSpec:
-    """Return the specification of a device's worker, for a supervisor of one's own.
-
-    The options are those of ``create``. Find the device by ``attach(name)``.
-    """
-    return ChildSpec(
-        id,
-        Worker,
-        (name, int(flags)),
-        options,
-        restart="transient",
-        intensity=_CRASHES,
-        period=_CRASH_PERIOD,
-    )
-
-
-def attach(name: str) -> Device:
-    """Return a device of this user's that exists in the present network namespace.
-
-    Raises:
-        DeviceError: ENODEV, there is none of this name.
-    """
-    try:
-        path = places.door(socket.if_nametoindex(check_name(name)))
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
-    return _known(path, name)
-
-
-def devices() -> list[Device]:
-    """Return all devices of this user's, in whatever network namespace."""
-    found = []
-    for path in places.doors():
-        try:
-            found.append(_known(path, path.name))
-        except DeviceError:
-            continue  # it went between two looks
-    return found
-
-
-def _known(path: Path, name: str) -> Device:
-    """Return the device of a door, by the name that its worker knows."""
     answer, _, channel = door.knock(path, name, "worker", timeout=_PATIENCE)
     channel.close()
     device = Device(path, answer[2])
     device._worker = answer[1]
     return device
-
-
-def _start(spec: ChildSpec) -> tuple[Path, str]:
-    """Start a worker below this process's root; return the path of its door, and its name.
-
-    There is a root per network namespace, as that is where it creates devices.
-    """
-    key = (os.getpid(), places.namespace())
-    while True:
-        with _roots_lock:
-            root = _roots.get(key)
-            if root is None or not root.is_alive():
-                for dead in [k for k, ref in _roots.items() if not ref.is_alive()]:
-                    del _roots[dead]
-                root = _roots[key] = Supervisor.start_link([])
-        try:
-            worker = root.start_child(spec, owner=os.getpid())
-            return _door_of(root, spec.id, worker)
-        except (NoProcess, ProcessDown):
-            if root.is_alive():
-                raise
-            # It was killed, and the device with it: with a new root, from the beginning.
-
-
-def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path, str]:
-    """Ask a new worker where its door is; if it is killed at once, ask its successor."""
-    while True:
-        try:
-            if worker is not None:
-                path, name = worker.call(["door"], timeout=_PATIENCE)
-                return Path(path), name
-        except (NoProcess, ProcessDown):
-            pass
-        worker = root.child(child)

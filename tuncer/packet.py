@@ -19,10 +19,24 @@ class Packet(NamedTuple):
 
 
 class DeviceEvent(NamedTuple):
-    """Something happened to the device: ``kind`` is "up" or "down"."""
+    """Something happened to the device, after the packets that came before it.
+
+    | kind | value | |
+    | --- | --- | --- |
+    | "up", "down" | None | administratively |
+    | "carrier" | True, False | |
+    | "mtu" | bytes | |
+    | "name" | the new name | it was renamed |
+    | "address_added", "address_removed" | "10.0.0.1/24" | |
+    | "passive" | None | the packets that ``setopt(active=N)`` asked for have come |
+    | "moved" | None | to another network namespace |
+    | "deleted" | None | by somebody else; a ``DeviceError`` follows |
+    """
 
     kind: str
     device: str
+    """The device's name at its creation."""
+    value: bool | int | str | None = None
 
 
 class DeviceError(OSError):

@@ -9,18 +9,16 @@ created, in hexadecimal, and INDEX the interface's number there: names change, a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from pathlib import Path
 
 from supervisor import runtime
+from tuncer.tunctl.linux import netlink, netns
 
 _PUBLISHER = ".pub"
-
-
-def namespace() -> int:
-    """Return the inode of the calling thread's network namespace."""
-    return os.stat("/proc/thread-self/ns/net").st_ino
+_offers = itertools.count(1)
 
 
 def directory() -> Path:
@@ -32,7 +30,20 @@ def directory() -> Path:
 
 def door(index: int) -> Path:
     """Return the path of the door of an interface in the present network namespace."""
-    return directory() / f"{namespace():x}-{index}"
+    return directory() / f"{netns.inode():x}-{index}"
+
+
+def door_of(tun: int) -> Path:
+    """Return the path of the door of a device, in whatever network namespace it is now.
+
+    Args:
+        tun: its descriptor.
+
+    Raises:
+        OSError: EBADFD the device was deleted; EPERM it is where this process may not go.
+    """
+    with netlink.located(tun) as name:
+        return door(netlink.index_of(name))
 
 
 def publisher(door_path: Path) -> Path:
@@ -40,9 +51,14 @@ def publisher(door_path: Path) -> Path:
     return door_path.with_name(door_path.name + _PUBLISHER)
 
 
+def offer() -> Path:
+    """Return a path for handing over a descriptor, used once."""
+    return directory() / f"{os.getpid()}-{next(_offers)}.offer"
+
+
 def doors() -> list[Path]:
     """Return the doors of this user's devices, in any network namespace, that are open."""
-    paths = sorted(p for p in directory().iterdir() if not p.name.endswith(_PUBLISHER))
+    paths = sorted(p for p in directory().iterdir() if not p.suffix)
     return [path for path in paths if is_open(path)]
 
 

@@ -125,7 +125,7 @@ class Publisher:
             if change > 0 and not self._awaited:  # late, perhaps from before: the others drop it
                 self._writer.control[ring.PUBLISHED] = self._resume
         elif self.listeners == 0:  # the first one: begin here
-            self._writer.control[ring.PUBLISHED] = self._writer.head
+            self._writer.control[ring.PUBLISHED] = self._writer.control[ring.TAKEN]
         self.listeners += change
         if not self._awaited:
             self._writer.control[ring.LISTENERS] = max(0, self.listeners)
@@ -133,9 +133,10 @@ class Publisher:
 
     def _greet(self, topic: bytes) -> None:
         """Tell a newcomer from where on it gets everything: what comes before is not for it."""
+        begin = self._writer.head
         if self.listeners == 0 and not self._catching_up:
-            self._writer.control[ring.PUBLISHED] = self._writer.head
-        self._say(wire.encode(topic, self._writer.head, [], time.time_ns(), self._epoch))
+            begin = self._writer.control[ring.PUBLISHED] = self._writer.control[ring.TAKEN]
+        self._say(wire.encode(topic, begin, [], time.time_ns(), self._epoch))
 
     def _send(self) -> None:
         control = self._writer.control

@@ -17,6 +17,7 @@ stores, a reader could see HEAD before a length; they are not supported yet.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import time
@@ -45,10 +46,13 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     PUBLISHED,  # packets that the publisher has sent
     LISTENERS,  # how many ZeroMQ subscribers it had
     TRANSMITTED,  # one more than the kernel's count of bytes read from the device before
-    UP,  # whether the link was up when it was last looked at
-    ACTIVE,  # whether packets are read though nobody has subscribed
+    ACTIVE,  # a word of tuncer.mode: who packets are read for
     TAKEN,  # packets that a passive device has handed out, one by one
-) = range(18)
+    LIMIT,  # packets that may be read before a counted mode ends
+    NOTICED,  # the LIMIT of which the end was told
+    FILTERED,  # packets that the filter has refused
+    FILTERED_BYTES,
+) = range(21)
 
 _CONTROL = 4096
 _NAME = slice(4000, 4016)  # of the control page: the device's name at its creation
@@ -110,6 +114,7 @@ class Writer(_Map):
         super().__init__(fd, writable=True)
         self._mask = self.slots - 1
         self._words = self.data.cast("Q")
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self.data))
         self._no_lengths = memoryview(bytes(4 * BATCH)).cast("I")
         self._marks = memoryview(self.control[MARK].to_bytes(8, "little") * BATCH).cast("Q")
         # The list that readv wants, of each slot; made when the slot is first used.
@@ -154,6 +159,51 @@ class Writer(_Map):
                 self._commit(first, place, size)
         return place - first
 
+    def fill_filtered(
+        self, fd: int, most: int, accepts: Callable[[int, int], bool]
+    ) -> tuple[int, bool]:
+        """Do as ``fill`` does, and take only those packets that a filter accepts.
+
+        Args:
+            fd: to read from.
+            most: packets read at most, be they accepted or not.
+            accepts: called with the number of the slot where a packet lies, and its length.
+
+        Returns:
+            How many were accepted; and whether there were no more to read.
+        """
+        first = place = self.head
+        reads, size, dry = 0, 0, False
+        try:
+            while reads < most:
+                if place == self.control[CLEARED]:
+                    self._clear(place)
+                slot = place & self._mask
+                length = os.readv(fd, self._vectors[slot] or self._vector(slot))
+                reads += 1
+                if accepts(slot, length):
+                    self.lengths[slot] = length
+                    size += length
+                    place += 1
+                else:
+                    self._refuse(slot, length)
+        except BlockingIOError:
+            dry = True
+        finally:
+            if place > first:
+                self._commit(first, place, size)
+        return place - first, dry
+
+    def _refuse(self, slot: int, length: int) -> None:
+        """Make a slot, into which a packet was read, one that nothing was read into."""
+        self._words[slot * SLOT // 8] = self.control[MARK]
+        self.control[FILTERED] += 1
+        self.control[FILTERED_BYTES] += length
+
+    def address(self, slot: int) -> int:
+        """Return where a slot lies in this process's memory."""
+        return self._base + slot * SLOT
+
     def _vector(self, slot: int) -> list[memoryview]:
         made = self._vectors[slot] = [self.data[slot * SLOT : (slot + 1) * SLOT]]
         return made
@@ -191,12 +241,13 @@ class Writer(_Map):
         self._turn = (place, size) == pairs[0]
         return size + sum(self.lengths[n & self._mask] for n in range(place, self.head))
 
-    def recover(self, measure: Callable[[memoryview, int], int]) -> int:
+    def recover(self, measure: Callable[[int, memoryview, int], int]) -> int:
         """Take into the log what a killed writer had read and not yet counted; return how much.
 
         Args:
             measure: returns the length of the one packet that may have been read without its
-                length being stored, from its slot and the bytes in the log before it.
+                length being stored, from its slot's number, its bytes, and the bytes in the log
+                before it; 0 if it is none that is wanted.
         """
         first = place = self.head
         mark, size = self.control[MARK], 0
@@ -205,7 +256,11 @@ class Writer(_Map):
             if self.lengths[slot] == 0:
                 if self._words[slot * SLOT // 8] == mark:
                     break
-                self.lengths[slot] = measure(self._vector(slot)[0], self.bytes + size)
+                length = measure(slot, self._vector(slot)[0], self.bytes + size)
+                if length == 0:
+                    self._words[slot * SLOT // 8] = mark
+                    break
+                self.lengths[slot] = length
             size += self.lengths[slot]
             place += 1
         if place > first:
@@ -292,6 +347,7 @@ def counters(ring: Any) -> dict[str, int]:
     return {
         "packets_read": control[HEAD],
         "bytes_read": ring.bytes,
+        "packets_filtered": control[FILTERED],
         "packets_sent": control[SENT],
         "bytes_sent": control[SENT_BYTES],
         "restarts": control[RESTARTS],

@@ -8,8 +8,10 @@ end closes when worker and supervisors are gone.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import errno
+import operator
 import os
 import select
 import time
@@ -51,10 +53,12 @@ class Subscription(ABC):
         self._batch = batch
         self._events = events
         self._ready: deque[Item] = deque()
+        self._told: deque[tuple[int, DeviceEvent]] = deque()  # with the packets that were before
         self._delivered = 0
         self._lost = 0
         self._end: DeviceError | EOFError | None = None
         self._log_end: int | None = None
+        self._place = 0  # the number of the next packet
         self._wake = wake
         self._poller = select.epoll()
         self._poller.register(wake, select.EPOLLIN)
@@ -96,11 +100,7 @@ class Subscription(ABC):
             if self._end is None:
                 self._hear()
             # In this order: what the log held when the end was told is delivered before it.
-            packets = self._take()
-            if packets and self._batch:
-                self._ready.append(packets)
-            else:
-                self._ready.extend(packets)
+            self._sort(self._take())
             if not self._ready and self._end is not None:
                 raise self._end
         if not self._ready:
@@ -108,6 +108,23 @@ class Subscription(ABC):
         item = self._ready.popleft()
         self._delivered += len(item) if isinstance(item, list) else isinstance(item, Packet)
         return item
+
+    def _sort(self, packets: list[Packet]) -> None:
+        """Put packets in the queue, and each event after the last packet that was before it."""
+        over = not packets and self._end is not None  # what is missing now does not come any more
+        while self._told and (over or self._told[0][0] <= self._place):
+            place, event = self._told.popleft()
+            number = bisect.bisect_left(packets, place, key=operator.attrgetter("seq"))
+            self._put(packets[:number])
+            self._ready.append(event)
+            packets = packets[number:]
+        self._put(packets)
+
+    def _put(self, packets: list[Packet]) -> None:
+        if packets and self._batch:
+            self._ready.append(packets)
+        else:
+            self._ready.extend(packets)
 
     def _hear(self) -> None:
         """Listen to what the worker says besides packets."""
@@ -123,7 +140,8 @@ class Subscription(ABC):
             (word, *terms), fds = received
             close_all(fds)
             if word == door.EVENT and self._events:
-                self._ready.append(DeviceEvent(terms[0], self._device))
+                kind, value, place = terms
+                self._told.append((place, DeviceEvent(kind, self._device, value)))
             elif word == door.END:
                 number, text, self._log_end = terms
                 self._end = DeviceError(number, text, self._device) if number else self._over()
@@ -163,6 +181,17 @@ class Subscription(ABC):
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def __iter__(self) -> Iterator[Item]:
         return self
 
@@ -176,15 +205,26 @@ class Subscription(ABC):
         return self
 
     async def __anext__(self) -> Item:
+        try:
+            return await self.arecv()
+        except EOFError:
+            raise StopAsyncIteration from None
+
+    async def arecv(self, timeout: float | None = None) -> Item:  # noqa: ASYNC109 - as recv
+        """Return the next packet, from asyncio. See ``recv``. Cancelled, it loses none."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._anext()
+        except TimeoutError:
+            raise TimeoutError(f"no packet of {self._device} within {timeout} s") from None
+
+    async def _anext(self) -> Item:
         while True:
             if not self._ready:
                 # Under load there is always a next packet: let others run. Nothing is awaited
                 # between taking a packet and returning it, where a cancellation would lose it.
                 await asyncio.sleep(0)
-            try:
-                item = self._next()
-            except EOFError:
-                raise StopAsyncIteration from None
+            item = self._next()
             if item is not None:
                 return item
             await self._readable()
@@ -218,9 +258,9 @@ class RingSubscription(Subscription):
         log, event = fds
         self._log: ring.Reader | None = ring.Reader(log)
         os.close(log)
-        self._place: int = answer[1]
         self._uncounted = 0
         super().__init__(device, channel, event, batch, events)
+        self._place = answer[1]
 
     def _rest(self) -> None:
         if self._log is not None:  # after close the number may be anybody's
@@ -266,7 +306,7 @@ class ZmqSubscription(Subscription):
         self._had_last = False
         self._untold = 0
         try:
-            self._expected = self._greeted(hello)
+            self._place = self._greeted(hello)
         except BaseException:
             self.close()
             raise
@@ -302,8 +342,8 @@ class ZmqSubscription(Subscription):
         self._had_last = not self._socket.poll(_STRAGGLERS)
         if self._had_last and self._log_end is not None:
             # What this was too slow for is told by nobody else any more.
-            self._lost += max(0, self._log_end - self._expected)
-            self._expected = max(self._expected, self._log_end)
+            self._lost += max(0, self._log_end - self._place)
+            self._place = max(self._place, self._log_end)
         return not self._had_last
 
     def _receive(self) -> list[Packet] | None:
@@ -323,13 +363,13 @@ class ZmqSubscription(Subscription):
             self._had_last = True
             if batch.end == "closed":
                 self._end = self._end or self._over()
-        seen = max(0, self._expected - batch.seq)
+        seen = max(0, self._place - batch.seq)
         packets = batch.packets[seen:]
         first = batch.seq + seen
-        lost = max(0, first - self._expected) if packets or not batch.packets else 0
+        lost = max(0, first - self._place) if packets or not batch.packets else 0
         self._lost += lost
         self._untold += lost  # a message without packets tells of a gap, the next packet repeats it
-        self._expected = max(self._expected, batch.seq + len(batch.packets))
+        self._place = max(self._place, batch.seq + len(batch.packets))
         untold = self._untold
         if packets:
             self._untold = 0

@@ -24,48 +24,56 @@ from supervisor.channel import Channel, close_all
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
 from supervisor.timers import Timer
-from tuncer import door, measure, places, ring, tunctl
+from tuncer import adoption, door, measure, mode, places, record, ring, tunctl
+from tuncer import terms as _terms  # noqa: F401 - addresses and routes travel
+from tuncer.filtering import Filter
+from tuncer.followers import Followers
+from tuncer.mode import Active, Mode
 from tuncer.publisher import Publisher
-from tuncer.tunctl import Flag
+from tuncer.tunctl import Flag, Namespace
 from tuncer.tunctl.errors import explain
 from tuncer.tunctl.header import SIZE as PI_SIZE
-from tuncer.tunctl.linux.monitor import LinkMonitor
+from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
 
-_VNET_HDR_SIZE = 10  # struct virtio_net_hdr, as the kernel puts it before packets by default
 _WAS_DELETED = "the device was deleted"
+_IS_ACTIVE = "the device is in active mode: packets go to its subscriptions"
 
 # What a Device may have done to the device: functions of tunctl that take its descriptor first.
 _TUNCTL: dict[str, Callable[..., Any]] = {
-    "up": tunctl.up,
-    "down": tunctl.down,
-    "dstaddr": tunctl.dstaddr,
-    "broadcast": tunctl.broadcast,
-    "mtu": tunctl.mtu,
-    "persist": tunctl.persist,
-    "owner": tunctl.owner,
-    "group": tunctl.group,
-    "devname": tunctl.devname,
-    "flags": tunctl.flags,
-    "ifindex": tunctl.ifindex,
+    name: getattr(tunctl, name)
+    for name in (
+        "add_address",
+        "add_route",
+        "alias",
+        "broadcast",
+        "carrier",
+        "devname",
+        "down",
+        "dstaddr",
+        "flags",
+        "group",
+        "ifindex",
+        "is_up",
+        "link_local",
+        "link_type",
+        "list_addresses",
+        "list_routes",
+        "mac",
+        "master",
+        "move",
+        "mtu",
+        "offload",
+        "owner",
+        "persist",
+        "receive_filter",
+        "remove_address",
+        "remove_route",
+        "rename",
+        "sndbuf",
+        "txqueuelen",
+        "up",
+    )
 }
-
-
-@dataclass
-class _Subscriber:
-    """One that follows the device: the connection that ends when it ends.
-
-    One that reads the ring has an eventfd too. The others are subscribers of the publisher.
-    """
-
-    number: int
-    channel: Channel
-    wake: int | None
-    wants_events: bool
-
-    @property
-    def key(self) -> str:
-        """The name of its channel in the fd store."""
-        return f"{'events' if self.wants_events else 'quiet'}.{self.number}"
 
 
 @dataclass
@@ -73,7 +81,8 @@ class _Waiter:
     """A ``recv`` that waits for a packet."""
 
     sender: Sender
-    timer: Timer | None
+    token: int | None
+    timer: Timer | None = None
 
 
 class Worker(GenServer):
@@ -86,21 +95,29 @@ class Worker(GenServer):
         name: str = "",
         flags: int = Flag.TAP | Flag.NO_PI,
         *,
-        active: bool = False,
-        persist: bool = False,
-        txqueuelen: int | None = None,
+        active: Active = False,
         slots: int = ring.DEFAULT_SLOTS,
+        adopt: str | None = None,
+        **settings: Any,
     ) -> Any:
-        """Create the device, or take it up after a crash."""
-        self._flags = Flag(flags)
-        self._subscribers: list[_Subscriber] = []
-        self._events: list[int] = []
+        """Create the device, or take it up after a crash.
+
+        Args:
+            name: the device's.
+            flags: to create it with.
+            active: of ``Mode``.
+            slots: of the ring.
+            adopt: the path where its descriptor is offered; otherwise it is created.
+            **settings: of ``_create``.
+        """
         self._visitors: dict[int, Channel] = {}
         self._waiters: deque[_Waiter] = deque()
         self._polled = False
         self._operations: dict[str, Callable[..., Any]] = {
             "send": self._send,
             "setopt": self._setopt,
+            "filter": self._set_filter,
+            "vnet_hdr_size": self._vnet_hdr_size,
             "statistics": self._statistics,
             "door": lambda: [str(self._path), self.name],
             "supervisor": lambda: Ref(process(os.getppid())),
@@ -108,28 +125,29 @@ class Worker(GenServer):
         }
         self._ended = False
         try:
-            self._take_up(name, persist, txqueuelen, slots)
+            self._take_up(lambda: _opened(name, flags, adopt, settings), slots)
             self._recover(active)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             if "tun" in self.stored_fds() and getattr(error, "errno", 0) == errno.EBADFD:
                 self._bury_deleted()
                 return Ignore()
             return Stop(error)
         self.add_reader(self._door.fileno(), self._open_door)
         self.add_reader(self._publisher.fileno(), self._publish)
-        if self._links is not None:
-            self.add_reader(self._links.fileno(), self._link_changed)
-        self._take_up_subscribers()
-        self._link_changed()
+        self._followers.take_up()
+        if self._mode.is_active(self._followed):  # what was recovered is the subscribers' already
+            self._writer.control[ring.TAKEN] = self._writer.head
+        self._watch_link()
         self._publish()
         return None
 
-    def _take_up(self, name: str, persist: bool, txqueuelen: int | None, slots: int) -> None:
+    def _take_up(self, opened: Callable[[], int], slots: int) -> None:
         """Get each descriptor from the store, or make it and put it there."""
-        self._tun = self._stored("tun", lambda: self._create(name, persist, txqueuelen))
+        self._tun = self._stored("tun", opened)
         log = self._stored("ring", lambda: ring.create(slots))
         self._writer, self._reader = ring.Writer(log), ring.Reader(log)
         self._log = log
+        self._flags = tunctl.flags(self._tun)  # whatever was asked for, or adopted
         self._door = socket.socket(fileno=self._stored("door", self._listen))
         if not os.path.exists(self._door.getsockname()):  # with the whole runtime directory
             self._door.close()
@@ -137,20 +155,18 @@ class Worker(GenServer):
             self.store_fd("door", self._door.fileno())
         self._path = Path(self._door.getsockname())
         self.name = self._writer.name
-        self._links = self._watched_link()
+        self._record = self._stored("link", record.create)
+        self._vnet_hdr = tunctl.vnet_hdr_size(self._tun)
+        self._filter = Filter(
+            self._tun, self._stored("filter", record.create), self._writer.address, self._prefix
+        )
+        self._mode = Mode(self._writer.control)
+        self._followers = Followers(self, log, self._begin, self._poll_device)
 
     def _listen(self) -> int:
         name = tunctl.devname(self._tun)
         self._writer.name = name
-        return door.listen(places.door(tunctl.ifindex(self._tun)), name)
-
-    def _watched_link(self) -> LinkMonitor | None:
-        try:
-            return LinkMonitor(tunctl.ifindex(self._tun))
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            return None  # it was moved to another network namespace
+        return door.listen(places.door_of(self._tun), name)
 
     def _stored(self, name: str, make: Callable[[], int]) -> int:
         fd = self.stored_fds().get(name)
@@ -159,24 +175,11 @@ class Worker(GenServer):
             self.store_fd(name, fd)
         return fd
 
-    def _create(self, name: str, persist: bool, txqueuelen: int | None) -> int:
-        existed = bool(name) and "%" not in name and _exists(name)
-        fd = tunctl.create(name, self._flags)
-        try:
-            if persist:
-                tunctl.persist(fd)
-            if txqueuelen is not None and not existed:
-                tunctl.txqueuelen(fd, txqueuelen)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _recover(self, active: bool) -> None:
+    def _recover(self, active: Active) -> None:
         """Begin the log, or take it up where the last worker left it; then publish from it."""
         control = self._writer.control
         if control[ring.TRANSMITTED] == 0:  # nobody has begun it
-            control[ring.ACTIVE] = active
+            self._mode.set(active, followed=False)
             control[ring.TRANSMITTED] = tunctl.statistics(self._tun)["tx_bytes"] + 1
         else:
             control[ring.RESTARTS] += 1
@@ -190,10 +193,17 @@ class Worker(GenServer):
             self._actor.call_later,
         )
 
-    def _measure(self, packet: memoryview, before: int) -> int:
-        """Return the length of the one packet whose length a killed worker did not store."""
-        prefix = 0 if Flag.NO_PI in self._flags else PI_SIZE
-        prefix += _VNET_HDR_SIZE if Flag.VNET_HDR in self._flags else 0
+    def _prefix(self) -> int:
+        """How many bytes precede each packet."""
+        information = 0 if Flag.NO_PI in self._flags else PI_SIZE
+        return information + (self._vnet_hdr if Flag.VNET_HDR in self._flags else 0)
+
+    def _measure(self, slot: int, packet: memoryview, before: int) -> int:
+        """Return the length of the one packet whose length a killed worker did not store.
+
+        It is 0 for one that the filter refuses, which was perhaps counted as that, perhaps not.
+        """
+        prefix = self._prefix()
         of = measure.frame_length if Flag.TAP in self._flags else measure.ip_length
         length = of(packet[prefix:])
         if length is None:
@@ -201,31 +211,18 @@ class Worker(GenServer):
             packets = self._writer.head + 1
             base = self._writer.control[ring.TRANSMITTED] - 1
             handed_out = tunctl.statistics(self._tun)["tx_bytes"] - base
-            length = handed_out - (before - (packets - 1) * prefix)
-        return min(max(length + prefix, 1), ring.SLOT)
-
-    def _take_up_subscribers(self) -> None:
-        stored = self.stored_fds()
-        for name, fd in stored.items():
-            kind, _, number = name.partition(".")
-            if kind in {"quiet", "events"}:
-                wake = stored.get(f"wake.{number}")
-                subscriber = _Subscriber(int(number), Channel(fd), wake, kind == "events")
-                self._add_subscriber(subscriber)
-                if f"asking.{number}" in stored:
-                    self._welcome(subscriber)  # nobody knows whether it was answered
-            elif kind in {"wake", "asking"}:
-                if not {f"quiet.{number}", f"events.{number}"} & stored.keys():
-                    os.close(fd)  # its worker was killed before it had stored all: it asks again
-                    self.drop_fd(name)
-                elif kind == "asking":
-                    os.close(fd)  # a duplicate of the channel's
-        self._wake()
+            refused = self._writer.control[ring.FILTERED_BYTES]
+            refused -= self._writer.control[ring.FILTERED] * prefix
+            length = handed_out - refused - (before - (packets - 1) * prefix)
+        length = min(max(length + prefix, 1), ring.SLOT)
+        return length if self._filter.accepts(slot, length) else 0
 
     def _bury_deleted(self) -> None:
         """The device was deleted while no worker ran: tell the subscribers, and end."""
         for name, fd in self.stored_fds().items():
             if name.startswith(("quiet.", "events.")):
+                if name.startswith("events."):
+                    Channel(fd).offer(door.EVENT, "deleted", None, self._writer.head)
                 Channel(fd).offer(door.END, errno.ENODEV, _WAS_DELETED, self._writer.head)
             elif name == "door":
                 with socket.socket(fileno=fd) as listener:
@@ -234,13 +231,19 @@ class Worker(GenServer):
     # -- packets from the kernel -------------------------------------------------------------------
 
     @property
-    def _reading(self) -> bool:
-        active = self._writer.control[ring.ACTIVE]
-        return bool(active or self._events or self._publisher.listeners > 0)
+    def _followed(self) -> bool:
+        return bool(self._followers.events or self._publisher.listeners > 0)
+
+    def _begin(self) -> int:
+        """Return the first packet that a new subscriber gets: it may be one that nobody took."""
+        self._mode.subscribed()
+        return self._writer.control[ring.TAKEN]
 
     def _poll_device(self) -> None:
         """Watch the device for packets exactly while somebody wants them."""
-        wanted = self._reading or bool(self._waiters)
+        if self._waiters and self._mode.is_active(self._followed):
+            self._refuse_waiters(errno.EINVAL, _IS_ACTIVE)
+        wanted = bool(self._waiters) or self._mode.room(self._followed) > 0
         if wanted and not self._polled:
             self.add_reader(self._tun, self._read)
         elif not wanted and self._polled:
@@ -248,24 +251,35 @@ class Worker(GenServer):
         self._polled = wanted
 
     def _read(self) -> None:
+        room = self._mode.room(self._followed)
         try:
-            if self._reading:
-                self._writer.fill(self._tun)
+            self._fill(room or 1)
+            if room:
                 self._writer.control[ring.TAKEN] = self._writer.head
             else:
-                self._writer.fill(self._tun, 1)
                 self._serve_waiters()
         except OSError as error:
-            self._wake()
+            self._followers.wake()
             self._device_failed(error)
             return
-        self._wake()
+        self._followers.wake()
         if self._publisher.follows:
             self._publisher.follow()
+        if self._mode.left == 0:
+            self._tell_if_over()
 
-    def _wake(self) -> None:
-        for event in self._events:
-            os.eventfd_write(event, 1)
+    def _fill(self, most: int) -> None:
+        if not self._filter.runs_here:
+            self._writer.fill(self._tun, most)
+        elif self._writer.fill_filtered(self._tun, most, self._filter.accepts)[1]:
+            self._filter.is_dry()
+
+    def _tell_if_over(self) -> None:
+        """Tell the subscribers once that a count of packets has come to its end."""
+        if self._mode.is_over:
+            self._happened("passive")
+            self._mode.told()
+        self._poll_device()
 
     def _device_failed(self, error: OSError) -> None:
         if error.errno != errno.EBADFD:
@@ -280,7 +294,8 @@ class Worker(GenServer):
         try:
             operation, *arguments = request
             if operation in _TUNCTL:
-                return _TUNCTL[operation](self._tun, *arguments)
+                options = arguments.pop() if arguments and isinstance(arguments[-1], dict) else {}
+                return _TUNCTL[operation](self._tun, *arguments, **options)
             if operation == "recv":
                 return self._recv(sender, *arguments)
             if operation in self._operations:
@@ -293,7 +308,12 @@ class Worker(GenServer):
             return NoReply()
 
     def handle_cast(self, request: Any) -> None:
-        """Nobody has anything to cast to a worker."""
+        """Forget a ``recv`` whose caller waits no longer."""
+        match request:
+            case ["withdraw", int(token)]:
+                for waiter in [w for w in self._waiters if w.token == token]:
+                    self._give_up(waiter, OSError(errno.ECANCELED, "withdrawn", self.name))
+                return
         self._actor.log.warning("%s: a cast is ignored: %.200r", self.name, request)
 
     def _send(self, packets: list[bytes]) -> int:
@@ -307,25 +327,25 @@ class Worker(GenServer):
             control[ring.SENT_BYTES] += len(packet)
         return len(packets)
 
-    def _recv(self, sender: Sender, timeout: float | None) -> Any:
+    def _recv(self, sender: Sender, timeout: float | None, token: int | None = None) -> Any:
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"a timeout is a number of seconds, not {timeout!r}")
-        if self._reading:
-            problem = "the device is in active mode: packets go to its subscriptions"
-            raise OSError(errno.EINVAL, problem, self.name)
-        waiter = _Waiter(sender, None)
+        if self._mode.is_active(self._followed):
+            raise OSError(errno.EINVAL, _IS_ACTIVE, self.name)
+        waiter = _Waiter(sender, token)
         if timeout is not None:
-            waiter.timer = self._actor.call_later(timeout, lambda: self._recv_timed_out(waiter))
+            late = TimeoutError(errno.ETIMEDOUT, "no packet in time", self.name)
+            waiter.timer = self._actor.call_later(timeout, lambda: self._give_up(waiter, late))
         self._waiters.append(waiter)
         self._serve_waiters()
         return NoReply()
 
-    def _recv_timed_out(self, waiter: _Waiter) -> None:
+    def _give_up(self, waiter: _Waiter, error: OSError) -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
-            self.refuse(
-                waiter.sender, TimeoutError(errno.ETIMEDOUT, "no packet in time", self.name)
-            )
+            if waiter.timer is not None:
+                self.cancel_timer(waiter.timer)
+            self.refuse(waiter.sender, error)
             self._poll_device()
 
     def _serve_waiters(self) -> None:
@@ -342,19 +362,32 @@ class Worker(GenServer):
                 control[ring.TAKEN] = place
         self._poll_device()
 
-    def _setopt(self, active: bool) -> None:
-        self._writer.control[ring.ACTIVE] = active
-        self._poll_device()
+    def _refuse_waiters(self, number: int, text: str) -> None:
+        for waiter in list(self._waiters):
+            self._give_up(waiter, OSError(number, text, self.name))
+
+    def _setopt(self, active: Active) -> None:
+        self._mode.set(mode.check(active), self._followed)
+        self._tell_if_over()
+
+    def _set_filter(self, expression: str | None, instructions: bytes = b"") -> str | None:
+        return self._filter.set(expression, instructions)
+
+    def _vnet_hdr_size(self, size: int | None = None) -> int:
+        self._vnet_hdr = tunctl.vnet_hdr_size(self._tun, size)
+        return self._vnet_hdr
 
     def _statistics(self) -> dict[str, Any]:
         kernel = tunctl.statistics(self._tun)
         return {
             **ring.counters(self._writer),
+            "filter": self._filter.expression,
+            "filter_runs": self._filter.place,
             "dropped": kernel["tx_dropped"],
             "kernel_packets": kernel["tx_packets"],
             "kernel_bytes": kernel["tx_bytes"],
-            "subscribers": len(self._events) + max(0, self._publisher.listeners),
-            "active": self._reading,
+            "subscribers": len(self._followers.events) + max(0, self._publisher.listeners),
+            "active": self._mode.is_active(self._followed),
         }
 
     def _destroy(self) -> Stop:
@@ -409,61 +442,9 @@ class Worker(GenServer):
         return True
 
     def _subscribe(self, visitor: Channel, wake: int | None, wants_events: bool) -> None:
-        """Make a visitor a subscriber.
-
-        This worker may be killed between any two steps. Until "asking" is gone from the store,
-        a successor answers, perhaps again; a visitor that is not in the store finds its connection
-        closed, and asks again.
-        """
         del self._visitors[visitor.fileno()]
         self.remove_reader(visitor.fileno())
-        number = 1 + max((s.number for s in self._subscribers), default=0)
-        subscriber = _Subscriber(number, visitor, wake, wants_events)
-        self._add_subscriber(subscriber)
-        try:
-            self.store_fd(f"asking.{number}", visitor.fileno())
-            if wake is not None:
-                self.store_fd(f"wake.{number}", wake)
-            self.store_fd(subscriber.key, visitor.fileno())
-        except OSError as error:  # the store is full
-            visitor.offer(OSError(error.errno or errno.EIO, str(error), self.name))
-            self._forget(subscriber)
-            return
-        self._welcome(subscriber)
-        self._poll_device()
-
-    def _welcome(self, subscriber: _Subscriber) -> None:
-        fds = () if subscriber.wake is None else (self._log, subscriber.wake)
-        subscriber.channel.offer("subscribed", self._writer.head, fds=fds)
-        self.drop_fd(f"asking.{subscriber.number}")
-
-    def _add_subscriber(self, subscriber: _Subscriber) -> None:
-        self._subscribers.append(subscriber)
-        if subscriber.wake is not None:
-            self._events.append(subscriber.wake)
-        self.add_reader(subscriber.channel.fileno(), lambda: self._hear(subscriber))
-
-    def _hear(self, subscriber: _Subscriber) -> None:
-        """A subscriber says nothing: what there is to read is its end."""
-        try:
-            received = subscriber.channel.receive()
-        except (EOFError, ValueError):
-            self._forget(subscriber)
-        else:
-            close_all(received[1] if received else [])
-
-    def _forget(self, subscriber: _Subscriber) -> None:
-        self.remove_reader(subscriber.channel.fileno())
-        self._subscribers.remove(subscriber)
-        subscriber.channel.close()
-        names = [f"asking.{subscriber.number}", subscriber.key]
-        if subscriber.wake is not None:
-            self._events.remove(subscriber.wake)
-            os.close(subscriber.wake)
-            names.append(f"wake.{subscriber.number}")
-        for name in names:
-            self.drop_fd(name)
-        self._poll_device()
+        self._followers.subscribe(visitor, wake, wants_events)
 
     def _publish(self) -> None:
         self._publisher.follow()
@@ -471,36 +452,66 @@ class Worker(GenServer):
 
     # -- the link, and the end ---------------------------------------------------------------------
 
-    def _link_changed(self) -> None:
-        """Tell the subscribers that the link has gone up or down, be it while no worker ran."""
-        if self._links is not None:
-            self._links.states()
+    def _watch_link(self) -> None:
+        """Listen for changes of the link, and tell those that came while no worker ran."""
         try:
-            up = tunctl.is_up(self._tun)
+            self._monitor = Monitor(self._tun)
         except OSError as error:
             if error.errno == errno.EBADFD:
                 self._device_failed(error)
-            return  # or it was taken to another network namespace
-        if up != self._writer.control[ring.UP]:
-            self._writer.control[ring.UP] = up
-            self._tell(door.EVENT, "up" if up else "down")
+                return
+            # It is where this process may not go: nothing can be told of it any more.
+            self._actor.log.warning("%s: its link cannot be watched: %s", self.name, error)
+            return
+        self.add_reader(self._monitor.fileno(), self._link_changed)
+        told = record.load(self._record)
+        if told is not None:
+            before = LinkState._make([*told[:-1], frozenset(told[-1])])
+            for change in difference(before, self._monitor.state):
+                self._happened(*change)
+        self._note_link()
 
-    def _tell(self, *message: Any) -> None:
-        for subscriber in self._subscribers:
-            if subscriber.wants_events or message[0] == door.END:
-                subscriber.channel.offer(*message)  # one that does not read holds up nobody
+    def _note_link(self) -> None:
+        *plain, addresses = self._monitor.state
+        record.save(self._record, [*plain, sorted(addresses)])
+
+    def _link_changed(self) -> None:
+        try:
+            for change in self._monitor.changes():
+                self._happened(*change)
+        except OSError as error:
+            if error.errno not in {errno.ENODEV, errno.EBADFD}:
+                raise
+            self._left_its_namespace()
+        else:
+            self._note_link()
+
+    def _left_its_namespace(self) -> None:
+        """The interface has gone from where it was: with the device, or to another namespace."""
+        self.remove_reader(self._monitor.fileno())
+        self._monitor.close()
+        try:
+            tunctl.devname(self._tun)
+        except OSError as error:
+            self._device_failed(error)
+            return
+        self._happened("moved")
+        self._watch_link()
+
+    def _happened(self, kind: str, value: bool | int | str | None = None) -> None:
+        """Tell those who want to hear it, and after which packet it was."""
+        self._followers.tell(door.EVENT, kind, value, self._writer.head)
 
     def _end(self, why: str, number: int = 0, text: str = "") -> None:
         """Tell all that follow the log that it ends here, and close the door."""
         if self._ended:
             return
         self._ended = True
-        for waiter in self._waiters:
-            gone = OSError(number or errno.ENODEV, text or "the device was destroyed", self.name)
-            self.refuse(waiter.sender, gone)
-        self._waiters.clear()
-        self._tell(door.END, number, text, self._writer.head)
-        self._wake()
+        self._refuse_waiters(number or errno.ENODEV, text or "the device was destroyed")
+        if number == errno.ENODEV:
+            self._happened("deleted")
+        self._followers.tell(door.END, number, text, self._writer.head)
+        self._followers.wake()
         self._publisher.end(why)
         places.remove(self._path)
 
@@ -522,9 +533,36 @@ class Worker(GenServer):
         self._end("closed")
 
 
-def _exists(name: str) -> bool:
+def _opened(name: str, flags: int, adopt: str | None, settings: dict[str, Any]) -> int:
+    return adoption.taken(Path(adopt)) if adopt else _created(name, flags, **settings)
+
+
+def _created(
+    name: str,
+    flags: int,
+    *,
+    persist: bool = False,
+    namespace: Namespace | None = None,
+    owner: int | str | None = None,
+    group: int | str | None = None,
+    txqueuelen: int | None = None,
+) -> int:
+    """Return the descriptor of a device; of one that existed only what differs is changed."""
+    fd = tunctl.create(name, flags, namespace)
+    existed = True
     try:
-        tunctl.ifindex(name)
-    except OSError:
-        return False
-    return True
+        existed = Flag.PERSIST in tunctl.flags(fd)
+        if persist and not existed:
+            tunctl.persist(fd)
+        if owner is not None:
+            tunctl.owner(fd, owner)
+        if group is not None:
+            tunctl.group(fd, group)
+        if txqueuelen is not None and not existed:
+            tunctl.txqueuelen(fd, txqueuelen)
+    except BaseException:
+        if not existed:
+            tunctl.persist(fd, False)
+        os.close(fd)
+        raise
+    return fd

@@ -8,6 +8,7 @@ import sys
 
 from tuncer.tunctl.flags import Flag, Offload
 from tuncer.tunctl.header import GsoType, Protocol, TunPi, VnetHdr, header
+from tuncer.tunctl.pcap import Program, compile_filter
 
 if sys.platform == "linux":
     from tuncer.tunctl.linux.device import (
@@ -29,6 +30,7 @@ if sys.platform == "linux":
         sndbuf,
         vnet_hdr_size,
     )
+    from tuncer.tunctl.linux.filter import attach_filter, detach_filter
     from tuncer.tunctl.linux.ip import (
         Address,
         Route,
@@ -68,6 +70,7 @@ __all__ = [
     "GsoType",
     "Namespace",
     "Offload",
+    "Program",
     "Protocol",
     "Route",
     "Target",
@@ -76,13 +79,16 @@ __all__ = [
     "add_address",
     "add_route",
     "alias",
+    "attach_filter",
     "attach_queue",
     "attached",
     "broadcast",
     "carrier",
     "check",
+    "compile_filter",
     "create",
     "delete",
+    "detach_filter",
     "detach_queue",
     "devname",
     "down",

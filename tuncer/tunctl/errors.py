@@ -48,7 +48,6 @@ _MENDING = {
         errno.EINVAL: "the kernel refuses the address",
     },
     "carrier": {
-        errno.EINVAL: "the device is down: bring it up first",
         errno.ENOTTY: "the kernel cannot set a carrier: Linux 5.0 is needed",
     },
     "link type": {

@@ -19,6 +19,7 @@ from tuncer.tunctl import address as addresses
 from tuncer.tunctl.errors import CLONE_DEVICE, check_name, explain
 from tuncer.tunctl.flags import KIND, REPORTED, Flag, Offload, difference, named, parse
 from tuncer.tunctl.linux import ioctls, netlink, netns
+from tuncer.tunctl.linux.filter import detach_filter
 from tuncer.tunctl.linux.netlink import Target
 from tuncer.tunctl.linux.netns import Namespace
 
@@ -90,6 +91,7 @@ def _open(name: str = "") -> int:
 
 
 def _attach(fd: int, name: str, wanted: Flag) -> None:
+    existed = "%" not in name and _exists(name)
     try:
         ioctls.call(fd, ioctls.TUNSETIFF, ioctls.IFREQ.pack(name.encode(), wanted), "attach", name)
     except OSError as error:
@@ -111,9 +113,22 @@ def _attach(fd: int, name: str, wanted: Flag) -> None:
             " has, or delete it first",
             found,
         )
+    if Flag.MULTI_QUEUE in wanted and _queues(found) > 1:
+        return  # the device is in use, as its user has set it up
     # Offload that an earlier user switched on stays with a persistent device, and would hand
-    # super-packets of 64 KiB to somebody who expects packets of the MTU's size.
+    # super-packets of 64 KiB to somebody who expects packets of the MTU's size. Filters stay too.
     offload(fd, 0)
+    if existed:
+        detach_filter(fd)
+        if Flag.TAP in wanted:
+            receive_filter(fd)
+
+
+def _queues(name: str) -> int:
+    with netlink.session(name, "ask for queues") as kernel:
+        data = _tun_data(kernel)
+    attached, detached = (f"IFLA_TUN_NUM_{kind}" for kind in ("QUEUES", "DISABLED_QUEUES"))
+    return int(data.get_attr(attached)) + int(data.get_attr(detached))
 
 
 def _refused(name: str, wanted: Flag) -> OSError:
@@ -289,8 +304,8 @@ def carrier(target: Target, on: bool | None = None) -> bool:
     ``ip`` shows NO-CARRIER.
 
     Raises:
-        OSError: EBUSY if it is set by name while another process is attached; EINVAL while the
-            device is down, when it has no carrier to ask for.
+        OSError: EBUSY if it is set by name while another process is attached.
+        TypeError: neither True nor False.
     """
     if on is not None:
         if not isinstance(on, bool):

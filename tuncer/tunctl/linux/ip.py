@@ -138,7 +138,7 @@ def remove_address(target: Target, address: AddressLike, prefix: int | str | Non
     exact = prefix is not None or "/" in str(address)
     wanted = addresses.interface(address, prefix)
     with session(target, "address") as kernel:
-        for found in _present(kernel):
+        for found in present(kernel):
             if found.interface == wanted or (not exact and found.interface.ip == wanted.ip):
                 kernel.ip.addr("del", index=kernel.index, **_attributes(found))
                 return
@@ -152,7 +152,7 @@ def list_addresses(target: Target) -> list[Address]:
         OSError: ENODEV.
     """
     with session(target, "address") as kernel:
-        return _present(kernel)
+        return present(kernel)
 
 
 def dstaddr(target: Target, peer: AddressLike) -> None:
@@ -233,7 +233,8 @@ def _attributes(address: Address) -> dict[str, Any]:
     return wanted
 
 
-def _present(kernel: Session) -> list[Address]:
+def present(kernel: Session) -> list[Address]:
+    """Return the addresses of a device, now."""
     return [
         _parsed(message)
         for family in _FAMILY.values()
@@ -258,7 +259,7 @@ def _parsed(message: Any) -> Address:
 
 def _add(kernel: Session, wanted: Address) -> None:
     """Add an address unless it is there, just so: who may not change a device may use it."""
-    for found in _present(kernel):
+    for found in present(kernel):
         if found[:4] == wanted[:4]:
             return
         if found.interface.ip == wanted.interface.ip and _is_one(found, wanted):
@@ -285,7 +286,7 @@ def _replace(kernel: Session, old: Address, new: Address) -> None:
 
 
 def _first(kernel: Session, version: int) -> Address:
-    for found in _present(kernel):
+    for found in present(kernel):
         if found.interface.version == version and found.scope == "global":
             return found
     raise explain(errno.EADDRNOTAVAIL, "address", kernel.name)

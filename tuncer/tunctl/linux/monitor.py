@@ -1,58 +1,195 @@
-"""Tells when a link goes up or down: rtnetlink's notifications. Source: rtnetlink(7)."""
+"""Tells what changes of a link and its addresses. Source: rtnetlink(7), its notifications."""
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-_RTMGRP_LINK = 1
-_RTM_NEWLINK = 16
+from tuncer.tunctl.linux import ip, netlink
+
+_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+_NEWLINK, _DELLINK, _NEWADDR, _DELADDR = 16, 17, 20, 21  # RTM_*
 _IFF_UP = 1
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+_ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
+_IFNAME, _MTU, _CARRIER = 3, 4, 33  # IFLA_*
+_PEER, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL
+_BUFFER = 1 << 16
 
 
-class LinkMonitor:
-    """Listens, in the network namespace where it was made, for one interface."""
+class LinkState(NamedTuple):
+    """What is told of a link."""
 
-    def __init__(self, index: int) -> None:
-        self._index = index
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._socket.bind((0, _RTMGRP_LINK))
+    name: str
+    up: bool
+    carrier: bool
+    mtu: int
+    addresses: frozenset[str]
+    """Each with its prefix, such as "10.0.0.1/24"."""
+
+
+class Change(NamedTuple):
+    """One thing that has changed."""
+
+    kind: str
+    """"up", "down", "carrier", "mtu", "name", "address_added" or "address_removed"."""
+    value: bool | int | str | None = None
+    """The carrier, the MTU, the name or the address, as it is now; None for up and down."""
+
+
+class Monitor:
+    """Listens for one interface, in the network namespace where it is now."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        with netlink.located(target) as name:
+            self._index = netlink.index_of(name)
+            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+            self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket.bind((0, _GROUPS))
+        # What is told from here on is followed, though the look may have seen some of it.
+        self.state = look(target)
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
         return self._socket.fileno()
 
-    def states(self) -> list[bool]:
-        """Return what has been told since: True for up, False for down, the latest last."""
-        found: list[bool] = []
+    def changes(self) -> Iterator[Change]:
+        """Yield what has changed since, in its order, and keep ``state`` up with it.
+
+        Raises:
+            OSError: ENODEV the interface has gone from this namespace: it was deleted or moved.
+        """
         while True:
             try:
-                data = self._socket.recv(65536)
+                data = self._socket.recv(_BUFFER)
             except BlockingIOError:
-                return found
+                return
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # some were dropped: later ones will tell
+                if error.errno != errno.ENOBUFS:
                     raise
+                # Some were dropped: what they told is seen by looking.
+                self._discard()
+                before, self.state = self.state, look(self._target)
+                yield from difference(before, self.state)
                 continue
-            found += parse(data, self._index)
+            for message in messages(data, self._index):
+                if message[0] == _DELLINK:
+                    raise OSError(errno.ENODEV, "the interface has gone", self.state.name)
+                before, self.state = self.state, follow(self.state, message)
+                yield from difference(before, self.state)
+
+    def _discard(self) -> None:
+        while True:
+            try:
+                self._socket.recv(_BUFFER)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
 
 
-def parse(data: bytes, index: int) -> list[bool]:
-    """Return which states of an interface these messages tell. Pure."""
-    found: list[bool] = []
+def look(target: int) -> LinkState:
+    """Return the state of a device's link, now.
+
+    Raises:
+        OSError: EBADFD it was deleted, ENODEV.
+    """
+    with netlink.session(target, "look at the link") as kernel:
+        link = kernel.link
+        addresses = frozenset(str(found.interface) for found in ip.present(kernel))
+    return LinkState(
+        link.get_attr("IFLA_IFNAME"),
+        bool(link["flags"] & _IFF_UP),
+        bool(link.get_attr("IFLA_CARRIER")),
+        int(link.get_attr("IFLA_MTU")),
+        addresses,
+    )
+
+
+# -- pure ------------------------------------------------------------------------------------------
+
+Message = tuple[int, dict[str, Any]]
+"""A type, RTM_*, and the fields of a ``LinkState`` that it tells, or an ``address``."""
+
+
+def messages(data: bytes, index: int) -> list[Message]:
+    """Return what the messages in a datagram tell of an interface."""
+    found: list[Message] = []
     offset = 0
-    while offset + _HEADER.size + _LINK.size <= len(data):
+    while offset + _HEADER.size <= len(data):
         length, kind, *_ = _HEADER.unpack_from(data, offset)
-        _, _, which, flags, _ = _LINK.unpack_from(data, offset + _HEADER.size)
-        if kind == _RTM_NEWLINK and which == index:
-            found.append(bool(flags & _IFF_UP))
+        body = data[offset + _HEADER.size : offset + length]
+        if kind in {_NEWLINK, _DELLINK} and len(body) >= _LINK.size:
+            family, _, which, flags, _ = _LINK.unpack_from(body)
+            # A bridge tells of its ports by the same messages, of its own family.
+            if which == index and family == socket.AF_UNSPEC:
+                found.append((kind, _link(flags, _attributes(body[_LINK.size :]))))
+        elif kind in {_NEWADDR, _DELADDR} and len(body) >= _ADDRESS.size:
+            _, prefix, _, _, which = _ADDRESS.unpack_from(body)
+            if which == index:
+                attributes = _attributes(body[_ADDRESS.size :])
+                packed = attributes.get(_LOCAL) or attributes.get(_PEER, b"")
+                found.append((kind, {"address": f"{ipaddress.ip_address(packed)}/{prefix}"}))
         offset += max(_HEADER.size, (length + 3) & ~3)
+    return found
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind] = data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def _link(flags: int, attributes: dict[int, bytes]) -> dict[str, Any]:
+    told: dict[str, Any] = {"up": bool(flags & _IFF_UP)}
+    if _IFNAME in attributes:
+        told["name"] = attributes[_IFNAME].rstrip(b"\0").decode()
+    if _MTU in attributes:
+        (told["mtu"],) = struct.unpack("=I", attributes[_MTU])
+    if _CARRIER in attributes:
+        told["carrier"] = attributes[_CARRIER] != b"\0"
+    return told
+
+
+def follow(state: LinkState, message: Message) -> LinkState:
+    """Return the state after a message."""
+    kind, told = message
+    if kind == _NEWADDR:
+        return state._replace(addresses=state.addresses | {told["address"]})
+    if kind == _DELADDR:
+        return state._replace(addresses=state.addresses - {told["address"]})
+    return state._replace(**told)
+
+
+def difference(before: LinkState, after: LinkState) -> list[Change]:
+    """Return the changes that lead from one state to another."""
+    found = []
+    if after.name != before.name:
+        found.append(Change("name", after.name))
+    if after.mtu != before.mtu:
+        found.append(Change("mtu", after.mtu))
+    found += [Change("address_removed", a) for a in sorted(before.addresses - after.addresses)]
+    if after.up != before.up:
+        found.append(Change("up" if after.up else "down"))
+    if after.carrier != before.carrier:
+        found.append(Change("carrier", after.carrier))
+    found += [Change("address_added", a) for a in sorted(after.addresses - before.addresses)]
     return found

@@ -1,0 +1,63 @@
+"""Handing a descriptor to a worker that is about to start: by a socket, and a thread meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuncer import door, places
+
+_WHAT = "a descriptor that is offered"
+_PATIENCE = 10.0  # seconds in which the descriptor must arrive
+
+
+@contextlib.contextmanager
+def offered(fd: int) -> Iterator[Path]:
+    """Give a descriptor to whoever connects to the path, meanwhile.
+
+    More than one may: a worker that was killed at once is followed by another.
+    """
+    path = places.offer()
+    listener = socket.socket(fileno=door.listen(path, _WHAT))
+    stop = os.eventfd(0, os.EFD_CLOEXEC)
+    thread = threading.Thread(target=_give, args=(listener, stop, fd), daemon=True)
+    thread.start()
+    try:
+        yield path
+    finally:
+        os.eventfd_write(stop, 1)
+        thread.join()
+        listener.close()
+        os.close(stop)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _give(listener: socket.socket, stop: int, fd: int) -> None:
+    poller = select.poll()
+    for waiting in (listener.fileno(), stop):
+        poller.register(waiting, select.POLLIN)
+    while True:
+        ready = {number for number, _ in poller.poll()}
+        if stop in ready:
+            return
+        visitor = door.accept(listener)
+        if visitor is not None:
+            visitor.offer("fd", fds=(fd,))
+            visitor.close()
+
+
+def taken(path: Path) -> int:
+    """Return the descriptor that is offered at a path.
+
+    Raises:
+        OSError: nobody offers it any more.
+    """
+    _, fds, channel = door.knock(path, _WHAT, "fd", timeout=_PATIENCE, descriptors=1)
+    channel.close()
+    return fds[0]

@@ -1,0 +1,218 @@
+"""Creating devices, taking them over, and finding those that are there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from supervisor import (
+    ChildSpec,
+    NoProcess,
+    ProcessDown,
+    Ref,
+    StartFailed,
+    Supervisor,
+    SupervisorRef,
+)
+from tuncer import adoption, mode, places, ring, tunctl
+from tuncer.device import Device, known
+from tuncer.link import _place
+from tuncer.mode import Active
+from tuncer.packet import DeviceError
+from tuncer.tunctl import Flag, Namespace
+from tuncer.tunctl.errors import check_name
+from tuncer.tunctl.flags import parse
+from tuncer.tunctl.linux import netlink, netns
+from tuncer.worker import Worker
+
+TXQUEUELEN = 10_000
+"""Packets that the kernel queues by default while a worker restarts."""
+
+_PATIENCE = 10.0  # seconds in which a device's worker must answer
+_CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
+
+_roots: dict[tuple[int, int], SupervisorRef] = {}
+_roots_lock = threading.Lock()
+_numbers = itertools.count(1)
+
+
+def _after_fork() -> None:
+    global _roots_lock  # noqa: PLW0603
+    _roots_lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def create(
+    name: str = "",
+    flags: int = Flag.TAP | Flag.NO_PI,
+    *,
+    active: Active = False,
+    persist: bool = False,
+    namespace: Namespace | None = None,
+    owner: int | str | None = None,
+    group: int | str | None = None,
+    txqueuelen: int = TXQUEUELEN,
+    slots: int = ring.DEFAULT_SLOTS,
+) -> Device:
+    """Create a TUN/TAP interface, or attach to a persistent one, in a worker process of its own.
+
+    It belongs to the calling process: when that ends, in whatever way, the device goes, unless
+    it is persistent.
+
+    Args:
+        name: at most 15 bytes; empty: the kernel chooses; one ``%d`` becomes a number.
+        flags: of ``Flag``, with exactly one of TUN and TAP.
+        active: who packets are read for, as of ``Device.setopt``: with False for ``recv``, and for
+            subscriptions while there are any.
+        persist: let the device stay when its owner ends.
+        namespace: the network namespace to create it in, by name, path or pid; the worker stays
+            in the present one.
+        owner: a user who may attach to it without CAP_NET_ADMIN.
+        group: a group that may.
+        txqueuelen: packets that the kernel queues while nobody reads, for a new device.
+        slots: packets that the ring holds for subscribers that are late: a power of two.
+
+    Raises:
+        OSError: with errno, a sentence on how to mend it, and the name.
+        ValueError, TypeError, KeyError: what is wrong with an argument.
+    """
+    check_name(name)
+    options = {
+        "active": mode.check(active),
+        "persist": persist,
+        "namespace": None if namespace is None else _place(namespace),
+        "owner": owner,
+        "group": group,
+        "txqueuelen": txqueuelen,
+        "slots": slots,
+    }
+    kind = "tun" if parse(flags) & Flag.TUN else "tap"
+    return _started(child_spec(f"{name or kind}.{next(_numbers)}", name, flags, **options))
+
+
+def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -> Device:
+    """Have a worker take over a device that somebody else has opened, by its descriptor.
+
+    systemd, a container runtime or a test may have attached it. The device's settings stay
+    as they are. It belongs to the calling process, as with ``create``.
+
+    Args:
+        fd: attached to a device. The worker gets a duplicate: close this one when you like, but
+            then no longer read it.
+        active: as of ``create``.
+        slots: as of ``create``.
+
+    Raises:
+        OSError: ENOTTY it is no TUN/TAP descriptor, EBADFD it is attached to no device, EBUSY
+            a worker has the device already.
+    """
+    flags = tunctl.check(fd)
+    with adoption.offered(fd) as path:
+        name = tunctl.devname(fd)
+        options = {"active": mode.check(active), "slots": slots, "adopt": str(path)}
+        spec = child_spec(f"{name}.{next(_numbers)}", name, flags & ~Flag.PERSIST, **options)
+        return _started(spec)
+
+
+def child_spec(
+    id: str,  # noqa: A002 - OTP's word, and ChildSpec's
+    name: str = "",
+    flags: int = Flag.TAP | Flag.NO_PI,
+    **options: Any,
+) -> ChildSpec:
+    """Return the specification of a device's worker, for a supervisor of one's own.
+
+    The options are those of ``create``. Find the device by ``attach(name)``.
+    """
+    return ChildSpec(
+        id,
+        Worker,
+        (name, int(flags)),
+        options,
+        restart="transient",
+        intensity=_CRASHES,
+        period=_CRASH_PERIOD,
+    )
+
+
+def attach(name: str, namespace: Namespace | None = None) -> Device:
+    """Return a device of this user's that exists.
+
+    Args:
+        name: as the kernel has it now.
+        namespace: the network namespace where it is; by default the present one.
+
+    Raises:
+        DeviceError: ENODEV, there is none of this name.
+    """
+    check_name(name)
+    with contextlib.ExitStack() as stack:
+        if namespace is not None:
+            where = netns.opened(namespace)
+            stack.callback(os.close, where)
+            stack.enter_context(netns.visited(where))
+        try:
+            path = places.door(netlink.index_of(name))
+        except OSError:
+            raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
+    return known(path, name)
+
+
+def devices() -> list[Device]:
+    """Return all devices of this user's, in whatever network namespace."""
+    found = []
+    for path in places.doors():
+        with contextlib.suppress(DeviceError):  # it went between two looks
+            found.append(known(path, path.name))
+    return found
+
+
+def _started(spec: ChildSpec) -> Device:
+    try:
+        return Device(*_start(spec))
+    except StartFailed as failed:
+        places.sweep()  # a worker that was killed as it began may have left its door
+        if isinstance(failed.reason, (OSError, ValueError, TypeError, KeyError)):
+            raise failed.reason from None
+        raise
+
+
+def _start(spec: ChildSpec) -> tuple[Path, str]:
+    """Start a worker below this process's root; return the path of its door, and its name.
+
+    There is a root per network namespace, as that is where it creates devices.
+    """
+    key = (os.getpid(), netns.inode())
+    while True:
+        with _roots_lock:
+            root = _roots.get(key)
+            if root is None or not root.is_alive():
+                for dead in [k for k, ref in _roots.items() if not ref.is_alive()]:
+                    del _roots[dead]
+                root = _roots[key] = Supervisor.start_link([])
+        try:
+            worker = root.start_child(spec, owner=os.getpid())
+            return _door_of(root, spec.id, worker)
+        except (NoProcess, ProcessDown):
+            if root.is_alive():
+                raise
+            # It was killed, and the device with it: with a new root, from the beginning.
+
+
+def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path, str]:
+    """Ask a new worker where its door is; if it is killed at once, ask its successor."""
+    while True:
+        try:
+            if worker is not None:
+                path, name = worker.call(["door"], timeout=_PATIENCE)
+                return Path(path), name
+        except (NoProcess, ProcessDown):
+            pass
+        worker = root.child(child)

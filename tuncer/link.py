@@ -1,0 +1,229 @@
+"""What can be asked and set of a device's link, addresses and routes.
+
+Each method has the worker do tunctl's function of the same name, in the network namespace where
+the device is; arguments are checked here, before they travel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from tuncer import terms as _terms  # noqa: F401 - addresses and routes travel
+from tuncer.tunctl import Address, Flag, Namespace, Route
+from tuncer.tunctl import address as addresses
+
+
+class Link(ABC):
+    """The link of a device, its addresses and its routes.
+
+    Every method raises OSError with errno, a sentence on how to mend it and the device's name;
+    TypeError and ValueError for what makes no sense; DeviceError ENODEV when the device has gone.
+    Wrong arguments change nothing.
+    """
+
+    @abstractmethod
+    def _repeatable(self, *request: Any, done: int | None = None) -> Any:
+        """Have the worker do what may be done twice: again, if it ended meanwhile."""
+
+    # -- up, down, addresses -----------------------------------------------------------------------
+
+    def up(
+        self,
+        address: addresses.AddressLike | None = None,
+        prefix: int | str | None = None,
+        **options: Any,
+    ) -> None:
+        """Bring the device up, with an address if one is given. See ``tunctl.up``.
+
+        Args:
+            address: ``"10.0.0.1"``, ``"10.0.0.1/24"``, ``"fd00::1/64"``, an ``ipaddress`` object.
+            prefix: bits or a netmask; without any 24 (IPv4) or 64 (IPv6).
+            **options: ``peer``, ``broadcast``, ``scope``, ``nodad``, ``link_local=False``.
+        """
+        self._repeatable("up", _text(address), prefix, _texts(options))
+
+    def down(self) -> None:
+        """Take the device down: IPv4 addresses stay, IPv6 ones and routes go."""
+        self._repeatable("down")
+
+    def is_up(self) -> bool:
+        """Tell whether the device is administratively up."""
+        return bool(self._repeatable("is_up"))
+
+    def add_address(
+        self, address: addresses.AddressLike, prefix: int | str | None = None, **options: Any
+    ) -> None:
+        """Add an address; one that is there is changed. See ``tunctl.add_address``.
+
+        Args:
+            address: as for ``up``.
+            prefix: as for ``up``.
+            **options: ``peer``, ``broadcast``, ``scope``, ``nodad``.
+        """
+        self._repeatable("add_address", _text(address), prefix, _texts(options))
+
+    def remove_address(
+        self, address: addresses.AddressLike, prefix: int | str | None = None
+    ) -> None:
+        """Remove an address; without a prefix, whatever its prefix is."""
+        self._repeatable("remove_address", _text(address), prefix, done=errno.EADDRNOTAVAIL)
+
+    def list_addresses(self) -> list[Address]:
+        """Return the device's addresses, IPv4 first."""
+        return cast("list[Address]", self._repeatable("list_addresses"))
+
+    def dstaddr(self, peer: addresses.AddressLike) -> None:
+        """Set the other end's address of a point-to-point link. See ``tunctl.dstaddr``."""
+        self._repeatable("dstaddr", str(addresses.host(peer)))
+
+    def broadcast(self, address: addresses.AddressLike) -> None:
+        """Set the broadcast address of the first IPv4 address."""
+        self._repeatable("broadcast", str(addresses.host(address, version=4)))
+
+    def link_local(self, on: bool | None = None) -> bool:
+        """Tell, or set, whether the device gets an IPv6 link-local address when it comes up."""
+        return bool(self._repeatable("link_local", on))
+
+    # -- routes ------------------------------------------------------------------------------------
+
+    def add_route(
+        self,
+        destination: addresses.NetworkLike,
+        gateway: addresses.AddressLike | None = None,
+        **options: Any,
+    ) -> None:
+        """Send what goes to a network through the device. See ``tunctl.add_route``.
+
+        Args:
+            destination: ``"10.1.0.0/16"``, ``"fd01::/48"``, ``"default"``, an ``ipaddress`` object.
+            gateway: who passes it on.
+            **options: ``source``, ``metric``, ``table``.
+        """
+        self._repeatable("add_route", _text(destination), _text(gateway), _texts(options))
+
+    def remove_route(
+        self,
+        destination: addresses.NetworkLike,
+        gateway: addresses.AddressLike | None = None,
+        **options: Any,
+    ) -> None:
+        """Remove a route; ``metric`` and ``table`` as for ``add_route``."""
+        request = ("remove_route", _text(destination), _text(gateway), _texts(options))
+        self._repeatable(*request, done=errno.ESRCH)
+
+    def list_routes(self) -> list[Route]:
+        """Return the routes through the device."""
+        return cast("list[Route]", self._repeatable("list_routes"))
+
+    # -- the link ----------------------------------------------------------------------------------
+
+    def mtu(self, size: int | None = None) -> int:
+        """Return the MTU in bytes, after setting it if given."""
+        return cast("int", self._repeatable("mtu", size))
+
+    def mac(self, address: str | None = None) -> str:
+        """Return a TAP's MAC address, after setting it if given; a TUN has none: ""."""
+        return cast("str", self._repeatable("mac", address))
+
+    def txqueuelen(self, packets: int | None = None) -> int:
+        """Return how many packets the kernel queues for the worker, after setting it if given."""
+        return cast("int", self._repeatable("txqueuelen", packets))
+
+    def alias(self, text: str | None = None) -> str:
+        """Return the note that ``ip link`` shows, after setting it if given."""
+        return cast("str", self._repeatable("alias", text))
+
+    def carrier(self, on: bool | None = None) -> bool:
+        """Return whether the link has a carrier, after setting it if given."""
+        return bool(self._repeatable("carrier", on))
+
+    def link_type(self, kind: int | None = None) -> int:
+        """Return the link's type (``ARPHRD_*``), after setting it if given."""
+        return cast("int", self._repeatable("link_type", kind))
+
+    def master(self, bridge: str | None = None) -> str:
+        """Return the bridge that a TAP is a port of, after setting it if given; "" is none."""
+        return cast("str", self._repeatable("master", bridge))
+
+    def rename(self, name: str) -> None:
+        """Give the interface another name; ``name`` stays what it was at its creation."""
+        self._repeatable("rename", name)
+
+    def move(self, namespace: Namespace) -> None:
+        """Move the device to another network namespace; its worker stays where it is.
+
+        It arrives down, without addresses and routes. A number is a pid.
+        """
+        self._repeatable("move", _place(namespace))
+
+    def devname(self) -> str:
+        """Return the device's name as the kernel has it now."""
+        return cast("str", self._repeatable("devname"))
+
+    def flags(self) -> Flag:
+        """Return the device's flags as the kernel has them."""
+        return Flag(self._repeatable("flags"))
+
+    def ifindex(self) -> int:
+        """Return the kernel's number of the device, in its network namespace."""
+        return cast("int", self._repeatable("ifindex"))
+
+    # -- who may attach, framing, buffers ----------------------------------------------------------
+
+    def persist(self, on: bool = True) -> None:
+        """Let the device stay, or no longer stay, when its owner and worker have ended."""
+        self._repeatable("persist", bool(on))
+
+    def owner(self, user: int | str) -> None:
+        """Let a user attach to the device without CAP_NET_ADMIN: a number or a login name."""
+        self._repeatable("owner", user)
+
+    def group(self, group: int | str) -> None:
+        """Let a group attach to the device without CAP_NET_ADMIN: a number or a name."""
+        self._repeatable("group", group)
+
+    def sndbuf(self, size: int | None = None) -> int:
+        """Return the bytes of sent packets that may be under way, after setting it if given."""
+        return cast("int", self._repeatable("sndbuf", size))
+
+    def vnet_hdr_size(self, size: int | None = None) -> int:
+        """Return the bytes of the virtio_net_hdr before each packet, after setting it if given."""
+        return cast("int", self._repeatable("vnet_hdr_size", size))
+
+    def offload(self, what: int) -> None:
+        """Tell the kernel what the subscribers can handle: of ``Offload``, with VNET_HDR."""
+        self._repeatable("offload", what)
+
+    def receive_filter(self, macs: Iterable[str] = (), *, all_multicast: bool = False) -> None:
+        """Get only frames for these addresses, of a TAP. See ``tunctl.receive_filter``."""
+        if isinstance(macs, str):
+            raise TypeError(f"a list of MAC addresses, not one: {macs!r}")
+        self._repeatable("receive_filter", list(macs), {"all_multicast": bool(all_multicast)})
+
+
+def _text(value: Any) -> str | None:
+    """Return an address or a network as the text that travels."""
+    if value is None:
+        return None
+    if isinstance(value, (bytes, int)):
+        raise TypeError(f"text or an ipaddress object, not {value!r}")
+    return str(value)
+
+
+def _texts(options: dict[str, Any]) -> dict[str, Any]:
+    plain = (str, int, float, bool, type(None))
+    return {
+        name: value if isinstance(value, plain) else _text(value) for name, value in options.items()
+    }
+
+
+def _place(namespace: Namespace) -> Namespace:
+    """Return a namespace as the worker, which may have another directory, understands it."""
+    if isinstance(namespace, Path) or (isinstance(namespace, str) and "/" in namespace):
+        return os.path.abspath(namespace)
+    return namespace

@@ -1,0 +1,109 @@
+"""Whether a device's packets are read, and for whom: active, passive, once, or a number of times.
+
+Source: the option ``active`` of OTP's ``inet:setopts/2``. The words lie in the ring, and the
+end of a count is a packet's number: a worker that is killed leaves nothing to count again.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Literal, TypeAlias
+
+from tuncer import ring
+
+Active: TypeAlias = bool | Literal["once"] | int
+"""True, False, "once", or a number of packets to be added to the present number."""
+
+MOST = 32767
+"""Packets that may be asked for at most, as in OTP."""
+
+_PASSIVE, _ACTIVE, _COUNTED, _STOPPED = range(4)
+_NEVER = 2**64 - 1
+
+
+def check(active: object) -> Active:
+    """Return what is a mode.
+
+    Raises:
+        TypeError: neither True, False, "once" nor a number.
+        ValueError: a number out of range.
+    """
+    if active == "once" or isinstance(active, bool):
+        return active
+    if not isinstance(active, int):
+        raise TypeError(f"active is True, False, 'once' or a number of packets, not {active!r}")
+    if not -MOST - 1 <= active <= MOST:
+        raise ValueError(f"active is at most {MOST} packets, not {active}")
+    return active
+
+
+class Mode:
+    """The mode of a device, of which the ring holds the state."""
+
+    def __init__(self, control: memoryview) -> None:
+        self._control = control
+
+    def set(self, active: Active, followed: bool) -> None:
+        """Change it.
+
+        Args:
+            active: as of ``check``.
+            followed: whether anybody has subscribed: passive is against their wish then, and
+                lasts until somebody subscribes anew.
+
+        Raises:
+            OSError: EINVAL, the numbers add up to more than 32767.
+        """
+        control = self._control
+        if isinstance(active, bool):
+            control[ring.ACTIVE] = _ACTIVE if active else _STOPPED if followed else _PASSIVE
+            return
+        head = control[ring.HEAD]
+        if active == "once":
+            # Like OTP's: it ends without a notice.
+            control[ring.NOTICED] = control[ring.LIMIT] = head + 1
+        else:
+            total = self.left + int(active)
+            if total > MOST:
+                problem = f"that would be {total} packets, more than {MOST}"
+                raise OSError(errno.EINVAL, problem)
+            # In this order: what is not active yet is not over yet.
+            control[ring.NOTICED] = _NEVER
+            control[ring.LIMIT] = head + max(0, total)
+        control[ring.ACTIVE] = _COUNTED
+
+    @property
+    def left(self) -> int:
+        """How many packets may still be read in a counted mode."""
+        if self._control[ring.ACTIVE] != _COUNTED:
+            return 0
+        return max(0, self._control[ring.LIMIT] - self._control[ring.HEAD])
+
+    def is_active(self, followed: bool) -> bool:
+        """Whether packets are for subscriptions, not for ``recv``."""
+        word = self._control[ring.ACTIVE]
+        return word == _ACTIVE or (word == _PASSIVE and followed) or self.left > 0
+
+    def room(self, followed: bool) -> int:
+        """How many packets may be read for subscriptions now, at most a batch.
+
+        Those of a counted mode wait for a subscription: nobody else would get them.
+        """
+        if self._control[ring.ACTIVE] == _COUNTED:
+            return min(ring.BATCH, self.left) if followed else 0
+        return ring.BATCH if self.is_active(followed) else 0
+
+    def subscribed(self) -> None:
+        """Somebody has subscribed: a device that was made passive is active again."""
+        if self._control[ring.ACTIVE] == _STOPPED:
+            self._control[ring.ACTIVE] = _PASSIVE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a count has come to its end, and nobody was told yet."""
+        counted = self._control[ring.ACTIVE] == _COUNTED and self.left == 0
+        return counted and self._control[ring.NOTICED] != self._control[ring.LIMIT]
+
+    def told(self) -> None:
+        """Take note that the end of the count was told."""
+        self._control[ring.NOTICED] = self._control[ring.LIMIT]

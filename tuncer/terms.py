@@ -1,0 +1,45 @@
+"""Addresses and routes as terms that travel in messages: worker and caller both import this."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from supervisor import wire
+from tuncer.tunctl import Address, Route
+from tuncer.tunctl import address as addresses
+
+
+def _pack_address(found: Address) -> list[Any]:
+    texts = (None if value is None else str(value) for value in found[:4])
+    return [*texts, sorted(found.flags)]
+
+
+def _address(fields: list[Any]) -> Address:
+    interface, peer, limit, scope, flags = fields
+    return Address(
+        addresses.interface(interface),
+        None if peer is None else addresses.host(peer),
+        None if limit is None else cast("Any", addresses.host(limit)),
+        scope,
+        frozenset(flags),
+    )
+
+
+def _pack_route(found: Route) -> list[Any]:
+    return [*(None if value is None else str(value) for value in found[:3]), *found[3:]]
+
+
+def _route(fields: list[Any]) -> Route:
+    destination, gateway, source, metric, table, protocol = fields
+    return Route(
+        addresses.network(destination),
+        None if gateway is None else addresses.host(gateway),
+        None if source is None else addresses.host(source),
+        metric,
+        table,
+        protocol,
+    )
+
+
+wire.extend(32, Address, _pack_address, _address)
+wire.extend(33, Route, _pack_route, _route)

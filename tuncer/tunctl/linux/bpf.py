@@ -1,0 +1,219 @@
+"""Classic BPF, as libpcap compiles it, made into eBPF: the kernel runs only that on a TUN.
+
+Sources: the kernel's ``Documentation/networking/filter.rst`` (classic) and
+``Documentation/bpf/standardization/instruction-set.rst``; bpf(2). Both machines load packet
+bytes by the same instructions, which end the program with verdict 0 beyond the packet's end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+
+from tuncer.tunctl.errors import explain
+
+_CLASSIC = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
+_EXTENDED = struct.Struct("=BBhi")  # struct bpf_insn: code, registers, offset, immediate
+
+# Registers: A and X of the classic machine, a spare one, the packet, the caller's, the stack.
+_A, _X, _SPARE, _PACKET, _ARGUMENT, _STACK = 0, 7, 8, 6, 1, 10
+
+_LD, _LDX, _ST, _STX, _ALU, _JMP, _RET, _MISC = range(8)  # classes of classic BPF
+_IMM, _ABS, _IND, _MEM, _LEN, _MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0  # its modes
+_SOURCE_X, _RETURN_A, _TXA = 0x08, 0x10, 0x80
+_JUMP_ALWAYS, _DIVIDE, _MODULO, _NEGATE = 0x00, 0x30, 0x90, 0x80
+
+_LOAD_WORD, _STORE_WORD = 0x61, 0x63  # eBPF: *(u32 *) (register + offset)
+_MOVE_IMM, _MOVE, _AND, _LEFT = 0xB4, 0xBC, 0x54, 0x64  # of 32 bits
+_MOVE_64 = 0xBF
+_GO, _EXIT, _UNLESS_ZERO = 0x05, 0x95, 0x56
+_JMP32 = 0x06
+_LOAD_BYTE_ABS = 0x30
+
+_SPECIAL = 1 << 31  # offsets below 0, such as SKF_AD_OFF: not bytes of the packet
+_CELLS = 16  # of the classic machine's memory
+
+_PROG_LOAD, _SOCKET_FILTER = 5, 1
+_SYSCALL = {"x86_64": 321, "aarch64": 280}
+_ATTRIBUTES = struct.Struct("=IIQQIIQII16s")
+
+Step = tuple[int, int, int, int, int]
+"""An instruction: code, destination, source, offset, immediate."""
+
+
+class CannotConvert(ValueError):
+    """The program does what eBPF's verifier, or this conversion, does not take."""
+
+
+def is_special(program: bytes) -> bool:
+    """Tell whether a classic program loads what are not bytes of the packet. Pure.
+
+    The kernel understands offsets below 0 as of its own data, libpcap does not.
+    """
+    loads = (_ABS, _IND)
+    return any(
+        code & 0x07 == _LD and code & 0xE0 in loads and k >= _SPECIAL
+        for code, _, _, k in _CLASSIC.iter_unpack(program)
+    )
+
+
+def convert(program: bytes) -> bytes:
+    """Return the eBPF program that has the verdicts of a classic one. Pure.
+
+    Raises:
+        CannotConvert: it jumps back.
+    """
+    classic = list(_CLASSIC.iter_unpack(program))
+    start = list(_prologue(classic))
+    pieces = [list(_steps(*instruction)) for instruction in classic]
+    places = [len(start)]
+    for piece in pieces:
+        places.append(places[-1] + len(piece))
+    steps = start
+    for number, piece in enumerate(pieces):
+        for code, destination, source, offset, immediate in piece:
+            away = offset
+            if isinstance(offset, _Jump):
+                target = number + 1 + offset.distance
+                if target >= len(classic):
+                    raise CannotConvert("a jump beyond the end, or back")
+                away = places[target] - len(steps) - 1
+            steps.append((code, destination, source, away, immediate))
+    return b"".join(
+        _EXTENDED.pack(code, destination | source << 4, int(offset), _signed(immediate))
+        for code, destination, source, offset, immediate in steps
+    )
+
+
+class _Jump(int):
+    """A distance in classic instructions, to be made one in eBPF's."""
+
+    @property
+    def distance(self) -> int:
+        return int(self)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 32) if number >= 1 << 31 else number
+
+
+def _prologue(classic: list[tuple[int, int, int, int]]) -> Iterator[Step]:
+    yield _MOVE_64, _PACKET, _ARGUMENT, 0, 0
+    yield _MOVE_IMM, _A, 0, 0, 0
+    yield _MOVE_IMM, _X, 0, 0, 0
+    # The verifier wants memory written before it is read.
+    stores = (_ST, _STX, _LD | _MEM, _LDX | _MEM)
+    for cell in sorted({k for code, _, _, k in classic if code in stores}):
+        if cell >= _CELLS:
+            raise CannotConvert("there is no such cell of memory")
+        yield _STORE_WORD, _STACK, _A, _cell(cell), 0
+
+
+def _cell(number: int) -> int:
+    return -4 * (number + 1)
+
+
+def _steps(code: int, jt: int, jf: int, k: int) -> Iterator[Step]:
+    """Yield what one classic instruction becomes."""
+    kind = code & 0x07
+    if kind == _LD:
+        yield from _load(code, k)
+    elif kind == _LDX:
+        yield from _load_x(code, k)
+    elif kind in {_ST, _STX}:
+        yield _STORE_WORD, _STACK, _A if kind == _ST else _X, _cell(k), 0
+    elif kind == _ALU:
+        yield from _arithmetic(code, k)
+    elif kind == _JMP:
+        yield from _jump(code, jt, jf, k)
+    elif kind == _RET:
+        if not code & _RETURN_A:
+            yield _MOVE_IMM, _A, 0, 0, k
+        yield _EXIT, 0, 0, 0, 0
+    elif code & 0xF8 == _TXA:
+        yield _MOVE, _A, _X, 0, 0
+    else:
+        yield _MOVE, _X, _A, 0, 0
+
+
+def _load(code: int, k: int) -> Iterator[Step]:
+    mode = code & 0xE0
+    if mode in {_ABS, _IND}:
+        yield code, 0, _X if mode == _IND else 0, 0, k
+    elif mode == _IMM:
+        yield _MOVE_IMM, _A, 0, 0, k
+    elif mode == _MEM:
+        yield _LOAD_WORD, _A, _STACK, _cell(k), 0
+    else:  # _LEN: the first field of struct __sk_buff
+        yield _LOAD_WORD, _A, _PACKET, 0, 0
+
+
+def _load_x(code: int, k: int) -> Iterator[Step]:
+    mode = code & 0xE0
+    if mode == _IMM:
+        yield _MOVE_IMM, _X, 0, 0, k
+    elif mode == _MEM:
+        yield _LOAD_WORD, _X, _STACK, _cell(k), 0
+    elif mode == _LEN:
+        yield _LOAD_WORD, _X, _PACKET, 0, 0
+    else:  # _MSH: the length of an IP header, 4 * (byte & 15)
+        yield _MOVE, _SPARE, _A, 0, 0
+        yield _LOAD_BYTE_ABS, 0, 0, 0, k
+        yield _AND, _A, 0, 0, 0xF
+        yield _LEFT, _A, 0, 0, 2
+        yield _MOVE, _X, _A, 0, 0
+        yield _MOVE, _A, _SPARE, 0, 0
+
+
+def _arithmetic(code: int, k: int) -> Iterator[Step]:
+    operation, by_x = code & 0xF0, code & _SOURCE_X
+    if operation == _NEGATE:
+        yield code, _A, 0, 0, 0
+        return
+    if by_x and operation in {_DIVIDE, _MODULO}:  # by 0: the verdict is 0
+        yield _UNLESS_ZERO, _X, 0, 2, 0
+        yield _MOVE_IMM, _A, 0, 0, 0
+        yield _EXIT, 0, 0, 0, 0
+    yield code, _A, _X if by_x else 0, 0, 0 if by_x else k
+
+
+def _jump(code: int, jt: int, jf: int, k: int) -> Iterator[Step]:
+    if code & 0xF0 == _JUMP_ALWAYS:
+        yield _GO, 0, 0, _Jump(k), 0
+        return
+    by_x = code & _SOURCE_X
+    condition = (code & 0xF8) | _JMP32
+    yield condition, _A, _X if by_x else 0, _Jump(jt), 0 if by_x else k
+    yield _GO, 0, 0, _Jump(jf), 0
+
+
+def load(program: bytes) -> int:
+    """Give an eBPF program to the kernel, as a filter of packets; return its descriptor.
+
+    Raises:
+        OSError: EPERM CAP_BPF is needed, or ``kernel.unprivileged_bpf_disabled`` to be 0; ENOSYS
+            this machine's number of the system call is not known here; EINVAL, EACCES the
+            verifier does not take it.
+    """
+    number = _SYSCALL.get(platform.machine())
+    if number is None:
+        raise explain(errno.ENOSYS, "load the filter")
+    libc = ctypes.CDLL(None, use_errno=True)
+    code, license_ = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"MIT")
+    attributes = _ATTRIBUTES.pack(
+        _SOCKET_FILTER,
+        len(program) // _EXTENDED.size,
+        ctypes.addressof(code),
+        ctypes.addressof(license_),
+        *(0, 0, 0, 0, 0),
+        b"tuncer_filter",
+    )
+    fd = libc.syscall(number, _PROG_LOAD, attributes, len(attributes))
+    if fd < 0:
+        raise explain(ctypes.get_errno(), "load the filter")
+    os.set_inheritable(fd, False)
+    return int(fd)

@@ -1,0 +1,77 @@
+"""Filters of what a device's reader gets, in the kernel: TUNATTACHFILTER, TUNSETFILTEREBPF.
+
+Source: ``drivers/net/tun.c``: the first is for a TAP, the second, eBPF, for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+from collections.abc import Iterator
+
+from tuncer.tunctl.flags import Flag
+from tuncer.tunctl.linux import bpf, ioctls
+from tuncer.tunctl.pcap import Program
+
+_NONE = -1  # instead of an eBPF program's descriptor
+_NOT_TAKEN = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.E2BIG}
+
+
+def attach_filter(fd: int, program: Program) -> bool:
+    """Have the kernel keep back what a filter refuses; it counts that as dropped (tx_dropped).
+
+    What was queued before is still to be read.
+
+    Returns:
+        Whether the kernel took it: a TUN's wants CAP_BPF, and not every program can be told.
+
+    Raises:
+        OSError: EBADFD the device was deleted, ...
+    """
+    tap = Flag.TAP in ioctls.interface(fd)[1]
+    if bpf.is_special(program.instructions):
+        return False
+    try:
+        if tap:
+            argument = struct.pack("@HP", len(program), program.address)
+            ioctls.call(fd, ioctls.TUNATTACHFILTER, argument, "filter")
+        else:
+            _attach_extended(fd, bpf.convert(program.instructions))
+    except bpf.CannotConvert:
+        return False
+    except OSError as error:
+        if error.errno not in _NOT_TAKEN:
+            raise
+        return False
+    return True
+
+
+def _attach_extended(fd: int, program: bytes) -> None:
+    loaded = bpf.load(program)
+    try:
+        ioctls.call(fd, ioctls.TUNSETFILTEREBPF, ioctls.INT.pack(loaded), "filter")
+    finally:
+        os.close(loaded)
+
+
+def detach_filter(fd: int) -> None:
+    """Let the reader get everything, whatever filter an earlier user has left.
+
+    Raises:
+        OSError: EBADFD the device was deleted, ...
+    """
+    with _suppressed(errno.ENOTTY):  # Linux before 4.16
+        ioctls.call(fd, ioctls.TUNSETFILTEREBPF, ioctls.INT.pack(_NONE), "filter")
+    with _suppressed(errno.EINVAL, errno.ENOENT):  # a TUN has none, or there is none
+        ioctls.call(fd, ioctls.TUNDETACHFILTER, struct.pack("@HP", 0, 0), "filter")
+
+
+@contextlib.contextmanager
+def _suppressed(*numbers: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
