@@ -83,10 +83,13 @@ def convert(program: bytes) -> bytes:
                     raise CannotConvert("a jump beyond the end, or back")
                 away = places[target] - len(steps) - 1
             steps.append((code, destination, source, away, immediate))
-    return b"".join(
-        _EXTENDED.pack(code, destination | source << 4, int(offset), _signed(immediate))
-        for code, destination, source, offset, immediate in steps
-    )
+    try:
+        return b"".join(
+            _EXTENDED.pack(code, destination | source << 4, int(offset), _signed(immediate))
+            for code, destination, source, offset, immediate in steps
+        )
+    except struct.error:
+        raise CannotConvert("an instruction's number is out of range") from None
 
 
 class _Jump(int):
@@ -108,12 +111,12 @@ def _prologue(classic: list[tuple[int, int, int, int]]) -> Iterator[Step]:
     # The verifier wants memory written before it is read.
     stores = (_ST, _STX, _LD | _MEM, _LDX | _MEM)
     for cell in sorted({k for code, _, _, k in classic if code in stores}):
-        if cell >= _CELLS:
-            raise CannotConvert("there is no such cell of memory")
         yield _STORE_WORD, _STACK, _A, _cell(cell), 0
 
 
 def _cell(number: int) -> int:
+    if number >= _CELLS:
+        raise CannotConvert("there is no such cell of memory")
     return -4 * (number + 1)
 
 
