@@ -22,7 +22,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from tuncer.packet import Packet
 
@@ -53,6 +53,9 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     FILTERED,  # packets that the filter has refused
     FILTERED_BYTES,
 ) = range(21)
+
+Accepts: TypeAlias = Callable[[int, int], bool]
+"""Tells whether a packet is wanted, from the number of the slot where it lies, and its length."""
 
 _CONTROL = 4096
 _NAME = slice(4000, 4016)  # of the control page: the device's name at its creation
@@ -159,15 +162,13 @@ class Writer(_Map):
                 self._commit(first, place, size)
         return place - first
 
-    def fill_filtered(
-        self, fd: int, most: int, accepts: Callable[[int, int], bool]
-    ) -> tuple[int, bool]:
+    def fill_filtered(self, fd: int, most: int, accepts: Accepts) -> tuple[int, bool]:
         """Do as ``fill`` does, and take only those packets that a filter accepts.
 
         Args:
             fd: to read from.
             most: packets read at most, be they accepted or not.
-            accepts: called with the number of the slot where a packet lies, and its length.
+            accepts: the filter.
 
         Returns:
             How many were accepted; and whether there were no more to read.
@@ -241,13 +242,15 @@ class Writer(_Map):
         self._turn = (place, size) == pairs[0]
         return size + sum(self.lengths[n & self._mask] for n in range(place, self.head))
 
-    def recover(self, measure: Callable[[int, memoryview, int], int]) -> int:
+    def recover(
+        self, measure: Callable[[memoryview, int], int], accepts: Accepts | None = None
+    ) -> int:
         """Take into the log what a killed writer had read and not yet counted; return how much.
 
         Args:
             measure: returns the length of the one packet that may have been read without its
-                length being stored, from its slot's number, its bytes, and the bytes in the log
-                before it; 0 if it is none that is wanted.
+                length being stored, from its slot and the bytes in the log before it.
+            accepts: of ``fill_filtered``, if there is a filter.
         """
         first = place = self.head
         mark, size = self.control[MARK], 0
@@ -256,8 +259,9 @@ class Writer(_Map):
             if self.lengths[slot] == 0:
                 if self._words[slot * SLOT // 8] == mark:
                     break
-                length = measure(slot, self._vector(slot)[0], self.bytes + size)
-                if length == 0:
+                length = measure(self._vector(slot)[0], self.bytes + size)
+                if accepts is not None and not accepts(slot, length):
+                    # It was refused, or would have been; whether it was counted nobody knows.
                     self._words[slot * SLOT // 8] = mark
                     break
                 self.lengths[slot] = length

@@ -183,7 +183,7 @@ class Worker(GenServer):
             control[ring.TRANSMITTED] = tunctl.statistics(self._tun)["tx_bytes"] + 1
         else:
             control[ring.RESTARTS] += 1
-            self._writer.recover(self._measure)
+            self._writer.recover(self._measure, self._filter.accepts)
         self._publisher = Publisher(
             self.context,
             places.publisher(self._path),
@@ -198,11 +198,8 @@ class Worker(GenServer):
         information = 0 if Flag.NO_PI in self._flags else PI_SIZE
         return information + (self._vnet_hdr if Flag.VNET_HDR in self._flags else 0)
 
-    def _measure(self, slot: int, packet: memoryview, before: int) -> int:
-        """Return the length of the one packet whose length a killed worker did not store.
-
-        It is 0 for one that the filter refuses, which was perhaps counted as that, perhaps not.
-        """
+    def _measure(self, packet: memoryview, before: int) -> int:
+        """Return the length of the one packet whose length a killed worker did not store."""
         prefix = self._prefix()
         of = measure.frame_length if Flag.TAP in self._flags else measure.ip_length
         length = of(packet[prefix:])
@@ -214,8 +211,7 @@ class Worker(GenServer):
             refused = self._writer.control[ring.FILTERED_BYTES]
             refused -= self._writer.control[ring.FILTERED] * prefix
             length = handed_out - refused - (before - (packets - 1) * prefix)
-        length = min(max(length + prefix, 1), ring.SLOT)
-        return length if self._filter.accepts(slot, length) else 0
+        return min(max(length + prefix, 1), ring.SLOT)
 
     def _bury_deleted(self) -> None:
         """The device was deleted while no worker ran: tell the subscribers, and end."""
