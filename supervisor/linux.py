@@ -44,14 +44,26 @@ def process(pid: int) -> Process:
     Raises:
         ProcessLookupError: there is none of this pid.
     """
+    return Process(pid, _stat(pid, 22))
+
+
+def parent(pid: int) -> Process:
+    """Identify the parent of a process.
+
+    Raises:
+        ProcessLookupError: there is no process of this pid.
+    """
+    return process(_stat(pid, 4))
+
+
+def _stat(pid: int, field: int) -> int:
+    """Return a field of proc_pid_stat(5), by its number there, from 3 on."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid}") from None
-    return Process(
-        pid, int(stat[stat.rindex(b")") + 2 :].split()[19])
-    )  # field 22 of proc_pid_stat(5)
+    return int(stat[stat.rindex(b")") + 2 :].split()[field - 3])
 
 
 def open_process(wanted: Process) -> int:

@@ -464,7 +464,7 @@ def test_strangers_at_the_door_and_the_mailbox_harm_nobody(dev: Device) -> None:
             stranger.connect(str(door))
             stranger.send(junk)
     with pytest.raises(ValueError, match="does not know"):
-        dev._call("nonsense")
+        dev._repeatable("nonsense")
     with pytest.raises(TypeError):
         dev._call("send", 1, 2, 3)
     assert dev.statistics()["restarts"] == 0

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ from tuncer.worker import Worker
 TXQUEUELEN = 10_000
 """Packets that the kernel queues by default while a worker restarts."""
 
+MOST_QUEUES = 256
+"""Queues of a device, at most: MAX_TAP_QUEUES of ``drivers/net/tun.c``."""
+
+_OF_EACH_QUEUE = ("active", "namespace", "slots", "queues")
 _PATIENCE = 10.0  # seconds in which a device's worker must answer
 _CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
@@ -55,6 +60,7 @@ def create(
     *,
     active: Active = False,
     persist: bool = False,
+    queues: int = 1,
     namespace: Namespace | None = None,
     owner: int | str | None = None,
     group: int | str | None = None,
@@ -72,6 +78,9 @@ def create(
         active: who packets are read for, as of ``Device.setopt``: with False for ``recv``, and for
             subscriptions while there are any.
         persist: let the device stay when its owner ends.
+        queues: how many queues it has, each with a worker of its own, which share its packets: the
+            kernel keeps a flow in one queue. Adds MULTI_QUEUE to the flags. Queues but the first
+            are detached while nobody subscribes to them.
         namespace: the network namespace to create it in, by name, path or pid; the worker stays
             in the present one.
         owner: a user who may attach to it without CAP_NET_ADMIN.
@@ -84,7 +93,8 @@ def create(
         ValueError, TypeError, KeyError: what is wrong with an argument.
     """
     check_name(name)
-    options = {
+    flags = _with_queues(flags, queues)
+    options: dict[str, Any] = {
         "active": mode.check(active),
         "persist": persist,
         "namespace": None if namespace is None else _place(namespace),
@@ -93,8 +103,37 @@ def create(
         "txqueuelen": txqueuelen,
         "slots": slots,
     }
-    kind = "tun" if parse(flags) & Flag.TUN else "tap"
-    return _started(child_spec(f"{name or kind}.{next(_numbers)}", name, flags, **options))
+    kind = "tun" if flags & Flag.TUN else "tap"
+    number = f"{name or kind}.{next(_numbers)}"
+    if queues == 1:
+        return _started(child_spec(number, name, flags, **options))
+    with _named(name, flags, namespace) as (chosen, beside):
+        options |= {"queues": queues, "beside": beside}
+        return _started(child_spec(number, chosen, flags, **options))
+
+
+def _with_queues(flags: int, queues: int) -> Flag:
+    if isinstance(queues, bool) or not isinstance(queues, int):
+        raise TypeError(f"queues is a number, not {queues!r}")
+    if not 1 <= queues <= MOST_QUEUES:
+        raise ValueError(f"a device has 1 to {MOST_QUEUES} queues, not {queues}")
+    return parse(flags) | (Flag.MULTI_QUEUE if queues > 1 else Flag(0))
+
+
+@contextlib.contextmanager
+def _named(name: str, flags: Flag, namespace: Namespace | None) -> Iterator[tuple[str, int]]:
+    """Have the kernel choose a name, and keep it until the workers have their queues.
+
+    Yields the name, and how many queues are attached to keep it.
+    """
+    if name and "%" not in name:
+        yield name, 0
+        return
+    fd = tunctl.create(name, flags, namespace)
+    try:
+        yield tunctl.devname(fd), 1
+    finally:
+        os.close(fd)
 
 
 def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -> Device:
@@ -129,8 +168,13 @@ def child_spec(
 ) -> ChildSpec:
     """Return the specification of a device's worker, for a supervisor of one's own.
 
-    The options are those of ``create``. Find the device by ``attach(name)``.
+    The options are those of ``create``. Find the device by ``attach(name)``. With several queues
+    it is the specification of a supervisor, of a worker for each, and must name the device.
     """
+    queues = options.get("queues", 1)
+    flags = _with_queues(flags, queues)
+    if queues > 1:
+        return _queues_spec(id, name, flags, options)
     return ChildSpec(
         id,
         Worker,
@@ -140,6 +184,32 @@ def child_spec(
         intensity=_CRASHES,
         period=_CRASH_PERIOD,
     )
+
+
+def _queues_spec(id_: str, name: str, flags: Flag, options: dict[str, Any]) -> ChildSpec:
+    if not name or "%" in name:
+        raise ValueError("the workers of several queues must know the device's name: give one")
+    shared = {key: options[key] for key in _OF_EACH_QUEUE if key in options}
+    workers = [
+        ChildSpec(
+            f"queue {number}",
+            Worker,
+            (name, int(flags)),
+            {**(shared if number else options), "queue": number},
+            restart="transient",
+            significant=True,
+            intensity=_CRASHES,
+            period=_CRASH_PERIOD,
+        )
+        for number in range(options["queues"])
+    ]
+    # It ends with the device: when the last of its workers has ended in order.
+    limits = {
+        "intensity": _CRASHES * len(workers),
+        "period": _CRASH_PERIOD,
+        "auto_shutdown": "all_significant",
+    }
+    return ChildSpec(id_, Supervisor, (workers,), limits, restart="transient")
 
 
 def attach(name: str, namespace: Namespace | None = None) -> Device:
@@ -179,13 +249,16 @@ def _started(spec: ChildSpec) -> Device:
         return Device(*_start(spec))
     except StartFailed as failed:
         places.sweep()  # a worker that was killed as it began may have left its door
-        if isinstance(failed.reason, (OSError, ValueError, TypeError, KeyError)):
-            raise failed.reason from None
+        reason: Any = failed
+        while isinstance(reason, StartFailed):  # of a queue's worker, of their supervisor
+            reason = reason.reason
+        if isinstance(reason, (OSError, ValueError, TypeError, KeyError)):
+            raise reason from None
         raise
 
 
-def _start(spec: ChildSpec) -> tuple[Path, str]:
-    """Start a worker below this process's root; return the path of its door, and its name.
+def _start(spec: ChildSpec) -> tuple[Path, str, int]:
+    """Start a worker below this process's root; return the path of its door, its name, its queues.
 
     There is a root per network namespace, as that is where it creates devices.
     """
@@ -206,13 +279,15 @@ def _start(spec: ChildSpec) -> tuple[Path, str]:
             # It was killed, and the device with it: with a new root, from the beginning.
 
 
-def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path, str]:
+def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path, str, int]:
     """Ask a new worker where its door is; if it is killed at once, ask its successor."""
     while True:
         try:
+            if isinstance(worker, SupervisorRef):
+                worker = worker.child("queue 0")
             if worker is not None:
-                path, name = worker.call(["door"], timeout=_PATIENCE)
-                return Path(path), name
+                path, name, queues = worker.call(["door"], timeout=_PATIENCE)
+                return Path(path), name, queues
         except (NoProcess, ProcessDown):
             pass
         worker = root.child(child)

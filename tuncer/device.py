@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import time
-from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from supervisor import NoProcess, NotOwner, ProcessDown, Ref, SupervisorRef
-from supervisor.calls import CallFuture
+from supervisor import NoProcess, NotOwner, ProcessDown, SupervisorRef
 from tuncer import door, mode, places
+from tuncer.caller import PATIENCE, Caller
 from tuncer.link import Link
 from tuncer.mode import Active
 from tuncer.packet import DeviceError
-from tuncer.subscription import RingSubscription, Subscription, ZmqSubscription
+from tuncer.subscription import Merged, RingSubscription, Subscription, ZmqSubscription
 from tuncer.tunctl import compile_filter
 
 MOST_BYTES = 65535 + 14 + 4 + 4 + 12
 """The largest packet: an IP packet with Ethernet header, VLAN tag, packet information and
 virtio_net_hdr before it."""
 
-_PATIENCE = 10.0  # seconds in which a device's worker must answer
+_TRANSPORTS = {"ring": RingSubscription, "zmq": ZmqSubscription}
 
 
 class Device(Link):
     """A TUN/TAP interface. Can be pickled, and used from any process of the same user.
 
-    A context manager: at its end the device is destroyed.
+    A context manager, of asyncio too: at its end the device is destroyed.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, queues: int = 1) -> None:
+        self._callers = [Caller(places.queue(path, number), name) for number in range(queues)]
+        self._first = self._callers[0]
         self._path = path
-        self._worker: Ref | None = None
-        self._left: deque[bytes] = deque()  # packets that came for calls that were given up
         self.name = name
         """The name at its creation; ``devname()`` asks the kernel for the present one."""
+        self.queues = queues
+        """How many there are, each with a worker of its own."""
+
+    def _repeatable(self, *request: Any, done: int | None = None) -> Any:
+        return self._first.repeatable(*request, done=done)
 
     # -- packets -------------------------------------------------------------------------------
 
@@ -56,66 +59,36 @@ class Device(Link):
                 EBADFD the device was deleted. Packets before it were written.
             ProcessDown: the worker ended meanwhile; whether they were written is unknown.
         """
-        return cast("int", self._call("send", _checked(packets)))
+        return cast("int", self._first.call("send", _checked(packets)))
 
     async def asend(self, *packets: bytes | bytearray | memoryview) -> int:
         """Write packets to the device, from asyncio. See ``send``."""
         data = _checked(packets)
-        worker = await self._afind()
-        return cast("int", await worker.acall(["send", data], _PATIENCE))
+        worker = await self._first.afind()
+        return cast("int", await worker.acall(["send", data], PATIENCE))
 
-    def recv(self, timeout: float | None = None) -> bytes:
+    def recv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:
         """Return the next packet of a passive device.
 
         Interrupted (Ctrl-C), it loses none: what came meanwhile the next call returns.
 
         Args:
             timeout: seconds to wait; None waits as long as the worker lives.
+            queue: of which of several queues.
 
         Raises:
             TimeoutError: none came in time.
             OSError: EINVAL while the device is active: its subscriptions get the packets.
             ProcessDown: the worker ended meanwhile, perhaps with a packet in its hand.
         """
-        if self._left:
-            return self._left.popleft()
-        token = _token()
-        worker, reply = self._asking(["recv", timeout, token])
-        try:
-            packet = reply.result(None if timeout is None else timeout + _PATIENCE)[0]
-        except Exception:
-            raise
-        except BaseException:  # Ctrl-C
-            with contextlib.suppress(Exception):
-                worker.cast(["withdraw", token])
-                self._left.append(reply.result(_PATIENCE)[0])
-            raise
-        return cast("bytes", packet)
+        return self._caller(queue).recv(timeout)
 
-    async def arecv(self, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - as recv
+    async def arecv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:  # noqa: ASYNC109 - as recv
         """Return the next packet of a passive device, from asyncio. See ``recv``.
 
         Cancelled, it loses none: what came meanwhile the next call returns.
         """
-        if self._left:
-            return self._left.popleft()
-        token, patience = _token(), None if timeout is None else timeout + _PATIENCE
-        worker = await self._afind()
-        call = asyncio.ensure_future(worker.acall(["recv", timeout, token], patience))
-        try:
-            packet = (await asyncio.shield(call))[0]
-        except asyncio.CancelledError:
-            with contextlib.suppress(NoProcess):
-                worker.cast(["withdraw", token])
-            call.add_done_callback(self._keep)
-            raise
-        # One that was cancelled before this has come before this.
-        self._left.append(packet)
-        return self._left.popleft()
-
-    def _keep(self, call: asyncio.Future[Any]) -> None:
-        if not call.cancelled() and call.exception() is None:
-            self._left.append(call.result()[0])
+        return await self._caller(queue).arecv(timeout)
 
     def subscribe(
         self,
@@ -123,6 +96,7 @@ class Device(Link):
         batch: bool = False,
         events: bool = False,
         transport: str = "ring",
+        queue: int | None = None,
     ) -> Subscription:
         """Receive the device's packets, which makes a passive device active meanwhile.
 
@@ -132,15 +106,26 @@ class Device(Link):
             batch: yield lists of packets, as many as are there.
             events: yield ``DeviceEvent`` too, when something happens to the device.
             transport: "ring", or "zmq" for messages in the wire format.
+            queue: of several queues, the packets of this one alone; by default those of all.
 
         Raises:
             DeviceError: there is no such device any more, or it does not answer.
-            ValueError: another transport.
+            ValueError: another transport, no such queue.
         """
-        kinds = {"ring": RingSubscription, "zmq": ZmqSubscription}
-        if transport not in kinds:
-            raise ValueError(f"transport is one of {sorted(kinds)}, not {transport!r}")
-        return kinds[transport](self._path, self.name, batch, events)
+        if transport not in _TRANSPORTS:
+            raise ValueError(f"transport is one of {sorted(_TRANSPORTS)}, not {transport!r}")
+        numbers = range(self.queues) if queue is None else [queue]
+        parts: list[Subscription] = []
+        try:
+            for number in numbers:
+                path = self._caller(number).path
+                made = _TRANSPORTS[transport](path, self.name, batch, events, number)
+                parts.append(made)
+        except BaseException:
+            for part in parts:
+                part.close()
+            raise
+        return parts[0] if len(parts) == 1 else Merged(self.name, parts)
 
     def setopt(self, *, active: Active) -> None:
         """Change the mode: who the device's packets are read for. No packet is lost meanwhile.
@@ -151,7 +136,7 @@ class Device(Link):
                 and then as with False. A number: the same for so many packets, which are added
                 to those that are left of the last number, as in OTP; at the end a subscription
                 with ``events`` gets ``DeviceEvent("passive")``. Counted packets wait for a
-                subscription.
+                subscription. Of several queues, each reads as many.
 
         Raises:
             TypeError: none of these.
@@ -159,7 +144,8 @@ class Device(Link):
             ProcessDown: the worker ended meanwhile; whether a number was added is unknown.
         """
         counted = not isinstance(mode.check(active), bool) and active != "once"
-        (self._call if counted else self._repeatable)("setopt", active)
+        for caller in self._callers:
+            (caller.call if counted else caller.repeatable)("setopt", active)
 
     def filter(self, expression: str | None) -> str | None:
         """Get only packets that an expression accepts: subscriptions and ``recv`` alike.
@@ -178,19 +164,22 @@ class Device(Link):
             ValueError, TypeError: it is no filter expression; the filter before stays.
             OSError: ENOENT, libpcap is not installed.
         """
-        if expression is None:
-            return cast("None", self._repeatable("filter", None))
-        program = compile_filter(expression, self.flags())
-        found = self._repeatable("filter", program.expression, program.instructions)
-        return cast("str", found)
+        terms: tuple[Any, ...] = (None,)
+        if expression is not None:
+            program = compile_filter(expression, self.flags())
+            terms = (program.expression, program.instructions)
+        place = None
+        for caller in self._callers:  # the first installs it in the kernel, for all
+            place = caller.repeatable("filter", *terms, place)
+        return cast("str | None", place)
 
-    def getfd(self) -> int:
+    def getfd(self, *, queue: int = 0) -> int:
         """Return a duplicate of the device's descriptor, the caller's own, to read and write.
 
         What it reads passes the worker by, and its numbering. Close it when done.
         """
         _, fds, channel = door.knock(
-            self._path, self.name, "getfd", timeout=_PATIENCE, descriptors=1
+            self._caller(queue).path, self.name, "getfd", timeout=PATIENCE, descriptors=1
         )
         channel.close()
         return fds[0]
@@ -199,22 +188,46 @@ class Device(Link):
 
     @property
     def pid(self) -> int:
-        """The pid of the worker, now."""
-        return self._find().pid
+        """The pid of the worker, now; of several queues, the first one's."""
+        return self._first.find().pid
+
+    @property
+    def pids(self) -> list[int]:
+        """The pids of the workers, now, a queue each."""
+        return [caller.find().pid for caller in self._callers]
 
     @property
     def endpoint(self) -> str:
         """Where plain ZeroMQ SUB sockets connect to for messages in the wire format."""
-        return f"ipc://{places.publisher(self._path)}"
+        return self.endpoints[0]
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The same, of each queue."""
+        return [f"ipc://{places.publisher(caller.path)}" for caller in self._callers]
 
     def statistics(self) -> dict[str, Any]:
         """Return counters, which go on over restarts of the worker.
 
-        ``packets_read``, ``bytes_read``, ``packets_sent``, ``bytes_sent``, ``restarts``,
-        ``subscribers``, ``active``; and the kernel's: ``dropped`` (its queue was full),
-        ``kernel_packets`` and ``kernel_bytes`` (read by whomever).
+        ``packets_read``, ``bytes_read``, ``packets_filtered`` (refused by a filter in the worker),
+        ``packets_sent``, ``bytes_sent``, ``restarts``, ``subscribers``, ``active``, ``filter``,
+        ``filter_runs``; and the kernel's: ``dropped`` (its queue was full, or it runs the filter),
+        ``kernel_packets`` and ``kernel_bytes`` (read by whomever), ``kernel_received`` and
+        ``kernel_refused`` (written by whomever: taken by its stack, or not).
+
+        Of several queues, counters are added up, and ``queues`` has each one's.
         """
-        return cast("dict[str, Any]", self._repeatable("statistics"))
+        found = [caller.repeatable("statistics") for caller in self._callers]
+        total = dict(found[0])
+        if self.queues > 1:
+            for name in found[0]:
+                values = [one[name] for one in found]
+                if name in _ADDED_UP:
+                    total[name] = sum(values)
+                elif name == "active":
+                    total[name] = any(values)
+            total["queues"] = found
+        return total
 
     def controlling_process(self, pid: int) -> None:
         """Hand the device on: it goes when that process ends, no longer when this one does.
@@ -223,100 +236,29 @@ class Device(Link):
             ProcessLookupError: there is no such process.
             NotOwner: the device does not belong to the calling process.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
-            supervisor = SupervisorRef(self._repeatable("supervisor")._process)
-            worker = self._find()
-            for child, ref, _, _ in supervisor.which_children():
-                if ref == worker:
-                    supervisor.give_child(child, pid)
+            root, child = self._repeatable("belongs")
+            for name, ref, _, _ in SupervisorRef(root._process).which_children():
+                if ref == child:
+                    SupervisorRef(root._process).give_child(name, pid)
                     return
-            if worker.is_alive() or time.monotonic() > deadline:  # otherwise it was replaced
+            if child.is_alive() or time.monotonic() > deadline:  # otherwise it was replaced
                 raise NotOwner(f"{self.name} does not belong to process {os.getpid()}")
 
     def destroy(self) -> None:
         """Remove the device, and end its worker. It is no error if it is gone already."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                worker = self._find()
-                monitor = worker.monitor()
-                worker.call(["destroy"], timeout=_PATIENCE)
-                monitor.wait(_PATIENCE)
-            except (NoProcess, ProcessDown):
-                if not places.is_open(self._path):
-                    return
-                if time.monotonic() > deadline:
-                    raise
-                self._worker = None  # it crashed meanwhile: ask the next one
-            except DeviceError as error:
-                if error.errno != errno.ENODEV:
-                    raise
-                return
-            else:
-                return
+        for caller in reversed(self._callers):  # the first one removes the device
+            _destroy(caller)
 
-    # -- calls ---------------------------------------------------------------------------------
+    # -- as an object --------------------------------------------------------------------------
 
-    def _find(self) -> Ref:
-        """Return the worker; while it is being restarted, wait for it."""
-        worker = self._worker  # another thread may set it to None at any time
-        if worker is None or not worker.is_alive():
-            answer, _, channel = door.knock(self._path, self.name, "worker", timeout=_PATIENCE)
-            channel.close()
-            worker = self._worker = answer[1]
-        return worker
-
-    async def _afind(self) -> Ref:
-        """Do as ``_find`` does; while there is something to wait for, others run."""
-        worker = self._worker
-        if worker is not None and worker.is_alive():
-            return worker
-        return await asyncio.to_thread(self._find)
-
-    def _asking(self, request: list[Any]) -> tuple[Ref, CallFuture]:
-        """Send a request to the worker, or to its successor."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            worker = self._find()
-            try:
-                return worker, worker.call_async(request, _PATIENCE)
-            except NoProcess:
-                if time.monotonic() > deadline:
-                    raise
-                self._worker = None
-
-    def _call(self, *request: Any, timeout: float | None = _PATIENCE) -> Any:
-        """Have the worker do something, once."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return self._find().call(list(request), timeout=timeout)
-            except NoProcess:
-                if time.monotonic() > deadline:
-                    raise
-                self._worker = None  # nothing was sent: ask its successor
-
-    def _repeatable(self, *request: Any, done: int | None = None) -> Any:
-        """Have the worker do what may be done twice: again, if it ended meanwhile.
-
-        Args:
-            *request: what to do.
-            done: the errno that says, the second time, that the first time did it.
-        """
-        deadline = time.monotonic() + _PATIENCE
-        again = False
-        while True:
-            try:
-                return self._call(*request)
-            except ProcessDown:
-                if time.monotonic() > deadline:
-                    raise
-                self._worker, again = None, True
-            except OSError as error:
-                if again and done is not None and error.errno == done:
-                    return None
-                raise
+    def _caller(self, queue: int) -> Caller:
+        if isinstance(queue, bool) or not isinstance(queue, int):
+            raise TypeError(f"a queue is a number, not {queue!r}")
+        if not 0 <= queue < self.queues:
+            raise ValueError(f"{self.name} has queues 0 to {self.queues - 1}, and no {queue}")
+        return self._callers[queue]
 
     def __enter__(self) -> Self:
         return self
@@ -340,8 +282,8 @@ class Device(Link):
     ) -> None:
         await asyncio.to_thread(self.destroy)
 
-    def __reduce__(self) -> tuple[type[Device], tuple[Path, str]]:
-        return type(self), (self._path, self.name)
+    def __reduce__(self) -> tuple[type[Device], tuple[Path, str, int]]:
+        return type(self), (self._path, self.name, self.queues)
 
     def __eq__(self, other: object) -> bool:
         return self._path == other._path if isinstance(other, Device) else NotImplemented
@@ -353,6 +295,16 @@ class Device(Link):
         return f"<Device {self.name}>"
 
 
+_ADDED_UP = {
+    "packets_read",
+    "bytes_read",
+    "packets_filtered",
+    "packets_sent",
+    "bytes_sent",
+    "restarts",
+}
+
+
 def _checked(packets: Iterable[bytes | bytearray | memoryview]) -> list[bytes]:
     data = [bytes(memoryview(packet)) for packet in packets]
     for packet in data:
@@ -361,9 +313,27 @@ def _checked(packets: Iterable[bytes | bytearray | memoryview]) -> list[bytes]:
     return data
 
 
-def _token() -> int:
-    """Return a number that tells a call of any process's from others."""
-    return int.from_bytes(os.urandom(7), "big")
+def _destroy(caller: Caller) -> None:
+    """Have a worker end in order, if there is one."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            worker = caller.find()
+            monitor = worker.monitor()
+            worker.call(["destroy"], timeout=PATIENCE)
+            monitor.wait(PATIENCE)
+        except (NoProcess, ProcessDown):
+            if not places.is_open(caller.path):
+                return
+            if time.monotonic() > deadline:
+                raise
+            caller.forget()  # it crashed meanwhile: ask the next one
+        except DeviceError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return
+        else:
+            return
 
 
 def known(path: Path, name: str) -> Device:
@@ -372,8 +342,6 @@ def known(path: Path, name: str) -> Device:
     Raises:
         DeviceError: ENODEV, nobody is there.
     """
-    answer, _, channel = door.knock(path, name, "worker", timeout=_PATIENCE)
+    answer, _, channel = door.knock(path, name, "worker", timeout=PATIENCE)
     channel.close()
-    device = Device(path, answer[2])
-    device._worker = answer[1]
-    return device
+    return Device(path, answer[2], answer[3])

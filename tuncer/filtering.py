@@ -19,6 +19,7 @@ class Filter:
         kept: int,
         address: Callable[[int], int],
         prefix: Callable[[], int],
+        leads: bool,
     ) -> None:
         """Take up the filter of a worker before this one, if there was any.
 
@@ -27,11 +28,13 @@ class Filter:
             kept: the descriptor of the record where the filter is kept.
             address: returns where a slot of the ring lies in memory.
             prefix: returns how many bytes before each packet a filter does not see.
+            leads: whether the kernel's filter, which is the device's, is this worker's to set.
         """
         self._tun = tun
         self._kept = kept
         self._address = address
         self._prefix = prefix
+        self._leads = leads
         self._program: Program | None = None
         self.place: str | None = None
         """"kernel" or "worker", where it runs; None without any."""
@@ -39,33 +42,39 @@ class Filter:
         """Whether packets that are read now must be looked at."""
         found = record.load(kept)
         if found is not None:  # otherwise the kernel may have one that is not ours to remove
-            self._install(Program(*found) if found else None)
+            *program, place = found
+            self._install(Program(*program) if place else None, place)
 
     @property
     def expression(self) -> str | None:
         """What it was compiled of."""
         return None if self._program is None else self._program.expression
 
-    def set(self, expression: str | None, instructions: bytes = b"") -> str | None:
+    def set(
+        self, expression: str | None, instructions: bytes = b"", place: str | None = None
+    ) -> str | None:
         """Replace the filter; return where the new one runs.
 
         Args:
             expression: for people; None: everything is wanted.
             instructions: what it was compiled to.
+            place: where the worker that leads has said it runs.
         """
         program = None if expression is None else Program(expression, instructions)
         # First the record: whoever takes up a worker that is killed here installs what it says.
-        record.save(self._kept, [expression, instructions] if program else [])
-        self._install(program)
+        place = None if program is None else place or WORKER
+        record.save(self._kept, [expression, instructions, place])
+        self._install(program, place)
         return self.place
 
-    def _install(self, program: Program | None) -> None:
-        tunctl.detach_filter(self._tun)
-        self._program = program
-        if program is None:
-            self.place = None
-        else:
-            self.place = KERNEL if tunctl.attach_filter(self._tun, program) else WORKER
+    def _install(self, program: Program | None, place: str | None) -> None:
+        self._program, self.place = program, place
+        if self._leads:
+            # One that is there is replaced in one step: other queues rely on it.
+            taken = program is not None and tunctl.attach_filter(self._tun, program)
+            if not taken:
+                tunctl.detach_filter(self._tun)
+            self.place = None if program is None else KERNEL if taken else WORKER
         # What was queued before the kernel had it is still to come.
         self.runs_here = program is not None
 

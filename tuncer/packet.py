@@ -16,6 +16,8 @@ class Packet(NamedTuple):
     """The device's name at its creation."""
     lost: int = 0
     """How many packets before this one the subscription was too slow for."""
+    queue: int = 0
+    """The device's queue that it came by; each queue has numbers of its own."""
 
 
 class DeviceEvent(NamedTuple):
@@ -37,6 +39,8 @@ class DeviceEvent(NamedTuple):
     device: str
     """The device's name at its creation."""
     value: bool | int | str | None = None
+    queue: int = 0
+    """The queue that has become "passive"; of anything else 0."""
 
 
 class DeviceError(OSError):

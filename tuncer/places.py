@@ -2,8 +2,9 @@
 
 ``devices/NAMESPACE-INDEX`` is the door (see ``tuncer.door``): it listens as long as the device
 has a worker or a supervisor that keeps its descriptor. ``devices/NAMESPACE-INDEX.pub`` is the
-publisher's endpoint. NAMESPACE is the inode of the network namespace where the device was
-created, in hexadecimal, and INDEX the interface's number there: names change, and are used again.
+publisher's endpoint. Further queues have ``.q1``, ``.q2``, ... in their names. NAMESPACE is the
+inode of the network namespace where the device was created, in hexadecimal, and INDEX the
+interface's number there: names change, and are used again.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def door_of(tun: int) -> Path:
     """
     with netlink.located(tun) as name:
         return door(netlink.index_of(name))
+
+
+def queue(door_path: Path, number: int) -> Path:
+    """Return the path of the door of one of a device's queues: the first one's is the device's."""
+    return door_path.with_name(f"{door_path.name}.q{number}") if number else door_path
 
 
 def publisher(door_path: Path) -> Path:

@@ -34,7 +34,9 @@ class Publisher:
         log: ring.Reader,
         writer: ring.Writer,
         later: Callable[[float, Callable[[], None]], object],
+        queue: int = 0,
     ) -> None:
+        self._queue = queue
         self._topic = device.encode()
         self._log = log
         self._writer = writer
@@ -82,9 +84,7 @@ class Publisher:
         self._awaited = 0
         self.follow()
         if self.listeners:
-            self._say(
-                wire.encode(self._topic, self._writer.head, [], time.time_ns(), self._epoch, why)
-            )
+            self._say(self._message(self._topic, self._writer.head, end=why))
         self._socket.close()
 
     def _rewind(self) -> None:
@@ -136,7 +136,7 @@ class Publisher:
         begin = self._writer.head
         if self.listeners == 0 and not self._catching_up:
             begin = self._writer.control[ring.PUBLISHED] = self._writer.control[ring.TAKEN]
-        self._say(wire.encode(topic, begin, [], time.time_ns(), self._epoch))
+        self._say(self._message(topic, begin))
 
     def _send(self) -> None:
         control = self._writer.control
@@ -145,9 +145,20 @@ class Publisher:
         place = max(control[ring.PUBLISHED], oldest)
         while place < self._writer.head:
             packets, after, when = self._log.payloads(place, ring.BATCH, _BATCH_BYTES)
-            if not self._say(wire.encode(self._topic, place, packets, when, self._epoch)):
+            if not self._say(self._message(self._topic, place, packets, when)):
                 return  # readable again when there is room
             place = control[ring.PUBLISHED] = after
+
+    def _message(
+        self,
+        topic: bytes,
+        seq: int,
+        packets: list[bytes] | None = None,
+        when: int | None = None,
+        end: str | None = None,
+    ) -> list[bytes]:
+        now = time.time_ns() if when is None else when
+        return wire.encode(topic, seq, packets or [], now, self._epoch, end, self._queue)
 
     def _say(self, frames: list[bytes]) -> bool:
         try:
@@ -169,5 +180,5 @@ class Publisher:
             return
         if self.listeners > 0 and not self._awaited and time.monotonic() - self._sent_at >= _IDLE:
             head = self._writer.control[ring.PUBLISHED]
-            self._say(wire.encode(self._topic, head, [], time.time_ns(), self._epoch))
+            self._say(self._message(self._topic, head))
         self._tick()

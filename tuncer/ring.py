@@ -52,7 +52,8 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     NOTICED,  # the LIMIT of which the end was told
     FILTERED,  # packets that the filter has refused
     FILTERED_BYTES,
-) = range(21)
+    DETACHED,  # whether the kernel does not choose this queue, of several
+) = range(22)
 
 Accepts: TypeAlias = Callable[[int, int], bool]
 """Tells whether a packet is wanted, from the number of the slot where it lies, and its length."""
@@ -287,7 +288,7 @@ class Reader(_Map):
         self._margin = self.slots // 16
 
     def read(
-        self, place: int, most: int, device: str, lost: int = 0
+        self, place: int, most: int, device: str, lost: int = 0, queue: int = 0
     ) -> tuple[list[Packet], int, int]:
         """Copy packets from a place on.
 
@@ -296,6 +297,7 @@ class Reader(_Map):
             most: how many at most.
             device: for the packets' ``device``.
             lost: packets lost before, to be told by the first one copied.
+            queue: for the packets' ``queue``.
 
         Returns:
             The packets, the place after them, and how many were lost after the last of them.
@@ -316,7 +318,7 @@ class Reader(_Map):
                 place = oldest
                 end = max(end, min(control[HEAD], place + most))
                 continue
-            packets.append(Packet(data, place, when, device, lost))
+            packets.append(Packet(data, place, when, device, lost, queue))
             lost = 0
             place += 1
         return packets, place, lost

@@ -42,35 +42,31 @@ class Subscription(ABC):
 
     Every packet that was read since then is delivered or counted as lost. It goes on by itself
     over restarts of the worker, and ends when the device is destroyed; when it was deleted by
-    others, or its supervisors were killed, it raises ``DeviceError``.
+    others, or its supervisors were killed, it raises ``DeviceError``. A context manager and an
+    iterator, of asyncio too.
 
     A subscription belongs to one thread at a time, and is not shared with forked processes.
     """
 
-    def __init__(self, device: str, channel: Channel, wake: int, batch: bool, events: bool) -> None:
+    def __init__(self, device: str) -> None:
         self._device = device
-        self._channel = channel
-        self._batch = batch
-        self._events = events
-        self._ready: deque[Item] = deque()
-        self._told: deque[tuple[int, DeviceEvent]] = deque()  # with the packets that were before
-        self._delivered = 0
-        self._lost = 0
-        self._end: DeviceError | EOFError | None = None
-        self._log_end: int | None = None
-        self._place = 0  # the number of the next packet
-        self._wake = wake
         self._poller = select.epoll()
-        self._poller.register(wake, select.EPOLLIN)
-        self._poller.register(channel.fileno(), select.EPOLLIN)
 
     @abstractmethod
-    def _take(self) -> list[Packet]:
-        """Return the packets that are there, without waiting; account for lost ones."""
+    def _next(self) -> Item | None:
+        """Return the next item that is there, or None; raise what ends the subscription."""
 
     @abstractmethod
-    def _rest(self) -> None:
-        """Get ready to wait: take note that what woke this has been seen."""
+    def stats(self) -> dict[str, int]:
+        """Return how many packets were ``delivered`` and how many were ``lost``.
+
+        When all that there is has been delivered, their sum is what was read since the
+        subscription began.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the subscription; the device goes on."""
 
     def recv(self, timeout: float | None = None) -> Item:
         """Return the next packet; with ``batch`` a list, with ``events`` perhaps a DeviceEvent.
@@ -93,6 +89,177 @@ class Subscription(ABC):
             if remaining <= 0:
                 raise TimeoutError(f"no packet of {self._device} within {timeout} s")
             self._poller.poll(min(remaining, _DAY))  # epoll takes no timeout of any length
+
+    async def arecv(self, timeout: float | None = None) -> Item:  # noqa: ASYNC109 - as recv
+        """Return the next packet, from asyncio. See ``recv``. Cancelled, it loses none."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._anext()
+        except TimeoutError:
+            raise TimeoutError(f"no packet of {self._device} within {timeout} s") from None
+
+    async def _anext(self) -> Item:
+        while True:
+            # Under load there is always a next packet: let others run. Nothing is awaited
+            # between taking a packet and returning it, where a cancellation would lose it.
+            if not self._has_more():
+                await asyncio.sleep(0)
+            item = self._next()
+            if item is not None:
+                return item
+            await self._readable()
+
+    def _has_more(self) -> bool:
+        """Tell whether there is an item that was taken from the device already."""
+        return False
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(self._poller.fileno(), wake)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self._poller.fileno())
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when something may have come, the end included.
+
+        Then call ``recv(timeout=0)`` until it raises TimeoutError.
+        """
+        return self._poller.fileno()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        try:
+            return self.recv()
+        except EOFError:
+            raise StopIteration from None
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        try:
+            return await self.arecv()
+        except EOFError:
+            raise StopAsyncIteration from None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+
+class Merged(Subscription):
+    """The subscriptions of a device's queues as one. Each queue's packets keep their order."""
+
+    def __init__(self, device: str, parts: list[Subscription]) -> None:
+        super().__init__(device)
+        self._parts = parts
+        self._open = deque(parts)
+        self._error: Exception | None = None
+        for part in parts:
+            self._poller.register(part.fileno(), select.EPOLLIN)
+
+    def _next(self) -> Item | None:
+        for _ in range(len(self._open)):
+            part = self._open[0]
+            try:
+                item = part._next()
+            except (DeviceError, EOFError) as error:
+                self._open.popleft()
+                self._poller.unregister(part.fileno())
+                if self._error is None or isinstance(error, DeviceError):
+                    self._error = error
+                continue
+            self._open.rotate(-1)  # the others are next
+            # What happens to the link, the first queue's worker tells for all.
+            theirs = isinstance(item, DeviceEvent) and item.kind != "passive"
+            if item is not None and not (theirs and part is not self._parts[0]):
+                return item
+        if self._error is not None and not self._open:
+            raise self._error
+        return None
+
+    def stats(self) -> dict[str, int]:
+        """Return how many packets were ``delivered`` and ``lost``, of all queues."""
+        found = [part.stats() for part in self._parts]
+        return {name: sum(one[name] for one in found) for name in found[0]}
+
+    def close(self) -> None:
+        """End the subscription; the device goes on."""
+        for part in self._parts:
+            part.close()
+        self._poller.close()
+        self._open.clear()
+        self._error = self._error or _over(self._device)
+
+
+def _over(device: str) -> EOFError:
+    return EOFError(f"{device} was destroyed, or the subscription was closed")
+
+
+class _Following(Subscription):
+    """A subscription to one queue: a place in its log, and the connection of its door."""
+
+    def __init__(
+        self, device: str, channel: Channel, wake: int, batch: bool, events: bool, queue: int
+    ) -> None:
+        super().__init__(device)
+        self._channel = channel
+        self._batch = batch
+        self._events = events
+        self._queue = queue
+        self._ready: deque[Item] = deque()
+        self._told: deque[tuple[int, DeviceEvent]] = deque()  # with the packets that were before
+        self._delivered = 0
+        self._lost = 0
+        self._end: DeviceError | EOFError | None = None
+        self._log_end: int | None = None
+        self._place = 0  # the number of the next packet
+        self._wake = wake
+        self._poller.register(wake, select.EPOLLIN)
+        self._poller.register(channel.fileno(), select.EPOLLIN)
+
+    @abstractmethod
+    def _take(self) -> list[Packet]:
+        """Return the packets that are there, without waiting; account for lost ones."""
+
+    @abstractmethod
+    def _rest(self) -> None:
+        """Get ready to wait: take note that what woke this has been seen."""
+
+    def _has_more(self) -> bool:
+        return bool(self._ready)
 
     def _next(self) -> Item | None:
         if not self._ready:
@@ -141,13 +308,14 @@ class Subscription(ABC):
             close_all(fds)
             if word == door.EVENT and self._events:
                 kind, value, place = terms
-                self._told.append((place, DeviceEvent(kind, self._device, value)))
+                event = DeviceEvent(kind, self._device, value, self._queue)
+                self._told.append((place, event))
             elif word == door.END:
                 number, text, self._log_end = terms
                 self._end = DeviceError(number, text, self._device) if number else self._over()
 
     def _over(self) -> EOFError:
-        return EOFError(f"{self._device} was destroyed, or the subscription was closed")
+        return _over(self._device)
 
     def stats(self) -> dict[str, int]:
         """Return how many packets were ``delivered`` and how many were ``lost``.
@@ -157,101 +325,17 @@ class Subscription(ABC):
         """
         return {"delivered": self._delivered, "lost": self._lost}
 
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when something may have come, the end included.
-
-        Then call ``recv(timeout=0)`` until it raises TimeoutError.
-        """
-        return self._poller.fileno()
-
     def close(self) -> None:
         """End the subscription; the device goes on."""
         self._channel.close()
         self._poller.close()
         self._end = self._end or self._over()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Item]:
-        return self
-
-    def __next__(self) -> Item:
-        try:
-            return self.recv()
-        except EOFError:
-            raise StopIteration from None
-
-    def __aiter__(self) -> AsyncIterator[Item]:
-        return self
-
-    async def __anext__(self) -> Item:
-        try:
-            return await self.arecv()
-        except EOFError:
-            raise StopAsyncIteration from None
-
-    async def arecv(self, timeout: float | None = None) -> Item:  # noqa: ASYNC109 - as recv
-        """Return the next packet, from asyncio. See ``recv``. Cancelled, it loses none."""
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._anext()
-        except TimeoutError:
-            raise TimeoutError(f"no packet of {self._device} within {timeout} s") from None
-
-    async def _anext(self) -> Item:
-        while True:
-            if not self._ready:
-                # Under load there is always a next packet: let others run. Nothing is awaited
-                # between taking a packet and returning it, where a cancellation would lose it.
-                await asyncio.sleep(0)
-            item = self._next()
-            if item is not None:
-                return item
-            await self._readable()
-
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        loop.add_reader(self._poller.fileno(), wake)
-        try:
-            await ready
-        finally:
-            loop.remove_reader(self._poller.fileno())
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
-
-
-class RingSubscription(Subscription):
+class RingSubscription(_Following):
     """Reads the ring: for processes on the device's host."""
 
-    def __init__(self, path: Path, device: str, batch: bool, events: bool) -> None:
+    def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
         answer, fds, channel = door.knock(
             path, device, "subscribe", events, timeout=_PATIENCE, descriptors=2
         )
@@ -259,7 +343,7 @@ class RingSubscription(Subscription):
         self._log: ring.Reader | None = ring.Reader(log)
         os.close(log)
         self._uncounted = 0
-        super().__init__(device, channel, event, batch, events)
+        super().__init__(device, channel, event, batch, events, queue)
         self._place = answer[1]
 
     def _rest(self) -> None:
@@ -272,7 +356,7 @@ class RingSubscription(Subscription):
             return []
         before = self._uncounted
         packets, self._place, self._uncounted = self._log.read(
-            self._place, _CHUNK, self._device, before
+            self._place, _CHUNK, self._device, before, self._queue
         )
         self._lost += sum(packet.lost for packet in packets) + self._uncounted - before
         return packets
@@ -286,10 +370,10 @@ class RingSubscription(Subscription):
             super().close()
 
 
-class ZmqSubscription(Subscription):
+class ZmqSubscription(_Following):
     """Receives messages of the wire format."""
 
-    def __init__(self, path: Path, device: str, batch: bool, events: bool) -> None:
+    def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
         _, _, channel = door.knock(path, device, "watch", events, timeout=_PATIENCE)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
@@ -301,7 +385,8 @@ class ZmqSubscription(Subscription):
         self._socket.connect(f"ipc://{places.publisher(path)}")
         hello = wire.HELLO + uuid.uuid4().bytes
         self._socket.setsockopt(zmq.SUBSCRIBE, hello)  # after connect, to be heard in this order
-        super().__init__(device, channel, int(self._socket.getsockopt(zmq.FD)), batch, events)
+        wake = int(self._socket.getsockopt(zmq.FD))
+        super().__init__(device, channel, wake, batch, events, queue)
         self._early: deque[wire.Batch] = deque()
         self._had_last = False
         self._untold = 0
@@ -374,7 +459,10 @@ class ZmqSubscription(Subscription):
         if packets:
             self._untold = 0
         return [
-            Packet(data, first + number, batch.timestamp, self._device, 0 if number else untold)
+            Packet(
+                *(data, first + number, batch.timestamp, self._device, 0 if number else untold),
+                queue=self._queue,
+            )
             for number, data in enumerate(packets)
         ]
 

@@ -5,7 +5,8 @@ A message is a batch, in three frames:
 1. topic: the device's name at its creation, UTF-8;
 2. header: a msgpack map: ``v`` 1, ``seq`` the first packet's number, ``n`` how many packets,
    ``ts`` when the first was read, in nanoseconds since the epoch, ``epoch`` the worker's
-   incarnation, ``queue`` 0. More keys may come: ignore what you do not know;
+   incarnation, ``queue`` which of the device's, each with numbers and an endpoint of its own.
+   More keys may come: ignore what you do not know;
 3. payload: a msgpack array of ``n`` byte strings, one a packet.
 
 ``n`` = 0 says "the next packet will be number ``seq``". It is repeated while nothing comes, so
@@ -44,6 +45,7 @@ def encode(
     timestamp: int,
     epoch: int,
     end: str | None = None,
+    queue: int = 0,
 ) -> list[bytes]:
     """Return the frames of a message."""
     header: dict[str, Any] = {
@@ -52,7 +54,7 @@ def encode(
         "n": len(packets),
         "ts": timestamp,
         "epoch": epoch,
-        "queue": 0,
+        "queue": queue,
     }
     if end is not None:
         header["end"] = end

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor import GenServer, Ignore, NoReply, Ref, Sender, Shutdown, Stop
+from supervisor import GenServer, NoReply, Ref, Sender, Shutdown, Stop, linux
 from supervisor.channel import Channel, close_all
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
 from supervisor.timers import Timer
-from tuncer import adoption, door, measure, mode, places, record, ring, tunctl
+from tuncer import door, measure, mode, opening, places, record, ring, tunctl
 from tuncer import terms as _terms  # noqa: F401 - addresses and routes travel
 from tuncer.filtering import Filter
 from tuncer.followers import Followers
 from tuncer.mode import Active, Mode
 from tuncer.publisher import Publisher
-from tuncer.tunctl import Flag, Namespace
+from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import explain
 from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
@@ -98,6 +98,8 @@ class Worker(GenServer):
         active: Active = False,
         slots: int = ring.DEFAULT_SLOTS,
         adopt: str | None = None,
+        queue: int = 0,
+        queues: int = 1,
         **settings: Any,
     ) -> Any:
         """Create the device, or take it up after a crash.
@@ -108,29 +110,33 @@ class Worker(GenServer):
             active: of ``Mode``.
             slots: of the ring.
             adopt: the path where its descriptor is offered; otherwise it is created.
-            **settings: of ``_create``.
+            queue: which of the device's this is: the first one creates it, and leads.
+            queues: how many there are, each with a worker below one supervisor.
+            **settings: of ``opening.created``.
         """
+        self._queue, self._queues = queue, queues
         self._visitors: dict[int, Channel] = {}
         self._waiters: deque[_Waiter] = deque()
         self._polled = False
+        self._was_active = queue > 0  # a new queue is attached, and was not asked for yet
         self._operations: dict[str, Callable[..., Any]] = {
             "send": self._send,
             "setopt": self._setopt,
             "filter": self._set_filter,
             "vnet_hdr_size": self._vnet_hdr_size,
             "statistics": self._statistics,
-            "door": lambda: [str(self._path), self.name],
-            "supervisor": lambda: Ref(process(os.getppid())),
+            "door": lambda: [str(self._path), self.name, self._queues],
+            "belongs": self._belongs,
             "destroy": self._destroy,
         }
         self._ended = False
         try:
-            self._take_up(lambda: _opened(name, flags, adopt, settings), slots)
+            self._take_up(lambda: opening.opened(name, flags, queue, adopt, settings), slots)
             self._recover(active)
         except (OSError, ValueError, TypeError, KeyError) as error:
             if "tun" in self.stored_fds() and getattr(error, "errno", 0) == errno.EBADFD:
                 self._bury_deleted()
-                return Ignore()
+                return None
             return Stop(error)
         self.add_reader(self._door.fileno(), self._open_door)
         self.add_reader(self._publisher.fileno(), self._publish)
@@ -158,7 +164,11 @@ class Worker(GenServer):
         self._record = self._stored("link", record.create)
         self._vnet_hdr = tunctl.vnet_hdr_size(self._tun)
         self._filter = Filter(
-            self._tun, self._stored("filter", record.create), self._writer.address, self._prefix
+            self._tun,
+            self._stored("filter", record.create),
+            self._writer.address,
+            self._prefix,
+            leads=self._queue == 0,
         )
         self._mode = Mode(self._writer.control)
         self._followers = Followers(self, log, self._begin, self._poll_device)
@@ -166,7 +176,14 @@ class Worker(GenServer):
     def _listen(self) -> int:
         name = tunctl.devname(self._tun)
         self._writer.name = name
-        return door.listen(places.door_of(self._tun), name)
+        return door.listen(places.queue(places.door_of(self._tun), self._queue), name)
+
+    def _belongs(self) -> list[Ref]:
+        """Return the owner's root, and the child of it that this device is."""
+        parent = process(os.getppid())
+        if self._queues == 1:
+            return [Ref(parent), self.ref]
+        return [Ref(linux.parent(parent.pid)), Ref(parent)]
 
     def _stored(self, name: str, make: Callable[[], int]) -> int:
         fd = self.stored_fds().get(name)
@@ -191,6 +208,7 @@ class Worker(GenServer):
             self._reader,
             self._writer,
             self._actor.call_later,
+            self._queue,
         )
 
     def _prefix(self) -> int:
@@ -223,6 +241,8 @@ class Worker(GenServer):
             elif name == "door":
                 with socket.socket(fileno=fd) as listener:
                     places.remove(Path(listener.getsockname()))
+        self._ended = True
+        self._actor.exit(Shutdown(_WAS_DELETED))
 
     # -- packets from the kernel -------------------------------------------------------------------
 
@@ -239,12 +259,31 @@ class Worker(GenServer):
         """Watch the device for packets exactly while somebody wants them."""
         if self._waiters and self._mode.is_active(self._followed):
             self._refuse_waiters(errno.EINVAL, _IS_ACTIVE)
+        self._attach_or_detach()
         wanted = bool(self._waiters) or self._mode.room(self._followed) > 0
         if wanted and not self._polled:
             self.add_reader(self._tun, self._read)
         elif not wanted and self._polled:
             self.remove_reader(self._tun)
         self._polled = wanted
+
+    def _attach_or_detach(self) -> None:
+        """Let the kernel choose this queue, of several, exactly while somebody reads it.
+
+        Between the ``recv`` calls of a passive one its packets have to wait in it, so it stays
+        attached until its last subscriber has gone: what it holds then, nobody wants.
+        """
+        if self._queue == 0:
+            return
+        control = self._writer.control
+        active = self._followed or self._mode.is_active(self._followed)
+        if (active or self._waiters) and control[ring.DETACHED]:
+            tunctl.attach_queue(self._tun)
+            control[ring.DETACHED] = 0
+        elif self._was_active and not active and not control[ring.DETACHED]:
+            tunctl.detach_queue(self._tun)
+            control[ring.DETACHED] = 1
+        self._was_active = active
 
     def _read(self) -> None:
         room = self._mode.room(self._followed)
@@ -366,8 +405,10 @@ class Worker(GenServer):
         self._mode.set(mode.check(active), self._followed)
         self._tell_if_over()
 
-    def _set_filter(self, expression: str | None, instructions: bytes = b"") -> str | None:
-        return self._filter.set(expression, instructions)
+    def _set_filter(self, *terms: Any) -> str | None:
+        if len(terms) == 2:  # noqa: PLR2004 - nothing, and where it ran
+            terms = (None, b"", None)
+        return self._filter.set(*terms)
 
     def _vnet_hdr_size(self, size: int | None = None) -> int:
         self._vnet_hdr = tunctl.vnet_hdr_size(self._tun, size)
@@ -382,12 +423,17 @@ class Worker(GenServer):
             "dropped": kernel["tx_dropped"],
             "kernel_packets": kernel["tx_packets"],
             "kernel_bytes": kernel["tx_bytes"],
+            "kernel_received": kernel["rx_packets"],
+            "kernel_refused": kernel["rx_dropped"] + kernel["rx_errors"],
+            "queue": self._queue,
+            "attached": not self._writer.control[ring.DETACHED],
             "subscribers": len(self._followers.events) + max(0, self._publisher.listeners),
             "active": self._mode.is_active(self._followed),
         }
 
     def _destroy(self) -> Stop:
-        self._delete()
+        if self._queue == 0:
+            self._delete()
         return Stop(Shutdown("destroyed"))
 
     # -- the door ----------------------------------------------------------------------------------
@@ -426,7 +472,7 @@ class Worker(GenServer):
         """Answer; return False if the visitor has no room for the answer."""
         match message:
             case ["worker"]:
-                return visitor.offer("worker", self.ref, self.name)
+                return visitor.offer("worker", self.ref, self.name, self._queues)
             case ["getfd"]:
                 return visitor.offer("fd", fds=(self._tun,))
             case ["subscribe", bool(events)]:
@@ -523,42 +569,7 @@ class Worker(GenServer):
         if not is_orderly(reason):
             return  # another worker takes the device up
         with contextlib.suppress(OSError):
-            if Flag.PERSIST not in tunctl.flags(self._tun):
+            if self._queue == 0 and Flag.PERSIST not in tunctl.flags(self._tun):
                 # Closing alone would leave it alive through any duplicate of the descriptor.
                 self._delete()
         self._end("closed")
-
-
-def _opened(name: str, flags: int, adopt: str | None, settings: dict[str, Any]) -> int:
-    return adoption.taken(Path(adopt)) if adopt else _created(name, flags, **settings)
-
-
-def _created(
-    name: str,
-    flags: int,
-    *,
-    persist: bool = False,
-    namespace: Namespace | None = None,
-    owner: int | str | None = None,
-    group: int | str | None = None,
-    txqueuelen: int | None = None,
-) -> int:
-    """Return the descriptor of a device; of one that existed only what differs is changed."""
-    fd = tunctl.create(name, flags, namespace)
-    existed = True
-    try:
-        existed = Flag.PERSIST in tunctl.flags(fd)
-        if persist and not existed:
-            tunctl.persist(fd)
-        if owner is not None:
-            tunctl.owner(fd, owner)
-        if group is not None:
-            tunctl.group(fd, group)
-        if txqueuelen is not None and not existed:
-            tunctl.txqueuelen(fd, txqueuelen)
-    except BaseException:
-        if not existed:
-            tunctl.persist(fd, False)
-        os.close(fd)
-        raise
-    return fd

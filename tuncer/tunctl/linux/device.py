@@ -113,7 +113,7 @@ def _attach(fd: int, name: str, wanted: Flag) -> None:
             " has, or delete it first",
             found,
         )
-    if Flag.MULTI_QUEUE in wanted and _queues(found) > 1:
+    if Flag.MULTI_QUEUE in wanted and sum(queues(fd)) > 1:
         return  # the device is in use, as its user has set it up
     # Offload that an earlier user switched on stays with a persistent device, and would hand
     # super-packets of 64 KiB to somebody who expects packets of the MTU's size. Filters stay too.
@@ -122,13 +122,6 @@ def _attach(fd: int, name: str, wanted: Flag) -> None:
         detach_filter(fd)
         if Flag.TAP in wanted:
             receive_filter(fd)
-
-
-def _queues(name: str) -> int:
-    with netlink.session(name, "ask for queues") as kernel:
-        data = _tun_data(kernel)
-    attached, detached = (f"IFLA_TUN_NUM_{kind}" for kind in ("QUEUES", "DISABLED_QUEUES"))
-    return int(data.get_attr(attached)) + int(data.get_attr(detached))
 
 
 def _refused(name: str, wanted: Flag) -> OSError:
@@ -402,6 +395,18 @@ def offload(fd: int, what: int) -> None:
 
 
 # -- queues ----------------------------------------------------------------------------------------
+
+
+def queues(target: Target) -> tuple[int, int]:
+    """Return how many queues of the device are attached, and how many detached.
+
+    Raises:
+        OSError: EBADFD, ENODEV.
+    """
+    with netlink.session(target, "ask for queues") as kernel:
+        data = _tun_data(kernel)
+    attached, detached = (f"IFLA_TUN_NUM_{kind}" for kind in ("QUEUES", "DISABLED_QUEUES"))
+    return int(data.get_attr(attached) or 0), int(data.get_attr(detached) or 0)
 
 
 def attach_queue(fd: int) -> None:

@@ -1,0 +1,83 @@
+"""How a worker comes by the descriptor of its device, or of a queue of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+from tuncer import adoption, tunctl
+from tuncer.tunctl import Flag, Namespace
+
+
+def opened(name: str, flags: int, queue: int, adopt: str | None, settings: dict[str, Any]) -> int:
+    """Return a descriptor: one that is offered, of a further queue, or of the device itself.
+
+    Args:
+        name: the device's.
+        flags: of ``Flag``.
+        queue: 0 for the device.
+        adopt: the path where one is offered.
+        settings: of ``created`` or ``joined``.
+    """
+    if adopt is not None:
+        return adoption.taken(Path(adopt))
+    return joined(name, flags, **settings) if queue else created(name, flags, **settings)
+
+
+def created(
+    name: str,
+    flags: int,
+    *,
+    persist: bool = False,
+    namespace: Namespace | None = None,
+    owner: int | str | None = None,
+    group: int | str | None = None,
+    txqueuelen: int | None = None,
+    beside: int = 0,
+) -> int:
+    """Return the descriptor of a device; of one that existed only what differs is changed.
+
+    Raises:
+        OSError: EBUSY, more queues are attached already than ``beside``.
+    """
+    fd = tunctl.create(name, flags, namespace)
+    existed = True
+    try:
+        if Flag.MULTI_QUEUE in Flag(flags):
+            _check_alone(fd, name, 1 + beside)
+        existed = Flag.PERSIST in tunctl.flags(fd)
+        if persist and not existed:
+            tunctl.persist(fd)
+        if owner is not None:
+            tunctl.owner(fd, owner)
+        if group is not None:
+            tunctl.group(fd, group)
+        if txqueuelen is not None and not existed:
+            tunctl.txqueuelen(fd, txqueuelen)
+    except BaseException:
+        if not existed:
+            tunctl.persist(fd, False)
+        os.close(fd)
+        raise
+    return fd
+
+
+def joined(name: str, flags: int, *, namespace: Namespace | None = None) -> int:
+    """Return the descriptor of a further queue of a device that exists.
+
+    Raises:
+        OSError: ENODEV, there is no such device any more.
+    """
+    fd = tunctl.create(name, flags, namespace)
+    if sum(tunctl.queues(fd)) == 1:
+        os.close(fd)
+        raise OSError(errno.ENODEV, "the device has gone before all its queues were there", name)
+    return fd
+
+
+def _check_alone(fd: int, name: str, queues: int) -> None:
+    if sum(tunctl.queues(fd)) > queues:
+        problem = "another process is attached, and would go on to get a part of the packets"
+        raise OSError(errno.EBUSY, problem, name)
