@@ -5,8 +5,6 @@ import ipaddress
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -270,64 +268,3 @@ def test_what_cannot_be_adopted(dev: Device) -> None:
     with pytest.raises(TypeError, match="a number"):
         tuncer.adopt("e0")  # type: ignore[arg-type]
     assert tuncer.devices() == [dev]
-
-
-# -- unprivileged ----------------------------------------------------------------------------------
-
-_AS_OWNER = """
-import socket
-import tuncer
-from tuncer import Flag
-if __name__ == "__main__":
-    with tuncer.create("p0", Flag.TUN | Flag.NO_PI, persist=True) as dev:
-        dev.up("10.0.0.1/24")
-        print(dev.mtu(1400), dev.flags().name, flush=True)
-        try:
-            dev.mtu(1500)
-        except PermissionError as error:
-            print("CAP_NET_ADMIN" in str(error))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"hello", ("10.0.0.2", 9))
-        while (packet := dev.recv(10.0))[0] >> 4 != 4:
-            pass
-        print(len(packet))
-"""
-
-
-def test_an_unprivileged_owner_has_its_device_supervised(run: Run, tmp_path: Path) -> None:
-    if Path("/proc/self/uid_map").read_text().split()[2] == "1":
-        pytest.skip("there is only one user in this user namespace")
-    run("ip", "tuntap", "add", "p0", "mode", "tun", "user", "54321")
-    run("ip", "addr", "add", "10.0.0.1/24", "brd", "+", "dev", "p0")
-    run("ip", "link", "set", "p0", "up", "mtu", "1400")
-    # In a mount namespace alone everybody may open the device, and reach the interpreter, its
-    # packages and this tree, which may lie where no other user may go.
-    (tmp_path / "owner.py").write_text(_AS_OWNER)
-    seen = {
-        "python": sys.base_prefix,
-        "site": str(Path(pytest.__file__).parents[1]),
-        "tree": str(Path(__file__).parents[1]),
-        "owner": str(tmp_path),
-    }
-    script = [
-        "mount -t tmpfs -o mode=755 none /mnt",
-        *(f"mkdir /mnt/{name} && mount --bind {path} /mnt/{name}" for name, path in seen.items()),
-        "mknod -m 666 /mnt/tun c 10 200 && chmod 666 /mnt/tun",
-        "mount --bind /mnt/tun /dev/net/tun",
-        "chmod 755 /mnt/owner",
-        "exec setpriv --reuid=54321 --regid=54321 --clear-groups env -i $0 $1/python3 $2",
-    ]
-    done = subprocess.run(
-        [
-            *("unshare", "--mount", "sh", "-c", " && ".join(script)),
-            "PATH=/usr/bin:/bin PYTHONPATH=/mnt/tree:/mnt/site LD_LIBRARY_PATH=/mnt/python/lib",
-            "/mnt/python/bin",
-            "/mnt/owner/owner.py",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    assert done.stdout.splitlines() == ["1400 TUN|PERSIST|NO_PI", "True", "33"], done.stderr
-    tunctl.delete("p0")

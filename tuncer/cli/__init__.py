@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tuncer.cli import demo, listing
+from tuncer.cli import checkup, demo, listing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tuncer", description="TUN/TAP interfaces, each in a supervised worker process."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, listing):
+    for module in (demo, listing, checkup):
         module.add_command(commands)
     return parser
 

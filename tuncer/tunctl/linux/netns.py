@@ -125,9 +125,19 @@ def enter_new() -> str:
     Raises:
         PermissionError: neither is allowed; the text says what to type.
     """
-    uid, gid = os.geteuid(), os.getegid()
     if _unshare(_CLONE_NEWNET):
         return "a network namespace of its own"
+    enter_new_user()
+    return "a user namespace and a network namespace of its own"
+
+
+def enter_new_user() -> None:
+    """Put this process, which has one thread, into a new user namespace and network namespace.
+
+    Raises:
+        PermissionError: that is not allowed; the text says what to type.
+    """
+    uid, gid = os.geteuid(), os.getegid()
     if not _unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
         number = ctypes.get_errno()
         raise PermissionError(
@@ -139,7 +149,6 @@ def enter_new() -> str:
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"0 {uid} 1")
     _write("/proc/self/gid_map", f"0 {gid} 1")
-    return "a user namespace and a network namespace of its own"
 
 
 def _unshare(flags: int) -> bool:
