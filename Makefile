@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/tuncer demo
 
 test: $(READY)
-	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux sysctl:procps ethtool:ethtool escript:erlang-base
+	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux sysctl:procps ethtool:ethtool udhcpc:udhcpc escript:erlang-base
 	$(RUN) $(BIN)/pytest $(ARGS)
 
 check: $(READY)

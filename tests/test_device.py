@@ -466,7 +466,7 @@ def test_strangers_at_the_door_and_the_mailbox_harm_nobody(dev: Device) -> None:
     with pytest.raises(ValueError, match="does not know"):
         dev._repeatable("nonsense")
     with pytest.raises(TypeError):
-        dev._call("send", 1, 2, 3)
+        dev._repeatable("send", 1, 2, 3)
     assert dev.statistics()["restarts"] == 0
 
 

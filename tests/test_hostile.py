@@ -309,7 +309,7 @@ def test_a_renamed_device_and_another_of_its_old_name(dev: Device, run: Run) -> 
 def test_a_second_worker_for_one_device_is_refused(run: Run) -> None:
     flags = TUN | Flag.MULTI_QUEUE
     with tuncer.create("mq0", flags) as dev:
-        with pytest.raises(OSError, match="has a worker already") as caught:
+        with pytest.raises(OSError, match="another process is attached") as caught:
             tuncer.create("mq0", flags)
         assert caught.value.errno == errno.EBUSY
         assert tuncer.attach("mq0").devname() == dev.devname() == "mq0"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from traffic import send_one
 
 import tuncer
-from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, mode, record, ring
+from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, mode, record, ring, tunctl
 from tuncer.tunctl.linux import monitor
 
 Run = Callable[..., str]
@@ -339,30 +339,35 @@ def test_a_cancelled_arecv_loses_no_packet(dev: Device) -> None:
     assert asyncio.run(main()) == list(range(count))
 
 
-def test_an_interrupted_recv_loses_no_packet(dev: Device) -> None:
+@pytest.mark.parametrize("under_way", [False, True])
+def test_a_recv_that_is_interrupted_while_it_waits_loses_no_packet(
+    dev: Device, under_way: bool
+) -> None:
     class Interrupted(BaseException):
         pass
 
+    sent = 0
+
     def interrupt(*_: object) -> None:
+        nonlocal sent
+        if under_way:  # the worker has it in its hand
+            send(sent, sent + 1)
+            sent += 1
+            while tunctl.statistics("lab0")["tx_packets"] < sent:
+                pass
         raise Interrupted
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    count, found = 200, []
-    feeder = threading.Thread(target=send, args=(0, count))
-    feeder.start()
     try:
-        while len(found) < count:
-            with contextlib.suppress(Interrupted):
-                signal.setitimer(signal.ITIMER_REAL, 0.0005)
-                packet = dev.recv(PATIENCE)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                found.append(int(packet[28:]))
+        for number in range(50):
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            with pytest.raises(Interrupted):
+                dev.recv(PATIENCE)
+            if not under_way:
+                send(number, number + 1)
+            assert int(dev.recv(PATIENCE)[28:]) == number
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        feeder.join()
-    assert found == sorted(found)
-    assert len(set(found)) == len(found)
 
 
 # -- pure ------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class Device(Link):
     def recv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:
         """Return the next packet of a passive device.
 
-        Interrupted (Ctrl-C), it loses none: what came meanwhile the next call returns.
+        Interrupted (Ctrl-C) while it waits, it loses none: the next call returns what came.
 
         Args:
             timeout: seconds to wait; None waits as long as the worker lives.
