@@ -1,5 +1,6 @@
 """What a Device sets, through its worker; other namespaces; devices that others have opened."""
 
+import contextlib
 import errno
 import ipaddress
 import json
@@ -268,3 +269,83 @@ def test_what_cannot_be_adopted(dev: Device) -> None:
     with pytest.raises(TypeError, match="a number"):
         tuncer.adopt("e0")  # type: ignore[arg-type]
     assert tuncer.devices() == [dev]
+
+
+# -- descriptors -----------------------------------------------------------------------------------
+
+
+def descriptors(pid: int) -> dict[str, str]:
+    found = {}
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[number] = os.readlink(f"/proc/{pid}/fd/{number}")
+    return found
+
+
+def test_devices_that_come_and_go_leave_no_descriptor_anywhere(run: Run) -> None:
+    with tuncer.create("first", TUN) as first:
+        root = first._repeatable("belongs")[0].pid
+        tuncer.create("e0", TUN).destroy()
+        before = {pid: len(descriptors(pid)) for pid in (os.getpid(), root)}
+        for number in range(100):
+            if number % 4 == 3:
+                with pytest.raises(OSError, match="another sort"):
+                    tuncer.create("lo", TUN)
+            elif number % 4 == 2:
+                with pytest.raises(ValueError, match="user or group"):
+                    tuncer.create("e0", TUN, owner=-1)
+            else:
+                with tuncer.create("e0", TUN) as dev, dev.subscribe():
+                    os.close(dev.getfd())
+        assert {pid: len(descriptors(pid)) for pid in (os.getpid(), root)} == before
+
+
+def test_every_descriptor_is_closed_on_exec(dev: Device) -> None:
+    root = dev._repeatable("belongs")[0].pid
+    with dev.subscribe(events=True), dev.subscribe(transport="zmq"):
+        dev.filter("udp")
+        held = dev.getfd()
+        for pid in (os.getpid(), dev.pid, root):
+            for number, target in descriptors(pid).items():
+                if int(number) <= 2 or (pid == os.getpid() and "tuncer" not in target):
+                    continue
+                info = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+                flags = int(info.split("flags:")[1].split()[0], 8)
+                assert flags & os.O_CLOEXEC, (pid, number, target)
+        assert not os.get_inheritable(held)
+        os.close(held)
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        (lambda: tuncer.attach(""), OSError),
+        (lambda: tuncer.attach("nothere"), OSError),
+        (lambda: tuncer.attach("a/b"), OSError),
+        (lambda: tuncer.attach(7), TypeError),
+        (lambda: tuncer.attach("e0", "nothere"), OSError),
+        (lambda: tuncer.attach("e0", 1.5), TypeError),
+        (lambda: tuncer.create(None), TypeError),
+        (lambda: tuncer.create("e0", "tun"), TypeError),
+        (lambda: tuncer.header(b"abc"), ValueError),
+        (lambda: tuncer.read(99_999), OSError),
+        (lambda: tuncer.write(99_999, b"x"), OSError),
+        (lambda: tuncer.child_spec("", "e0", TUN), ValueError),
+        (lambda: tunctl.create("e0", TUN, "nothere"), OSError),
+        (lambda: tunctl.create("e0", TUN, b"x"), TypeError),
+        (lambda: tunctl.queues("nothere"), OSError),
+        (lambda: tunctl.list_routes("lo/"), OSError),
+        (lambda: tunctl.flags("lo"), OSError),
+        (lambda: tunctl.persist("lo"), OSError),
+        (lambda: tunctl.compile_filter(None, TUN), TypeError),
+    ],
+)
+def test_a_wrong_argument_of_a_function(
+    run: Run, use: Callable[[], Any], error: type[Exception]
+) -> None:
+    before = len(descriptors(os.getpid()))
+    with pytest.raises(error) as caught:
+        use()
+    assert len(str(caught.value)) > 20
+    assert len(descriptors(os.getpid())) == before
+    assert json.loads(run("ip", "-j", "link", "show", "type", "tun")) == []

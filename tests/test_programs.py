@@ -19,7 +19,7 @@ from conftest import PATIENCE, Program, program
 from traffic import reply_to, send_one
 
 import tuncer
-from tuncer import Device, Flag
+from tuncer import Device, Flag, GsoType, Offload, Packet, VnetHdr
 
 Run = Callable[..., str]
 TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
@@ -329,3 +329,30 @@ def test_a_name_server_hears_only_questions(run: Run) -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
                 sender.sendto(b"%d" % port, ("10.9.0.2", port))
         assert [subscription.recv(PATIENCE).data[-2:] for _ in range(2)] == [b"53", b"53"]
+
+
+def test_super_packets_pass_between_two_hosts(host: Callable[[], Host]) -> None:
+    left, right = host(), host()
+    flags = TUN | Flag.VNET_HDR
+    with (
+        tuncer.create("tun0", flags, namespace=left.pid) as a,
+        tuncer.create("tun0", flags, namespace=right.pid) as b,
+        tunnel(a, b),
+        a.subscribe() as watching,
+    ):
+        for device, mine, other in ((a, 1, 2), (b, 2, 1)):
+            device.offload(Offload.CSUM | Offload.TSO4 | Offload.TSO6)
+            device.up(f"10.7.0.{mine}", peer=f"10.7.0.{other}", link_local=False)
+        with program(*right.enter, "iperf3", "-s", "-1", "--forceflush") as server:
+            server.expect("Server listening")
+            report = json.loads(left.run("iperf3", "-c", "10.7.0.2", "-n", "8M", "-J"))
+            assert report["end"]["sum_sent"]["bytes"] >= 8_000_000
+        longest = VnetHdr()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                item = watching.recv(0.1)
+                assert isinstance(item, Packet)
+                longest = max(longest, VnetHdr.parse(item.data), key=lambda h: len(h.payload))
+        assert len(longest.payload) > 10_000  # the MTU is 1500
+        assert longest.gso_type == GsoType.TCPV4
+        assert longest.gso_size == 1448

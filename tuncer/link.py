@@ -36,16 +36,32 @@ class Link(ABC):
         self,
         address: addresses.AddressLike | None = None,
         prefix: int | str | None = None,
-        **options: Any,
+        *,
+        peer: addresses.AddressLike | None = None,
+        broadcast: addresses.AddressLike | None = None,
+        scope: str | int = "global",
+        nodad: bool = False,
+        link_local: bool | None = None,
     ) -> None:
         """Bring the device up, with an address if one is given. See ``tunctl.up``.
 
         Args:
             address: ``"10.0.0.1"``, ``"10.0.0.1/24"``, ``"fd00::1/64"``, an ``ipaddress`` object.
             prefix: bits or a netmask; without any 24 (IPv4) or 64 (IPv6).
-            **options: ``peer``, ``broadcast``, ``scope``, ``nodad``, ``link_local=False``.
+            peer: the other end's address of a point-to-point link.
+            broadcast: of IPv4; by default the network's.
+            scope: "global", "site", "link", "host" or a number.
+            nodad: use an IPv6 address at once, without looking whether somebody else has it.
+            link_local: False: the device gets no IPv6 link-local address by itself.
         """
-        self._repeatable("up", _text(address), prefix, _texts(options))
+        options = {
+            "peer": _text(peer),
+            "broadcast": _text(broadcast),
+            "scope": scope,
+            "nodad": nodad,
+            "link_local": link_local,
+        }
+        self._repeatable("up", _text(address), prefix, options)
 
     def down(self) -> None:
         """Take the device down: IPv4 addresses stay, IPv6 ones and routes go."""
@@ -56,16 +72,32 @@ class Link(ABC):
         return bool(self._repeatable("is_up"))
 
     def add_address(
-        self, address: addresses.AddressLike, prefix: int | str | None = None, **options: Any
+        self,
+        address: addresses.AddressLike,
+        prefix: int | str | None = None,
+        *,
+        peer: addresses.AddressLike | None = None,
+        broadcast: addresses.AddressLike | None = None,
+        scope: str | int = "global",
+        nodad: bool = False,
     ) -> None:
         """Add an address; one that is there is changed. See ``tunctl.add_address``.
 
         Args:
-            address: as for ``up``.
-            prefix: as for ``up``.
-            **options: ``peer``, ``broadcast``, ``scope``, ``nodad``.
+            address: as for ``up``, and so are the others.
+            prefix: bits or a netmask.
+            peer: the other end's address.
+            broadcast: of IPv4.
+            scope: where it is valid.
+            nodad: use it at once.
         """
-        self._repeatable("add_address", _text(address), prefix, _texts(options))
+        options = {
+            "peer": _text(peer),
+            "broadcast": _text(broadcast),
+            "scope": scope,
+            "nodad": nodad,
+        }
+        self._repeatable("add_address", _text(address), prefix, options)
 
     def remove_address(
         self, address: addresses.AddressLike, prefix: int | str | None = None
@@ -95,25 +127,34 @@ class Link(ABC):
         self,
         destination: addresses.NetworkLike,
         gateway: addresses.AddressLike | None = None,
-        **options: Any,
+        *,
+        source: addresses.AddressLike | None = None,
+        metric: int | None = None,
+        table: int | None = None,
     ) -> None:
         """Send what goes to a network through the device. See ``tunctl.add_route``.
 
         Args:
             destination: ``"10.1.0.0/16"``, ``"fd01::/48"``, ``"default"``, an ``ipaddress`` object.
             gateway: who passes it on.
-            **options: ``source``, ``metric``, ``table``.
+            source: the address that packets of this host get.
+            metric: among routes to the same network the lowest counts.
+            table: a routing table's number; by default the main one.
         """
-        self._repeatable("add_route", _text(destination), _text(gateway), _texts(options))
+        options = {"source": _text(source), "metric": metric, "table": table}
+        self._repeatable("add_route", _text(destination), _text(gateway), options)
 
     def remove_route(
         self,
         destination: addresses.NetworkLike,
         gateway: addresses.AddressLike | None = None,
-        **options: Any,
+        *,
+        metric: int | None = None,
+        table: int | None = None,
     ) -> None:
-        """Remove a route; ``metric`` and ``table`` as for ``add_route``."""
-        request = ("remove_route", _text(destination), _text(gateway), _texts(options))
+        """Remove a route; what is not said may be anything, but the table is the main one."""
+        options = {"metric": metric, "table": table}
+        request = ("remove_route", _text(destination), _text(gateway), options)
         self._repeatable(*request, done=errno.ESRCH)
 
     def list_routes(self) -> list[Route]:
@@ -213,13 +254,6 @@ def _text(value: Any) -> str | None:
     if isinstance(value, (bytes, int)):
         raise TypeError(f"text or an ipaddress object, not {value!r}")
     return str(value)
-
-
-def _texts(options: dict[str, Any]) -> dict[str, Any]:
-    plain = (str, int, float, bool, type(None))
-    return {
-        name: value if isinstance(value, plain) else _text(value) for name, value in options.items()
-    }
 
 
 def _place(namespace: Namespace) -> Namespace:

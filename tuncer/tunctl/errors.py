@@ -14,7 +14,8 @@ _CAPABILITY = (
 _MENDING = {
     "open": {
         errno.ENOENT: f"{CLONE_DEVICE} is missing: load the driver with 'modprobe tun';"
-        " in a container pass the device in ('--device /dev/net/tun')",
+        " in a container pass the device in ('--device /dev/net/tun'), or make the node there"
+        f" ('mkdir -p /dev/net && mknod {CLONE_DEVICE} c 10 200')",
         errno.ENODEV: "the kernel has no TUN/TAP driver: load it with 'modprobe tun',"
         " from the package of the running kernel",
         errno.EACCES: f"{CLONE_DEVICE} may not be opened by this user: run as root, or let users"

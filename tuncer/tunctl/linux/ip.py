@@ -64,7 +64,12 @@ def up(
     target: Target,
     address: AddressLike | None = None,
     prefix: int | str | None = None,
-    **options: Any,
+    *,
+    peer: AddressLike | None = None,
+    broadcast: AddressLike | None = None,
+    scope: str | int = "global",
+    nodad: bool = False,
+    link_local: bool | None = None,
 ) -> None:
     """Bring the device up, with an address if one is given.
 
@@ -73,19 +78,23 @@ def up(
         address: ``"10.0.0.1"``, ``"10.0.0.1/24"``, ``"fd00::1/64"`` or an object of ``ipaddress``.
         prefix: its prefix length in bits, or a netmask, if the address carries none; without
             either 24 (IPv4) or 64 (IPv6).
-        **options: ``peer``, ``broadcast``, ``scope``, ``nodad`` as of ``add_address``, and
-            ``link_local=False``: the device gets no IPv6 link-local address by itself.
+        peer: as for ``add_address``.
+        broadcast: as for ``add_address``.
+        scope: as for ``add_address``.
+        nodad: as for ``add_address``.
+        link_local: False: the device gets no IPv6 link-local address by itself; True: it does.
 
     Raises:
         OSError: ENODEV, EPERM, EACCES (IPv6 disabled), EINVAL (MTU under 1280 for IPv6), ...
         ValueError, TypeError: no address.
     """
-    local = options.pop("link_local", None)
-    if address is None and (prefix is not None or options):
-        raise TypeError(f"without an address there is nothing to set {options or prefix} of")
-    wanted = None if address is None else _wanted(address, prefix, **options)
-    if local is not None:
-        link.link_local(target, local)
+    if address is None and any((prefix is not None, peer, broadcast, scope != "global", nodad)):
+        raise TypeError("prefix, peer, broadcast, scope and nodad are an address's: give one")
+    wanted = None
+    if address is not None:
+        wanted = _wanted(address, prefix, peer=peer, broadcast=broadcast, scope=scope, nodad=nodad)
+    if link_local is not None:
+        link.link_local(target, link_local)
     with session(target, "address") as kernel:
         if wanted is not None:
             _add(kernel, wanted)
