@@ -1,4 +1,4 @@
-"""docs/supervisor.md does what it says: its classes are written down, its sessions typed in."""
+"""The guides do what they say: their classes are written down, their sessions typed in."""
 
 import doctest
 import re
@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-GUIDE = Path(__file__).parent.parent / "docs" / "supervisor.md"
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"^```(python|pycon)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def test_the_guide(runtime_dir: Path) -> None:
-    text = GUIDE.read_text()
-    blocks = BLOCK.findall(text)
+@pytest.mark.parametrize("guide", ["supervisor.md", "devices.md"])
+def test_the_guide(runtime_dir: Path, guide: str) -> None:
+    blocks = BLOCK.findall((DOCS / guide).read_text())
     assert len(blocks) > 10
     # Each part of a file is there from its place on: as somebody who follows would have it.
     (runtime_dir / "session.md").write_text(session(blocks))
@@ -22,7 +24,7 @@ def test_the_guide(runtime_dir: Path) -> None:
 
 
 def test_the_readmes_actor(runtime_dir: Path) -> None:
-    text = (GUIDE.parent.parent / "README.md").read_text()
+    text = (DOCS.parent / "README.md").read_text()
     (program,) = [code for _, code in BLOCK.findall(text) if "GenServer" in code]
     (runtime_dir / "program.py").write_text(program)
     command = [sys.executable, str(runtime_dir / "program.py")]
