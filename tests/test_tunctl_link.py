@@ -497,7 +497,8 @@ def test_queues_are_detached_and_attached(run: Run) -> None:
     with device("t0", multi) as first, device("t0", multi) as second:
         assert queues() == (2, 0)
         tunctl.detach_queue(second)
-        assert queues() == (1, 1)
+        assert queues() == tunctl.queues("t0") == (1, 1)
+        assert (tunctl.is_attached(first), tunctl.is_attached(second)) == (True, False)
         with pytest.raises(OSError, match="detached already"):
             tunctl.detach_queue(second)
         assert tunctl.devname(second) == "t0"

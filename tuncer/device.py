@@ -164,13 +164,11 @@ class Device(Link):
             ValueError, TypeError: it is no filter expression; the filter before stays.
             OSError: ENOENT, libpcap is not installed.
         """
-        terms: tuple[Any, ...] = (None,)
+        instructions, place = b"", None
         if expression is not None:
-            program = compile_filter(expression, self.flags())
-            terms = (program.expression, program.instructions)
-        place = None
+            instructions = compile_filter(expression, self.flags()).instructions
         for caller in self._callers:  # the first installs it in the kernel, for all
-            place = caller.repeatable("filter", *terms, place)
+            place = caller.repeatable("filter", expression, instructions, place)
         return cast("str | None", place)
 
     def getfd(self, *, queue: int = 0) -> int:

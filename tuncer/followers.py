@@ -97,11 +97,12 @@ class Followers:
             self._forget(follower)
             return
         self._welcome(follower)
-        self._changed()
 
     def _welcome(self, follower: Follower) -> None:
         fds = () if follower.wake is None else (self._log, follower.wake)
-        follower.channel.offer("subscribed", self._begin(), fds=fds)
+        place = self._begin()
+        self._changed()  # before the answer: it is in force when that has come
+        follower.channel.offer("subscribed", place, fds=fds)
         self._worker.drop_fd(f"asking.{follower.number}")
 
     def _add(self, follower: Follower) -> None:

@@ -52,7 +52,7 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     NOTICED,  # the LIMIT of which the end was told
     FILTERED,  # packets that the filter has refused
     FILTERED_BYTES,
-    DETACHED,  # whether the kernel does not choose this queue, of several
+    SETTLED,  # whether it was decided if a new queue, of several, is to be attached
 ) = range(22)
 
 Accepts: TypeAlias = Callable[[int, int], bool]

@@ -10,30 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import socket
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from supervisor import GenServer, NoReply, Ref, Sender, Shutdown, Stop, linux
-from supervisor.channel import Channel, close_all
+from supervisor.channel import Channel
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
-from supervisor.timers import Timer
 from tuncer import door, measure, mode, opening, places, record, ring, tunctl
 from tuncer import terms as _terms  # noqa: F401 - addresses and routes travel
 from tuncer.filtering import Filter
 from tuncer.followers import Followers
+from tuncer.link_watch import LinkWatch
 from tuncer.mode import Active, Mode
 from tuncer.publisher import Publisher
+from tuncer.receivers import Receivers
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import explain
 from tuncer.tunctl.header import SIZE as PI_SIZE
-from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
+from tuncer.visitors import Visitors
 
 _WAS_DELETED = "the device was deleted"
 _IS_ACTIVE = "the device is in active mode: packets go to its subscriptions"
@@ -76,15 +74,6 @@ _TUNCTL: dict[str, Callable[..., Any]] = {
 }
 
 
-@dataclass
-class _Waiter:
-    """A ``recv`` that waits for a packet."""
-
-    sender: Sender
-    token: int | None
-    timer: Timer | None = None
-
-
 class Worker(GenServer):
     """Owns one device. Started by a supervisor only: without the fd store it would be no use."""
 
@@ -115,14 +104,12 @@ class Worker(GenServer):
             **settings: of ``opening.created``.
         """
         self._queue, self._queues = queue, queues
-        self._visitors: dict[int, Channel] = {}
-        self._waiters: deque[_Waiter] = deque()
         self._polled = False
-        self._was_active = queue > 0  # a new queue is attached, and was not asked for yet
+        self._was_active = False
         self._operations: dict[str, Callable[..., Any]] = {
             "send": self._send,
             "setopt": self._setopt,
-            "filter": self._set_filter,
+            "filter": lambda *terms: self._filter.set(*terms),  # noqa: PLW0108 - not there yet
             "vnet_hdr_size": self._vnet_hdr_size,
             "statistics": self._statistics,
             "door": lambda: [str(self._path), self.name, self._queues],
@@ -138,12 +125,12 @@ class Worker(GenServer):
                 self._bury_deleted()
                 return None
             return Stop(error)
-        self.add_reader(self._door.fileno(), self._open_door)
+        self._visitors = Visitors(self, self._door, self._serve_visitor)
         self.add_reader(self._publisher.fileno(), self._publish)
         self._followers.take_up()
         if self._mode.is_active(self._followed):  # what was recovered is the subscribers' already
             self._writer.control[ring.TAKEN] = self._writer.head
-        self._watch_link()
+        self._link.begin()
         self._publish()
         return None
 
@@ -161,7 +148,8 @@ class Worker(GenServer):
             self.store_fd("door", self._door.fileno())
         self._path = Path(self._door.getsockname())
         self.name = self._writer.name
-        self._record = self._stored("link", record.create)
+        kept = self._stored("link", record.create)
+        self._link = LinkWatch(self, self._tun, kept, self._happened, self._device_failed)
         self._vnet_hdr = tunctl.vnet_hdr_size(self._tun)
         self._filter = Filter(
             self._tun,
@@ -172,6 +160,8 @@ class Worker(GenServer):
         )
         self._mode = Mode(self._writer.control)
         self._followers = Followers(self, log, self._begin, self._poll_device)
+        control = self._writer.control
+        self._receivers = Receivers(self, control, self._reader, self._poll_device)
 
     def _listen(self) -> int:
         name = tunctl.devname(self._tun)
@@ -235,14 +225,16 @@ class Worker(GenServer):
         """The device was deleted while no worker ran: tell the subscribers, and end."""
         for name, fd in self.stored_fds().items():
             if name.startswith(("quiet.", "events.")):
+                channel = Channel(fd)
                 if name.startswith("events."):
-                    Channel(fd).offer(door.EVENT, "deleted", None, self._writer.head)
-                Channel(fd).offer(door.END, errno.ENODEV, _WAS_DELETED, self._writer.head)
+                    channel.offer(door.EVENT, "deleted", None, self._writer.head)
+                channel.offer(door.END, errno.ENODEV, _WAS_DELETED, self._writer.head)
             elif name == "door":
                 with socket.socket(fileno=fd) as listener:
                     places.remove(Path(listener.getsockname()))
         self._ended = True
-        self._actor.exit(Shutdown(_WAS_DELETED))
+        # Not before it has started: a start that fails is tried again, an end in order is the end.
+        self._actor.call_later(0.0, lambda: self._actor.exit(Shutdown(_WAS_DELETED)))
 
     # -- packets from the kernel -------------------------------------------------------------------
 
@@ -257,10 +249,10 @@ class Worker(GenServer):
 
     def _poll_device(self) -> None:
         """Watch the device for packets exactly while somebody wants them."""
-        if self._waiters and self._mode.is_active(self._followed):
-            self._refuse_waiters(errno.EINVAL, _IS_ACTIVE)
+        if self._receivers and self._mode.is_active(self._followed):
+            self._receivers.refuse_all(errno.EINVAL, _IS_ACTIVE, self.name)
         self._attach_or_detach()
-        wanted = bool(self._waiters) or self._mode.room(self._followed) > 0
+        wanted = bool(self._receivers) or self._mode.room(self._followed) > 0
         if wanted and not self._polled:
             self.add_reader(self._tun, self._read)
         elif not wanted and self._polled:
@@ -275,15 +267,14 @@ class Worker(GenServer):
         """
         if self._queue == 0:
             return
-        control = self._writer.control
+        control, attached = self._writer.control, tunctl.is_attached(self._tun)
         active = self._followed or self._mode.is_active(self._followed)
-        if (active or self._waiters) and control[ring.DETACHED]:
+        if (active or self._receivers) and not attached:
             tunctl.attach_queue(self._tun)
-            control[ring.DETACHED] = 0
-        elif self._was_active and not active and not control[ring.DETACHED]:
-            tunctl.detach_queue(self._tun)
-            control[ring.DETACHED] = 1
+        elif not active and attached and (self._was_active or not control[ring.SETTLED]):
+            tunctl.detach_queue(self._tun)  # a new one is attached, and was not asked for yet
         self._was_active = active
+        control[ring.SETTLED] = 1
 
     def _read(self) -> None:
         room = self._mode.room(self._followed)
@@ -292,7 +283,7 @@ class Worker(GenServer):
             if room:
                 self._writer.control[ring.TAKEN] = self._writer.head
             else:
-                self._serve_waiters()
+                self._receivers.serve(self.name)
         except OSError as error:
             self._followers.wake()
             self._device_failed(error)
@@ -346,8 +337,7 @@ class Worker(GenServer):
         """Forget a ``recv`` whose caller waits no longer."""
         match request:
             case ["withdraw", int(token)]:
-                for waiter in [w for w in self._waiters if w.token == token]:
-                    self._give_up(waiter, OSError(errno.ECANCELED, "withdrawn", self.name))
+                self._receivers.withdraw(token, self.name)
                 return
         self._actor.log.warning("%s: a cast is ignored: %.200r", self.name, request)
 
@@ -363,52 +353,14 @@ class Worker(GenServer):
         return len(packets)
 
     def _recv(self, sender: Sender, timeout: float | None, token: int | None = None) -> Any:
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"a timeout is a number of seconds, not {timeout!r}")
         if self._mode.is_active(self._followed):
             raise OSError(errno.EINVAL, _IS_ACTIVE, self.name)
-        waiter = _Waiter(sender, token)
-        if timeout is not None:
-            late = TimeoutError(errno.ETIMEDOUT, "no packet in time", self.name)
-            waiter.timer = self._actor.call_later(timeout, lambda: self._give_up(waiter, late))
-        self._waiters.append(waiter)
-        self._serve_waiters()
+        self._receivers.add(sender, timeout, token, self.name)
         return NoReply()
-
-    def _give_up(self, waiter: _Waiter, error: OSError) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-            if waiter.timer is not None:
-                self.cancel_timer(waiter.timer)
-            self.refuse(waiter.sender, error)
-            self._poll_device()
-
-    def _serve_waiters(self) -> None:
-        """Give the packets that nobody has taken to those who wait; the living, in their order."""
-        control = self._writer.control
-        while self._waiters and control[ring.TAKEN] < self._writer.head:
-            waiter = self._waiters.popleft()
-            if waiter.timer is not None:
-                self.cancel_timer(waiter.timer)
-            place = control[ring.TAKEN]
-            (packet,), _, _ = self._reader.read(place, 1, self.name)
-            control[ring.TAKEN] = place + 1  # before the reply: if this is killed, none comes twice
-            if not self.reply(waiter.sender, list(packet)):
-                control[ring.TAKEN] = place
-        self._poll_device()
-
-    def _refuse_waiters(self, number: int, text: str) -> None:
-        for waiter in list(self._waiters):
-            self._give_up(waiter, OSError(number, text, self.name))
 
     def _setopt(self, active: Active) -> None:
         self._mode.set(mode.check(active), self._followed)
         self._tell_if_over()
-
-    def _set_filter(self, *terms: Any) -> str | None:
-        if len(terms) == 2:  # noqa: PLR2004 - nothing, and where it ran
-            terms = (None, b"", None)
-        return self._filter.set(*terms)
 
     def _vnet_hdr_size(self, size: int | None = None) -> int:
         self._vnet_hdr = tunctl.vnet_hdr_size(self._tun, size)
@@ -426,7 +378,7 @@ class Worker(GenServer):
             "kernel_received": kernel["rx_packets"],
             "kernel_refused": kernel["rx_dropped"] + kernel["rx_errors"],
             "queue": self._queue,
-            "attached": not self._writer.control[ring.DETACHED],
+            "attached": self._queue == 0 or tunctl.is_attached(self._tun),
             "subscribers": len(self._followers.events) + max(0, self._publisher.listeners),
             "active": self._mode.is_active(self._followed),
         }
@@ -437,36 +389,6 @@ class Worker(GenServer):
         return Stop(Shutdown("destroyed"))
 
     # -- the door ----------------------------------------------------------------------------------
-
-    def _open_door(self) -> None:
-        try:
-            while (visitor := door.accept(self._door)) is not None:
-                self._visitors[visitor.fileno()] = visitor
-                self.add_reader(visitor.fileno(), functools.partial(self._attend, visitor))
-        except OSError as error:
-            # Most likely there are too many descriptors: those who wait would wake the loop
-            # again at once, so look after them a little later.
-            self._actor.log.warning("%s: nobody can be let in: %s", self.name, error)
-            self.remove_reader(self._door.fileno())
-            again = functools.partial(self.add_reader, self._door.fileno(), self._open_door)
-            self._actor.call_later(1.0, again)
-
-    def _attend(self, visitor: Channel) -> None:
-        try:
-            received = visitor.receive()
-            if received is None:
-                return
-            message, fds = received
-            close_all(fds)
-            if not self._serve_visitor(visitor, message):
-                self._dismiss(visitor)  # it does not read what it is answered
-        except (EOFError, ValueError, OSError):  # or there are too many descriptors
-            self._dismiss(visitor)
-
-    def _dismiss(self, visitor: Channel) -> None:
-        if self._visitors.pop(visitor.fileno(), None) is not None:
-            self.remove_reader(visitor.fileno())
-            visitor.close()
 
     def _serve_visitor(self, visitor: Channel, message: list[Any]) -> bool:
         """Answer; return False if the visitor has no room for the answer."""
@@ -484,61 +406,14 @@ class Worker(GenServer):
         return True
 
     def _subscribe(self, visitor: Channel, wake: int | None, wants_events: bool) -> None:
-        del self._visitors[visitor.fileno()]
-        self.remove_reader(visitor.fileno())
+        self._visitors.let_go(visitor)
         self._followers.subscribe(visitor, wake, wants_events)
 
     def _publish(self) -> None:
         self._publisher.follow()
         self._poll_device()
 
-    # -- the link, and the end ---------------------------------------------------------------------
-
-    def _watch_link(self) -> None:
-        """Listen for changes of the link, and tell those that came while no worker ran."""
-        try:
-            self._monitor = Monitor(self._tun)
-        except OSError as error:
-            if error.errno == errno.EBADFD:
-                self._device_failed(error)
-                return
-            # It is where this process may not go: nothing can be told of it any more.
-            self._actor.log.warning("%s: its link cannot be watched: %s", self.name, error)
-            return
-        self.add_reader(self._monitor.fileno(), self._link_changed)
-        told = record.load(self._record)
-        if told is not None:
-            before = LinkState._make([*told[:-1], frozenset(told[-1])])
-            for change in difference(before, self._monitor.state):
-                self._happened(*change)
-        self._note_link()
-
-    def _note_link(self) -> None:
-        *plain, addresses = self._monitor.state
-        record.save(self._record, [*plain, sorted(addresses)])
-
-    def _link_changed(self) -> None:
-        try:
-            for change in self._monitor.changes():
-                self._happened(*change)
-        except OSError as error:
-            if error.errno not in {errno.ENODEV, errno.EBADFD}:
-                raise
-            self._left_its_namespace()
-        else:
-            self._note_link()
-
-    def _left_its_namespace(self) -> None:
-        """The interface has gone from where it was: with the device, or to another namespace."""
-        self.remove_reader(self._monitor.fileno())
-        self._monitor.close()
-        try:
-            tunctl.devname(self._tun)
-        except OSError as error:
-            self._device_failed(error)
-            return
-        self._happened("moved")
-        self._watch_link()
+    # -- events, and the end -----------------------------------------------------------------------
 
     def _happened(self, kind: str, value: bool | int | str | None = None) -> None:
         """Tell those who want to hear it, and after which packet it was."""
@@ -549,7 +424,8 @@ class Worker(GenServer):
         if self._ended:
             return
         self._ended = True
-        self._refuse_waiters(number or errno.ENODEV, text or "the device was destroyed")
+        gone = text or "the device was destroyed"
+        self._receivers.refuse_all(number or errno.ENODEV, gone, self.name)
         if number == errno.ENODEV:
             self._happened("deleted")
         self._followers.tell(door.END, number, text, self._writer.head)

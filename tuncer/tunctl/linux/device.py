@@ -409,6 +409,16 @@ def queues(target: Target) -> tuple[int, int]:
     return int(data.get_attr(attached) or 0), int(data.get_attr(detached) or 0)
 
 
+def is_attached(fd: int) -> bool:
+    """Tell whether the kernel chooses this queue (TUNGETIFF).
+
+    Raises:
+        OSError: EBADFD when the device was deleted.
+    """
+    answer = ioctls.call(fd, ioctls.TUNGETIFF, bytes(ioctls.IFREQ.size), "ask for the queue")
+    return not ioctls.IFREQ.unpack(answer)[1] & _DETACH_QUEUE
+
+
 def attach_queue(fd: int) -> None:
     """Let the kernel choose this queue again, of a device with MULTI_QUEUE.
 

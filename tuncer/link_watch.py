@@ -1,0 +1,89 @@
+"""What happens to a device's link, told once, also when it happened while no worker ran."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from supervisor import GenServer
+from tuncer import record, tunctl
+from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
+
+
+class LinkWatch:
+    """Follows a link, from one network namespace to another."""
+
+    def __init__(
+        self,
+        worker: GenServer,
+        tun: int,
+        kept: int,
+        tell: Callable[..., None],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        """Watch for a worker.
+
+        Args:
+            worker: whose loop it is.
+            tun: the device's descriptor.
+            kept: the descriptor of the record of what was last told.
+            tell: called with what has happened: a kind and a value.
+            failed: called with EBADFD when the device was deleted.
+        """
+        self._worker = worker
+        self._tun = tun
+        self._kept = kept
+        self._tell = tell
+        self._failed = failed
+        self._monitor: Monitor | None = None
+
+    def begin(self) -> None:
+        """Listen, and tell what has changed since a worker last did."""
+        try:
+            monitor = self._monitor = Monitor(self._tun)
+        except OSError as error:
+            if error.errno == errno.EBADFD:
+                self._failed(error)
+                return
+            # It is where this process may not go: nothing can be told of it any more.
+            self._worker._actor.log.warning("the link cannot be watched: %s", error)
+            return
+        self._worker.add_reader(monitor.fileno(), self._changed)
+        told: list[Any] | None = record.load(self._kept)
+        if told is not None:
+            before = LinkState._make([*told[:-1], frozenset(told[-1])])
+            for change in difference(before, monitor.state):
+                self._tell(*change)
+        self._note(monitor.state)
+
+    def _note(self, state: LinkState) -> None:
+        *plain, addresses = state
+        record.save(self._kept, [*plain, sorted(addresses)])
+
+    def _changed(self) -> None:
+        monitor = self._monitor
+        if monitor is None:
+            return
+        try:
+            for change in monitor.changes():
+                self._tell(*change)
+        except OSError as error:
+            if error.errno not in {errno.ENODEV, errno.EBADFD}:
+                raise
+            self._left(monitor)
+        else:
+            self._note(monitor.state)
+
+    def _left(self, monitor: Monitor) -> None:
+        """The interface has gone from where it was: with the device, or to another namespace."""
+        self._worker.remove_reader(monitor.fileno())
+        monitor.close()
+        self._monitor = None
+        try:
+            tunctl.devname(self._tun)
+        except OSError as error:
+            self._failed(error)
+            return
+        self._tell("moved")
+        self.begin()
