@@ -199,6 +199,22 @@ def test_a_device_that_others_delete_ends_with_an_error(dev: Device, run: Run) -
     assert all(wait_for_end(pid) for pid in pids)
 
 
+def test_a_device_deleted_while_no_worker_ran(dev: Device, run: Run) -> None:
+    above = dev._repeatable("belongs")[1].pid
+    pids = dev.pids
+    with dev.subscribe(events=True) as subscription:
+        os.kill(above, signal.SIGSTOP)  # so that nobody takes them up
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            assert wait_for_end(pid)
+        run("ip", "link", "del", "lab0")
+        os.kill(above, signal.SIGCONT)
+        assert subscription.recv(PATIENCE) == DeviceEvent("deleted", "lab0")
+        with pytest.raises(DeviceError, match="was deleted"):
+            subscription.recv(PATIENCE)
+    assert wait_for_end(above)
+
+
 def test_events_are_told_once_and_passive_of_each_queue(dev: Device) -> None:
     with dev.subscribe(events=True) as subscription:
         dev.setopt(active=1)
