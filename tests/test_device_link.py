@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -285,8 +286,9 @@ def descriptors(pid: int) -> dict[str, str]:
 def test_devices_that_come_and_go_leave_no_descriptor_anywhere(run: Run) -> None:
     with tuncer.create("first", TUN) as first:
         root = first._repeatable("belongs")[0].pid
+        at_root = len(descriptors(root))
         tuncer.create("e0", TUN).destroy()
-        before = {pid: len(descriptors(pid)) for pid in (os.getpid(), root)}
+        here = len(descriptors(os.getpid()))
         for number in range(100):
             if number % 4 == 3:
                 with pytest.raises(OSError, match="another sort"):
@@ -297,7 +299,11 @@ def test_devices_that_come_and_go_leave_no_descriptor_anywhere(run: Run) -> None
             else:
                 with tuncer.create("e0", TUN) as dev, dev.subscribe():
                     os.close(dev.getfd())
-        assert {pid: len(descriptors(pid)) for pid in (os.getpid(), root)} == before
+        assert len(descriptors(os.getpid())) == here
+        deadline = time.monotonic() + PATIENCE
+        # It closes them when it has buried the worker; one more is the pidfd of their owner.
+        while len(descriptors(root)) > at_root + 1:
+            assert time.monotonic() < deadline, descriptors(root)
 
 
 def test_every_descriptor_is_closed_on_exec(dev: Device) -> None:

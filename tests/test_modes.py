@@ -177,9 +177,10 @@ def test_a_count_goes_on_over_a_restart(dev: Device) -> None:
         assert received(subscription, 3) == [2, 3, PASSIVE]
         kill_worker(dev)
         assert not dev.statistics()["active"]
-        with pytest.raises(TimeoutError):
-            subscription.recv(0.05)
         assert int(dev.recv(PATIENCE)[28:]) == 4
+        assert received(subscription, 1) == [4]
+        with pytest.raises(TimeoutError):
+            subscription.recv(0.05)  # the notice is not told again
 
 
 # -- events ----------------------------------------------------------------------------------------
@@ -258,18 +259,20 @@ def test_a_storm_of_changes_ends_in_the_right_state(dev: Device, run: Run) -> No
         assert dev.pid == pid
 
 
-def test_an_event_stands_between_the_packets_before_and_after(dev: Device, run: Run) -> None:
-    with dev.subscribe(events=True, batch=True) as subscription:
-        send(0, 5)
-        while dev.statistics()["packets_read"] < 5:
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_event_stands_between_the_packets_before_and_after(dev: Device, batch: bool) -> None:
+    with dev.subscribe(events=True, batch=batch) as subscription:
+        send(0, 200)  # more than a subscription takes at a time
+        while dev.statistics()["packets_read"] < 200:
             pass
         dev.mtu(1400)
         while event("mtu", 1400) not in [told for _, told in subscription._told]:
             subscription._hear()
-        send(5, 10)
-        while dev.statistics()["packets_read"] < 10:
+        send(200, 205)
+        while dev.statistics()["packets_read"] < 205:
             pass
-        assert received(subscription, 11) == [*range(5), event("mtu", 1400), *range(5, 10)]
+        found = received(subscription, 206)
+        assert found == [*range(200), event("mtu", 1400), *range(200, 205)]
 
 
 def test_moving_a_device_is_told_and_its_link_is_followed_there(dev: Device) -> None:
@@ -286,6 +289,18 @@ def test_moving_a_device_is_told_and_its_link_is_followed_there(dev: Device) -> 
         found += events_until(subscription, event("up")) if event("up") not in found else []
         assert event("down") in found
         assert event("address_removed", f"{ADDRESS}/24") in found
+
+
+def test_a_port_that_leaves_its_bridge_has_not_gone(run: Run) -> None:
+    run("ip", "link", "add", "br0", "type", "bridge")
+    with tuncer.create("e0", Flag.TAP | Flag.NO_PI) as dev, dev.subscribe(events=True) as told:
+        dev.master("br0")
+        dev.master("")  # the bridge says RTM_DELLINK of its port
+        dev.mtu(1400)
+        kinds = [told.recv(PATIENCE)]
+        while kinds[-1] != DeviceEvent("mtu", "e0", 1400):
+            kinds.append(told.recv(PATIENCE))
+        assert {e.kind for e in kinds if isinstance(e, DeviceEvent)} <= {"mtu", "carrier"}
 
 
 # -- asyncio ---------------------------------------------------------------------------------------

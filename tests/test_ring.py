@@ -68,6 +68,17 @@ def test_a_lapped_reader_learns_exactly_how_much_it_lost(
     reader.close()
 
 
+def test_what_a_filter_refused_does_not_come_back_with_another_filter(
+    source: tuple[socket.socket, int], fd: int
+) -> None:
+    writer = ring.Writer(fd)
+    source[0].send(b"refused")
+    assert writer.fill_filtered(source[1], 10, lambda *_: False) == (0, True)
+    assert writer.recover(lambda *_: 7, lambda *_: True) == 0
+    assert ring.counters(writer)["packets_filtered"] == 1
+    writer.close()
+
+
 _LAP = 150  # more packets than the ring has slots
 
 

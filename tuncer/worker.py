@@ -131,6 +131,7 @@ class Worker(GenServer):
         if self._mode.is_active(self._followed):  # what was recovered is the subscribers' already
             self._writer.control[ring.TAKEN] = self._writer.head
         self._link.begin()
+        self._tell_if_over()
         self._publish()
         return None
 
