@@ -415,6 +415,34 @@ def test_verdicts_are_tcpdumps_here_and_in_the_kernel(machine: Machine) -> None:
     assert machine.taken[True] > machine.taken[False]
 
 
+@pytest.mark.parametrize(
+    ("expression", "payload", "kind"),
+    [
+        ("not (1 << ip[28:4]) = 0", b"\0\0\0\x20", Flag.TUN),  # shifted by 32
+        ("not (1 << ip[28:4]) = 0", b"\0\0\0\x20", Flag.TAP),
+        ("udp and ip[ip[28:4]] = 0x45", b"\xff\xf0\0\0", Flag.TUN),  # SKF_NET_OFF, by the index
+        ("udp and ip[ip[28:4]] = 0x45", b"\xff\xef\xff\xf2", Flag.TAP),
+        ("ip[ip[28:4]] >= 0", b"\xff\xff\xff\xf2", Flag.TAP),  # the sum wraps
+        ("not ip[2:2] / ip[9] > 2", b"", Flag.TUN),
+    ],
+)
+def test_what_the_kernel_would_tell_otherwise(
+    tmp_path: Path, expression: str, payload: bytes, kind: Flag
+) -> None:
+    machine = Machine(kind, tmp_path)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 28 + len(payload), 0, 0, 64, 17, 0) + bytes(8)
+    packet = head + struct.pack("!HHHH", 53, 53, 8 + len(payload), 0) + payload
+    program = tunctl.compile_filter(expression, kind)
+    found = [framed(packet, kind)]
+    if tunctl.attach_filter(machine.fd, program):
+        machine.sender.send(found[0])
+        passed = bool(select.select([machine.fd], [], [], 0)[0])
+        assert [passed] == told_by_tcpdump(expression, kind, found, machine.capture)
+    else:
+        assert "<<" in expression
+    machine.close()
+
+
 # -- any program, not only libpcap's ---------------------------------------------------------------
 
 _PACKET = bytes.fromhex("46010040000120004011000001020304050607080900ff00") + bytes(range(60))
@@ -480,7 +508,7 @@ def test_any_program_has_the_same_verdict_in_the_kernel(tmp_path: Path) -> None:
 def test_any_program_is_converted_or_refused(code: bytes) -> None:
     with contextlib.suppress(bpf.CannotConvert):
         bpf.convert(code)
-    assert isinstance(bpf.is_special(code), bool)
+    assert isinstance(bpf.is_told_alike(code), bool)
 
 
 def test_a_program_knows_its_size() -> None:

@@ -154,7 +154,7 @@ def test_a_writer_killed_between_any_two_stores_loses_nothing(
         writer.close()
         heir = ring.Writer(fd)
         heir.recover(
-            lambda view, _: int.from_bytes(view[2:4], "big"), accepts if filtered else None
+            lambda view, *_: int.from_bytes(view[2:4], "big"), accepts if filtered else None
         )
         while fill(heir, 64):
             pass

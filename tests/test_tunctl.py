@@ -210,7 +210,7 @@ def test_dstaddr_of_ipv6(fd: int, run: Run) -> None:
 
 
 def test_dstaddr_without_an_address_of_the_device(fd: int) -> None:
-    with pytest.raises(OSError, match="no such address") as caught:
+    with pytest.raises(OSError, match="no IPv4 address yet") as caught:
         tunctl.dstaddr(fd, "10.0.0.2")
     assert caught.value.errno == errno.EADDRNOTAVAIL
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import program
+from conftest import PATIENCE, program
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +138,57 @@ def test_an_address_is_changed_to_what_is_asked(tun: int, run: Run) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: tunctl.broadcast(t, "10.9.0.254"),
+        lambda t: tunctl.add_address(t, "10.8.0.1/24", scope="link"),
+        lambda t: tunctl.up(t, "10.9.0.1/24", broadcast="10.9.0.3"),
+        lambda t: tunctl.dstaddr(t, "10.9.0.77"),
+        lambda t: tunctl.remove_address(t, "10.9.0.1"),
+    ],
+)
+@pytest.mark.parametrize("promote", [0, 1])
+def test_a_change_of_one_address_leaves_the_others_and_the_routes(
+    tun: int, run: Run, change: Callable[[int], None], promote: int
+) -> None:
+    run("sysctl", "-q", "-w", f"net.ipv4.conf.t0.promote_secondaries={promote}")
+    for number in (1, 5, 6):
+        tunctl.up(tun, f"10.9.0.{number}/24", link_local=False)
+    tunctl.up(tun, "10.8.0.1/24")
+    tunctl.add_route(tun, "10.77.0.0/16", "10.9.0.9")
+    tunctl.add_route(tun, "10.78.0.0/16", "10.8.0.9", metric=3)
+    routes = {r for r in tunctl.list_routes(tun) if r.protocol != 2}
+    change(tun)
+    left = {str(a.interface) for a in tunctl.list_addresses(tun)}
+    assert {"10.9.0.5/24", "10.9.0.6/24", "10.8.0.1/24"} <= left
+    if "10.9.0.1/24" in left:  # it was not removed, and is not another one's any more
+        assert {r for r in tunctl.list_routes(tun) if r.protocol != 2} == routes
+
+
+def test_the_addresses_of_a_network_have_one_scope(tun: int, run: Run) -> None:
+    for number in (1, 2):
+        tunctl.up(tun, f"10.9.0.{number}/24")
+    before = addresses_shown(run)
+    with pytest.raises(OSError, match="have one scope") as caught:
+        tunctl.add_address(tun, "10.9.0.1/24", scope="link")
+    assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, "t0")
+    assert addresses_shown(run) == before
+
+
+def test_what_was_not_said_may_be_anything(tun: int, run: Run) -> None:
+    run("ip", "addr", "add", "10.9.0.1/24", "dev", "t0")  # without a broadcast address
+    run("ip", "addr", "add", "fd09::1/64", "dev", "t0")
+    with program("ip", "monitor", "address", "dev", "t0") as watching:
+        tunctl.up(tun, "10.9.0.1/24")
+        tunctl.up(tun, "fd09::1/64")
+        tunctl.add_address(tun, "10.9.0.99/24")  # to see that something is told
+        while "10.9.0.99" not in watching.expect("inet"):
+            assert "10.9.0.1/" not in watching.printed
+    with pytest.raises(ValueError, match="scope of an IPv6"):
+        tunctl.up(tun, "fd09::1/64", scope="link")
+
+
 def test_no_link_local_address_and_no_noise_on_request(run: Run) -> None:
     with device("t0", TUN) as quiet, device("t1", TUN) as noisy:
         tunctl.up(quiet, "10.0.0.1/24", link_local=False)
@@ -227,7 +278,15 @@ def test_dstaddr_and_broadcast_keep_the_rest(tun: int, run: Run) -> None:
         (lambda t: tunctl.receive_filter(t, ["02:00:00:00:00:01"] * 1001), ValueError),
         (lambda t: tunctl.vnet_hdr_size(t, 9), OSError),
         (lambda t: tunctl.vnet_hdr_size(t, "10"), TypeError),
-        (lambda t: tunctl.vnet_hdr_size(t, 1 << 40), OSError),
+        (lambda t: tunctl.vnet_hdr_size(t, 1 << 40), ValueError),
+        (lambda t: tunctl.vnet_hdr_size(t, 12), OSError),  # without VNET_HDR
+        (lambda t: tunctl.offload(t, tunctl.Offload.CSUM), OSError),  # without VNET_HDR
+        (lambda t: tunctl.sndbuf(t, 1 << 40), ValueError),
+        (lambda t: tunctl.persist(t, "no"), TypeError),
+        (lambda t: tunctl.link_local(t, "no"), TypeError),
+        (lambda t: tunctl.add_address(t, "::1/128"), OSError),
+        (lambda t: tunctl.add_address(t, "fd00::1/64", scope="link"), ValueError),
+        (lambda t: tunctl.rename(t, "all"), OSError),
         (lambda t: tunctl.sndbuf(t, 0), OSError),
         (lambda t: tunctl.sndbuf(t, "many"), TypeError),
         (lambda t: tunctl.offload(t, 1 << 20), ValueError),
@@ -375,10 +434,18 @@ def test_routes_are_what_ip_shows(tun: int, run: Run) -> None:
     assert listed["10.2.0.1/32"].source == ipaddress.ip_address("10.0.0.1")
     assert (listed["10.1.0.0/16"].metric, listed["::/0"].table) == (7, 100)
     assert listed["10.0.0.0/24"].protocol == 2
-    tunctl.add_route(tun, "10.1.0.0/16")  # it is so already
+    tunctl.add_route(tun, "10.1.0.0/16", metric=7)  # it is so already
+    tunctl.add_route(tun, "fd01::/48", "fd00::2")
+    tunctl.add_route(tun, "::/0", table=100)
+    tunctl.add_route(tun, "10.0.0.0/24")  # the kernel's own
+    assert len(tunctl.list_routes(tun)) == len(four) + len(six)
+    tunctl.add_route(tun, "10.1.0.0/16")  # another one
+    assert len(tunctl.list_routes(tun)) == len(four) + len(six) + 1
+    tunctl.remove_route(tun, "10.1.0.0/16")
     tunctl.remove_route(tun, "default")
     tunctl.remove_route(tun, "::/0", table=100)
-    tunctl.remove_route(tun, "10.1.0.0/16", metric=7)
+    with contextlib.suppress(OSError):
+        tunctl.remove_route(tun, "10.1.0.0/16")
     tunctl.remove_route(tun, "fd01::/48", "fd00::2")
     assert {str(r.destination) for r in tunctl.list_routes(tun)} == {
         "10.0.0.0/24",
@@ -464,6 +531,73 @@ def test_a_further_queue_of_another_framing_is_refused(asked: Flag, named: str) 
         with pytest.raises(OSError, match=named):
             tunctl.create("q0", asked)
         assert tunctl.flags(fd) == multi
+
+
+def test_settings_by_name_leave_filters_and_offload_and_queues_alone(run: Run) -> None:
+    flags = TAP | Flag.VNET_HDR
+    with device("p0", flags) as fd:
+        tunctl.persist(fd)
+        tunctl.offload(fd, tunctl.Offload.CSUM)
+    for change in (
+        lambda: tunctl.owner("p0", 0),
+        lambda: tunctl.group("p0", 0),
+        lambda: tunctl.carrier("p0", False),
+        lambda: tunctl.link_type("p0", 1),
+    ):
+        change()
+        checksums = run("ethtool", "-k", "p0").split("tx-checksumming:")[1].split()[0]
+        assert checksums == "on"
+    assert (tunctl.owner("p0"), tunctl.group("p0")) == (0, 0)
+    tunctl.persist("p0", False)
+    with device("q0", TUN | Flag.MULTI_QUEUE) as fd:
+        assert tunctl.owner(fd) is tunctl.group("q0") is None
+        with pytest.raises(OSError, match="give a descriptor") as caught:
+            tunctl.owner("q0", 0)
+        assert caught.value.errno == errno.EBUSY
+        assert tunctl.queues(fd) == (1, 0)
+
+
+def test_a_name_that_is_no_text(tun: int, run: Run) -> None:
+    subprocess.run([b"ip", b"link", b"set", b"t0", b"name", b"\xff\xfe"], check=True)
+    assert tunctl.devname(tun) == "\\xff\\xfe"
+    tunctl.up(tun, "10.0.0.1/24")
+    assert tunctl.mtu(tun, 1400) == 1400
+    assert tunctl.flags(tun) == TUN
+    assert {str(a.interface) for a in tunctl.list_addresses(tun)} >= {"10.0.0.1/24"}
+    tunctl.rename(tun, "t0")
+    assert tunctl.devname(tun) == "t0"
+
+
+_TAKEN_AWAY = """
+import os, sys
+from tuncer import tunctl
+from tuncer.tunctl import Flag
+fd = tunctl.create("lab0", Flag.TUN | Flag.NO_PI)
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+other = tunctl.create("lab0", Flag.TUN | Flag.NO_PI)
+for use in (tunctl.mtu, tunctl.delete, tunctl.up, tunctl.flags):
+    try:
+        use(fd)
+    except PermissionError as error:
+        print(error.filename, "another network namespace" in str(error), flush=True)
+print(tunctl.mtu(other))
+"""
+
+
+def test_another_interface_of_its_name_is_never_taken_for_one_that_was_taken_away(run: Run) -> None:
+    command = ("unshare", "--user", "--map-root-user", "--net", sys.executable, "-c", _TAKEN_AWAY)
+    with program(*command) as inner:
+        pid = inner.expect("\n").strip()
+        here = f"/proc/{os.getpid()}/ns/net"
+        run("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "link", "set", "lab0", "netns", here)
+        assert inner.process.stdin is not None
+        inner.process.stdin.write("\n")
+        inner.process.stdin.flush()
+        for _ in range(4):
+            assert inner.expect("lab0").split() == ["lab0", "True"]
+        inner.expect("1500")
+        inner.process.wait(PATIENCE)
 
 
 def test_offload_that_an_earlier_user_left_is_switched_off(run: Run) -> None:
@@ -628,7 +762,7 @@ def test_an_unprivileged_owner_uses_what_was_made_ready_for_it(run: Run, tmp_pat
     if Path("/proc/self/uid_map").read_text().split()[2] == "1":
         pytest.skip("there is only one user in this user namespace")
     run("ip", "tuntap", "add", "p0", "mode", "tun", "user", "54321")
-    run("ip", "addr", "add", "10.0.0.1/24", "brd", "+", "dev", "p0")
+    run("ip", "addr", "add", "10.0.0.1/24", "dev", "p0")
     run("ip", "link", "set", "p0", "up", "mtu", "1400")
     # Everybody may open the device here, as on an ordinary Debian, in a mount namespace alone.
     node = tmp_path / "tun"
@@ -707,7 +841,9 @@ def test_an_address_gets_the_broadcast_of_its_network(
     assert made.interface == ipaddress.ip_interface(f"{base}/{prefix}")
     network = made.interface.network
     expected = None if with_peer or prefix >= 31 else network.broadcast_address
-    assert (made.broadcast, made.scope) == (expected, "global")
+    assert (made.broadcast, made.scope) == (None, "global")
+    assert ip_module._with_broadcast(made) == made._replace(broadcast=expected)
+    assert ip_module._is_as_wanted(ip_module._with_broadcast(made), made)
     assert isinstance(made, Address)
 
 

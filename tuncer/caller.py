@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, cast
 
-from supervisor import NoProcess, ProcessDown, Ref
+from supervisor import CallTimeout, NoProcess, ProcessDown, Ref
 from supervisor.calls import CallFuture
 from tuncer import door
 
@@ -25,7 +25,8 @@ class Caller:
         self.path = path
         self._name = name
         self._worker: Ref | None = None
-        self._left: deque[bytes] = deque()  # packets that came for calls that were given up
+        # Calls of recv that were given up: what comes for them is the next call's.
+        self._late: deque[CallFuture | asyncio.Future[Any]] = deque()
 
     def find(self) -> Ref:
         """Return the worker; while it is being restarted, wait for it."""
@@ -79,24 +80,37 @@ class Caller:
                     return None
                 raise
 
-    # -- recv: a packet that came for a call that was given up is the next call's ------------------
+    # -- recv: what comes for a call that was given up is the next call's -----------------
 
     def recv(self, timeout: float | None) -> bytes:
         """Do what ``Device.recv`` says."""
-        if self._left:
-            return self._left.popleft()
+        check_timeout(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._late:
+            # It was withdrawn, so it is answered at once: by a packet, or by none.
+            kept = _settled(self._late[0], PATIENCE)
+            self._late.popleft()
+            if kept is not None:
+                return kept
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         token = _token()
-        worker, reply = self._asking(["recv", timeout, token])
+        worker, reply = self._asking(["recv", remaining, token])
         try:
-            packet = reply.result(None if timeout is None else timeout + PATIENCE)[0]
+            return cast("bytes", reply.result(None if timeout is None else timeout + PATIENCE)[0])
+        except (CallTimeout, KeyboardInterrupt):
+            self._withdraw(worker, token, reply)
+            raise
         except Exception:
+            raise  # that was the answer
+        except BaseException:  # of a signal's handler, a thread's end, ...
+            self._withdraw(worker, token, reply)
             raise
-        except BaseException:  # Ctrl-C
-            with contextlib.suppress(Exception):
-                worker.cast(["withdraw", token])
-                self._left.append(reply.result(PATIENCE)[0])
-            raise
-        return cast("bytes", packet)
+
+    def _withdraw(self, worker: Ref, token: int, reply: CallFuture | asyncio.Future[Any]) -> None:
+        """Give up a call; whether a packet is on its way nobody knows yet."""
+        self._late.append(reply)
+        with contextlib.suppress(NoProcess):
+            worker.cast(["withdraw", token])
 
     def _asking(self, request: list[Any]) -> tuple[Ref, CallFuture]:
         """Send a request to the worker, or to its successor."""
@@ -112,25 +126,77 @@ class Caller:
 
     async def arecv(self, timeout: float | None) -> bytes:  # noqa: ASYNC109 - as recv
         """Do what ``Device.arecv`` says."""
-        if self._left:
-            return self._left.popleft()
+        check_timeout(timeout)
+        while self._late:
+            kept = await _asettled(self._late[0])
+            self._late.popleft()
+            if kept is not None:
+                return kept
         token, patience = _token(), None if timeout is None else timeout + PATIENCE
         worker = await self.afind()
-        call = asyncio.ensure_future(worker.acall(["recv", timeout, token], patience))
+        call = asyncio.ensure_future(self._acall(worker, ["recv", timeout, token], patience))
         try:
-            packet = (await asyncio.shield(call))[0]
+            return cast("bytes", (await asyncio.shield(call))[0])
         except asyncio.CancelledError:
-            with contextlib.suppress(NoProcess):
-                worker.cast(["withdraw", token])
-            call.add_done_callback(self._keep)
+            self._withdraw(worker, token, call)
             raise
-        # One that was cancelled before this has come before this.
-        self._left.append(packet)
-        return self._left.popleft()
 
-    def _keep(self, call: asyncio.Future[Any]) -> None:
-        if not call.cancelled() and call.exception() is None:
-            self._left.append(call.result()[0])
+    async def acall(self, request: list[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
+        """Have the worker do something, once, from asyncio."""
+        return await self._acall(await self.afind(), request, timeout)
+
+    async def _acall(self, worker: Ref, request: list[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await worker.acall(request, timeout)
+            except NoProcess:
+                if time.monotonic() > deadline:
+                    raise
+                self._worker = None  # nothing was sent: ask its successor
+                worker = await self.afind()
+
+
+def _settled(late: CallFuture | asyncio.Future[Any], timeout: float) -> bytes | None:
+    """Return the packet that came for a call that was given up; None if none did.
+
+    Raises:
+        CallTimeout: it is not known yet.
+    """
+    if isinstance(late, asyncio.Future):
+        if not late.done() or late.cancelled() or late.exception() is not None:
+            return None  # its loop has ended, and with it the call
+        return cast("bytes", late.result()[0])
+    try:
+        return cast("bytes", late.result(timeout)[0])
+    except CallTimeout:
+        raise
+    except Exception:  # noqa: BLE001 - whatever the answer was, it was no packet
+        return None
+
+
+async def _asettled(late: CallFuture | asyncio.Future[Any]) -> bytes | None:
+    """Do as ``_settled`` does; others run meanwhile. Cancelled, it is still not settled."""
+    if isinstance(late, CallFuture):
+        return await asyncio.to_thread(_settled, late, PATIENCE)
+    if late.get_loop() is asyncio.get_running_loop():
+        await asyncio.wait([late])
+    return _settled(late, 0.0)
+
+
+def check_timeout(timeout: object) -> None:
+    """Check a number of seconds.
+
+    Raises:
+        TypeError: no number.
+        ValueError: below 0, or none that can be compared.
+    """
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"a timeout is a number of seconds from 0 on, not {timeout!r}")
 
 
 def _token() -> int:

@@ -101,7 +101,7 @@ def create(
         "owner": owner,
         "group": group,
         "txqueuelen": txqueuelen,
-        "slots": slots,
+        "slots": ring.check_slots(slots),
     }
     kind = "tun" if flags & Flag.TUN else "tap"
     number = f"{name or kind}.{next(_numbers)}"
@@ -143,8 +143,8 @@ def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -
     as they are. It belongs to the calling process, as with ``create``.
 
     Args:
-        fd: attached to a device. The worker gets a duplicate: close this one when you like, but
-            then no longer read it.
+        fd: attached to a device. The worker gets a duplicate, which makes it non-blocking: close
+            this one when you like, and no longer read it.
         active: as of ``create``.
         slots: as of ``create``.
 
@@ -155,7 +155,11 @@ def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -
     flags = tunctl.check(fd)
     with adoption.offered(fd) as path:
         name = tunctl.devname(fd)
-        options = {"active": mode.check(active), "slots": slots, "adopt": str(path)}
+        options = {
+            "active": mode.check(active),
+            "slots": ring.check_slots(slots),
+            "adopt": str(path),
+        }
         spec = child_spec(f"{name}.{next(_numbers)}", name, flags & ~Flag.PERSIST, **options)
         return _started(spec)
 
@@ -229,10 +233,23 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
             stack.callback(os.close, where)
             stack.enter_context(netns.visited(where))
         try:
-            path = places.door(netlink.index_of(name))
+            place = netlink.place(name)
         except OSError:
             raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
-    return known(path, name)
+        path = places.door(place[1])
+    # Its door is where it was created, and another one may have been moved to where that was.
+    for device in (*_at(path), *devices()):
+        with contextlib.suppress(OSError, NoProcess):
+            if device.place() == place:
+                return device
+    raise DeviceError(errno.ENODEV, "there is an interface of this name, and not tuncer's", name)
+
+
+def _at(path: Path) -> list[Device]:
+    try:
+        return [known(path, path.name)]
+    except DeviceError:
+        return []
 
 
 def devices() -> list[Device]:

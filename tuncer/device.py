@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from supervisor import NoProcess, NotOwner, ProcessDown, SupervisorRef
+from supervisor import (
+    CallTimeout,
+    NoProcess,
+    NotFound,
+    NotOwner,
+    ProcessDown,
+    Ref,
+    SupervisorRef,
+    linux,
+)
 from tuncer import door, mode, places
 from tuncer.caller import PATIENCE, Caller
 from tuncer.link import Link
@@ -24,6 +34,7 @@ MOST_BYTES = 65535 + 14 + 4 + 4 + 12
 """The largest packet: an IP packet with Ethernet header, VLAN tag, packet information and
 virtio_net_hdr before it."""
 
+_MESSAGE = 1 << 20  # bytes of packets that are sent at a time
 _TRANSPORTS = {"ring": RingSubscription, "zmq": ZmqSubscription}
 
 
@@ -59,13 +70,17 @@ class Device(Link):
                 EBADFD the device was deleted. Packets before it were written.
             ProcessDown: the worker ended meanwhile; whether they were written is unknown.
         """
-        return cast("int", self._first.call("send", _checked(packets)))
+        sent = 0
+        for part in _parts(_checked(packets)):
+            sent += self._first.call("send", part)
+        return sent
 
     async def asend(self, *packets: bytes | bytearray | memoryview) -> int:
         """Write packets to the device, from asyncio. See ``send``."""
-        data = _checked(packets)
-        worker = await self._first.afind()
-        return cast("int", await worker.acall(["send", data], PATIENCE))
+        sent = 0
+        for part in _parts(_checked(packets)):
+            sent += await self._first.acall(["send", part], PATIENCE)
+        return sent
 
     def recv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:
         """Return the next packet of a passive device.
@@ -164,12 +179,17 @@ class Device(Link):
             ValueError, TypeError: it is no filter expression; the filter before stays.
             OSError: ENOENT, libpcap is not installed.
         """
-        instructions, place = b"", None
+        instructions, told = b"", None
         if expression is not None:
             instructions = compile_filter(expression, self.flags()).instructions
-        for caller in self._callers:  # the first installs it in the kernel, for all
-            place = caller.repeatable("filter", expression, instructions, place)
-        return cast("str | None", place)
+        for caller in self._callers:  # the first installs it in the kernel, and numbers it
+            told = caller.repeatable("filter", expression, instructions, told)
+        return cast("str | None", told[0] if told else None)
+
+    def vnet_hdr_size(self, size: int | None = None) -> int:
+        """Return the bytes of the virtio_net_hdr before each packet, after setting it if given."""
+        found = [caller.repeatable("vnet_hdr_size", size) for caller in self._callers]
+        return cast("int", found[0])
 
     def getfd(self, *, queue: int = 0) -> int:
         """Return a duplicate of the device's descriptor, the caller's own, to read and write.
@@ -209,23 +229,15 @@ class Device(Link):
 
         ``packets_read``, ``bytes_read``, ``packets_filtered`` (refused by a filter in the worker),
         ``packets_sent``, ``bytes_sent``, ``restarts``, ``subscribers``, ``active``, ``filter``,
-        ``filter_runs``; and the kernel's: ``dropped`` (its queue was full, or it runs the filter),
-        ``kernel_packets`` and ``kernel_bytes`` (read by whomever), ``kernel_received`` and
-        ``kernel_refused`` (written by whomever: taken by its stack, or not).
+        ``filter_runs``; the kernel's ``dropped`` (its queue was full, or it runs the filter),
+        ``kernel_packets`` and ``kernel_bytes`` (read by whomever); and in ``kernel`` all its
+        counters, by its own names, as of ``tunctl.statistics``.
 
-        Of several queues, counters are added up, and ``queues`` has each one's.
+        Of several queues, counters are added up, and ``queues`` has each one's, and whether it is
+        ``attached``.
         """
         found = [caller.repeatable("statistics") for caller in self._callers]
-        total = dict(found[0])
-        if self.queues > 1:
-            for name in found[0]:
-                values = [one[name] for one in found]
-                if name in _ADDED_UP:
-                    total[name] = sum(values)
-                elif name == "active":
-                    total[name] = any(values)
-            total["queues"] = found
-        return total
+        return found[0] if self.queues == 1 else _total(found)
 
     def controlling_process(self, pid: int) -> None:
         """Hand the device on: it goes when that process ends, no longer when this one does.
@@ -234,6 +246,8 @@ class Device(Link):
             ProcessLookupError: there is no such process.
             NotOwner: the device does not belong to the calling process.
         """
+        if isinstance(pid, bool) or not isinstance(pid, int):
+            raise TypeError(f"a process is a pid, a number, not {pid!r}")
         deadline = time.monotonic() + PATIENCE
         while True:
             root, child = self._repeatable("belongs")
@@ -245,7 +259,11 @@ class Device(Link):
                 raise NotOwner(f"{self.name} does not belong to process {os.getpid()}")
 
     def destroy(self) -> None:
-        """Remove the device, and end its worker. It is no error if it is gone already."""
+        """Remove the device, and end its worker. It is no error if it is gone already.
+
+        A persistent device that this user may not delete stays, without a worker. A worker that
+        does not answer is killed, after 10 seconds.
+        """
         for caller in reversed(self._callers):  # the first one removes the device
             _destroy(caller)
 
@@ -293,22 +311,48 @@ class Device(Link):
         return f"<Device {self.name}>"
 
 
-_ADDED_UP = {
+_ADDED_UP = (
     "packets_read",
     "bytes_read",
     "packets_filtered",
     "packets_sent",
     "bytes_sent",
     "restarts",
-}
+)
+
+
+def _total(queues: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the statistics of a device from those of its queues. Pure."""
+    total = {name: value for name, value in queues[0].items() if name not in {"queue", "attached"}}
+    total |= {name: sum(queue[name] for queue in queues) for name in _ADDED_UP}
+    total["subscribers"] = max(queue["subscribers"] for queue in queues)  # most follow them all
+    total["active"] = any(queue["active"] for queue in queues)
+    return {**total, "queues": queues}
 
 
 def _checked(packets: Iterable[bytes | bytearray | memoryview]) -> list[bytes]:
-    data = [bytes(memoryview(packet)) for packet in packets]
+    for packet in packets:
+        if not isinstance(packet, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a packet is bytes, not {type(packet).__name__}: {packet!r:.60}")
+    data = [bytes(packet) for packet in packets]
     for packet in data:
         if not 0 < len(packet) <= MOST_BYTES:
             raise ValueError(f"a packet has 1 to {MOST_BYTES} bytes, this one {len(packet)}")
     return data
+
+
+def _parts(packets: list[bytes]) -> Iterator[list[bytes]]:
+    """Yield packets as many at a time as a message takes."""
+    part: list[bytes] = []
+    size = 0
+    for packet in packets:
+        if part and size + len(packet) > _MESSAGE:
+            yield part
+            part, size = [], 0
+        part.append(packet)
+        size += len(packet) + 8
+    if part:
+        yield part
 
 
 def _destroy(caller: Caller) -> None:
@@ -320,6 +364,8 @@ def _destroy(caller: Caller) -> None:
             monitor = worker.monitor()
             worker.call(["destroy"], timeout=PATIENCE)
             monitor.wait(PATIENCE)
+        except CallTimeout:
+            _kill(worker)  # it is stopped, or hangs
         except (NoProcess, ProcessDown):
             if not places.is_open(caller.path):
                 return
@@ -332,6 +378,22 @@ def _destroy(caller: Caller) -> None:
             return
         else:
             return
+
+
+def _kill(worker: Ref) -> None:
+    """Have the supervisor of a worker that does not answer end it for good.
+
+    With its last descriptor goes the device, unless it is persistent.
+    """
+    try:
+        above = SupervisorRef(linux.parent(worker.pid))
+        for name, ref, _, _ in above.which_children():
+            if ref == worker:
+                above.terminate_child(name)
+                with contextlib.suppress(NotFound):
+                    above.delete_child(name)
+    except ProcessLookupError:
+        return  # it has ended meanwhile
 
 
 def known(path: Path, name: str) -> Device:

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import time
 
+from tuncer.caller import check_timeout
 from tuncer.tunctl import devname
 from tuncer.tunctl.errors import explain
 
+_DAY = 86_400.0  # seconds
 
-def read(fd: int, size: int = 65535) -> bytes:
+
+def read(fd: int, size: int = 65535, timeout: float | None = None) -> bytes:
     """Return one packet, waiting for it.
 
     Args:
         fd: of ``Device.getfd`` or ``tunctl.create``.
         size: bytes at most: the kernel cuts off what is over, without a word.
+        timeout: seconds to wait; None waits as long as the device lives.
 
     Raises:
+        TimeoutError: none came in time.
         OSError: EBADFD the device was deleted.
+        ValueError, TypeError: no size, no number of seconds.
     """
+    check_timeout(timeout)
+    if size < 1:
+        raise ValueError(f"a packet has 1 byte or more, not {size}")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
     while True:
         try:
             return os.read(fd, size)
         except BlockingIOError:
-            poller = select.poll()
-            poller.register(fd, select.POLLIN)
-            poller.poll()
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                problem = f"no packet within {timeout} s"
+                raise TimeoutError(errno.ETIMEDOUT, problem, _name(fd)) from None
+            poller.poll(None if remaining is None else min(remaining, _DAY) * 1000 + 1)
         except OSError as error:
             raise explain(error.errno or 0, "read", _name(fd)) from error
 

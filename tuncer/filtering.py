@@ -40,10 +40,11 @@ class Filter:
         """"kernel" or "worker", where it runs; None without any."""
         self.runs_here = False
         """Whether packets that are read now must be looked at."""
+        self._version = 0
         found = record.load(kept)
         if found is not None:  # otherwise the kernel may have one that is not ours to remove
-            *program, place = found
-            self._install(Program(*program) if place else None, place)
+            expression, instructions, place, self._version = found
+            self._install(None if place is None else Program(expression, instructions), place)
 
     @property
     def expression(self) -> str | None:
@@ -51,30 +52,45 @@ class Filter:
         return None if self._program is None else self._program.expression
 
     def set(
-        self, expression: str | None, instructions: bytes = b"", place: str | None = None
-    ) -> str | None:
-        """Replace the filter; return where the new one runs.
+        self, expression: str | None, instructions: bytes, told: tuple[str | None, int] | None
+    ) -> tuple[str | None, int]:
+        """Replace the filter.
 
         Args:
             expression: for people; None: everything is wanted.
             instructions: what it was compiled to.
-            place: where the worker that leads has said it runs.
+            told: what the worker that leads has returned, for the others; None for that one.
+
+        Returns:
+            Where it runs, and its number: of two programs that set filters at a time, each of all
+            queues, the later one at the first queue is the later one at each.
+
+        Raises:
+            OSError: the filter before stays.
         """
+        place, version = told or (None if expression is None else WORKER, self._version + 1)
+        if version < self._version:
+            return self.place, self._version
+        before = record.load(self._kept)
         program = None if expression is None else Program(expression, instructions)
         # First the record: whoever takes up a worker that is killed here installs what it says.
-        place = None if program is None else place or WORKER
-        record.save(self._kept, [expression, instructions, place])
-        self._install(program, place)
-        return self.place
+        record.save(self._kept, [expression, instructions, place, version])
+        try:
+            self._install(program, place)
+        except OSError:
+            record.save(self._kept, before)
+            raise
+        self._version = version
+        return self.place, version
 
     def _install(self, program: Program | None, place: str | None) -> None:
-        self._program, self.place = program, place
         if self._leads:
             # One that is there is replaced in one step: other queues rely on it.
             taken = program is not None and tunctl.attach_filter(self._tun, program)
             if not taken:
                 tunctl.detach_filter(self._tun)
-            self.place = None if program is None else KERNEL if taken else WORKER
+            place = None if program is None else KERNEL if taken else WORKER
+        self._program, self.place = program, place
         # What was queued before the kernel had it is still to come.
         self.runs_here = program is not None
 

@@ -14,6 +14,8 @@ from supervisor import GenServer
 from supervisor.channel import Channel, close_all
 from tuncer import door
 
+_LATER = 1.0  # seconds until somebody who does not read is told how much it has missed
+
 
 @dataclass
 class Follower:
@@ -26,6 +28,8 @@ class Follower:
     channel: Channel
     wake: int | None
     wants_events: bool
+    missed: int = 0
+    """Events that it has not been told, as it did not read those before."""
 
     @property
     def key(self) -> str:
@@ -138,8 +142,35 @@ class Followers:
         for event in self.events:
             os.eventfd_write(event, 1)
 
-    def tell(self, word: str, *terms: Any) -> None:
-        """Say something to those who want to hear it. One that does not read holds up nobody."""
+    def tell(self, kind: str, value: Any, place: int) -> None:
+        """Tell an event to those who want to hear it. One that does not read holds up nobody."""
         for follower in self._all:
-            if follower.wants_events or word == door.END:
-                follower.channel.offer(word, *terms)
+            if follower.wants_events:
+                self._tell(follower, kind, value, place)
+
+    def _tell(self, follower: Follower, kind: str, value: Any, place: int) -> None:
+        """Tell one of them; what it has no room for is counted, and told when it has."""
+        caught_up = self._catch_up(follower, place)
+        if not caught_up or not follower.channel.offer(door.EVENT, kind, value, place):
+            if not follower.missed:
+                self._look_again(follower, place)
+            follower.missed += 1
+
+    def _catch_up(self, follower: Follower, place: int) -> bool:
+        if follower.missed:
+            if not follower.channel.offer(door.EVENT, "missed", follower.missed, place):
+                return False
+            follower.missed = 0
+        return True
+
+    def _look_again(self, follower: Follower, place: int) -> None:
+        def look() -> None:
+            if follower in self._all and not self._catch_up(follower, place):
+                self._look_again(follower, place)
+
+        self._worker._actor.call_later(_LATER, look)
+
+    def end(self, number: int, text: str, packets: int) -> None:
+        """Tell all that the log ends here: with an errno or 0, a text, and how many packets."""
+        for follower in self._all:
+            follower.channel.offer(door.END, number, text, packets)

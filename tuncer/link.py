@@ -39,7 +39,7 @@ class Link(ABC):
         *,
         peer: addresses.AddressLike | None = None,
         broadcast: addresses.AddressLike | None = None,
-        scope: str | int = "global",
+        scope: str | int | None = None,
         nodad: bool = False,
         link_local: bool | None = None,
     ) -> None:
@@ -50,7 +50,7 @@ class Link(ABC):
             prefix: bits or a netmask; without any 24 (IPv4) or 64 (IPv6).
             peer: the other end's address of a point-to-point link.
             broadcast: of IPv4; by default the network's.
-            scope: "global", "site", "link", "host" or a number.
+            scope: of IPv4: "global", "site", "link", "host" or a number.
             nodad: use an IPv6 address at once, without looking whether somebody else has it.
             link_local: False: the device gets no IPv6 link-local address by itself.
         """
@@ -78,7 +78,7 @@ class Link(ABC):
         *,
         peer: addresses.AddressLike | None = None,
         broadcast: addresses.AddressLike | None = None,
-        scope: str | int = "global",
+        scope: str | int | None = None,
         nodad: bool = False,
     ) -> None:
         """Add an address; one that is there is changed. See ``tunctl.add_address``.
@@ -210,6 +210,11 @@ class Link(ABC):
         """Return the device's flags as the kernel has them."""
         return Flag(self._repeatable("flags"))
 
+    def place(self) -> tuple[int, int]:
+        """Return where the device is: its network namespace's inode, and its number there."""
+        inode, index = self._repeatable("place")
+        return inode, index
+
     def ifindex(self) -> int:
         """Return the kernel's number of the device, in its network namespace."""
         return cast("int", self._repeatable("ifindex"))
@@ -218,23 +223,19 @@ class Link(ABC):
 
     def persist(self, on: bool = True) -> None:
         """Let the device stay, or no longer stay, when its owner and worker have ended."""
-        self._repeatable("persist", bool(on))
+        self._repeatable("persist", on)
 
-    def owner(self, user: int | str) -> None:
-        """Let a user attach to the device without CAP_NET_ADMIN: a number or a login name."""
-        self._repeatable("owner", user)
+    def owner(self, user: int | str | None = None) -> int | None:
+        """Return the user who may attach without CAP_NET_ADMIN, or None; set it if given."""
+        return cast("int | None", self._repeatable("owner", user))
 
-    def group(self, group: int | str) -> None:
-        """Let a group attach to the device without CAP_NET_ADMIN: a number or a name."""
-        self._repeatable("group", group)
+    def group(self, group: int | str | None = None) -> int | None:
+        """Return the group that may attach without CAP_NET_ADMIN, or None; set it if given."""
+        return cast("int | None", self._repeatable("group", group))
 
     def sndbuf(self, size: int | None = None) -> int:
         """Return the bytes of sent packets that may be under way, after setting it if given."""
         return cast("int", self._repeatable("sndbuf", size))
-
-    def vnet_hdr_size(self, size: int | None = None) -> int:
-        """Return the bytes of the virtio_net_hdr before each packet, after setting it if given."""
-        return cast("int", self._repeatable("vnet_hdr_size", size))
 
     def offload(self, what: int) -> None:
         """Tell the kernel what the subscribers can handle: of ``Offload``, with VNET_HDR."""

@@ -94,8 +94,9 @@ class Mode:
         return ring.BATCH if self.is_active(followed) else 0
 
     def subscribed(self) -> None:
-        """Somebody has subscribed: a device that was made passive is active again."""
-        if self._control[ring.ACTIVE] == _STOPPED:
+        """Somebody has subscribed: a device that was made passive, or has become so, is active."""
+        over = self._control[ring.ACTIVE] == _COUNTED and self.left == 0
+        if over or self._control[ring.ACTIVE] == _STOPPED:
             self._control[ring.ACTIVE] = _PASSIVE
 
     @property

@@ -22,7 +22,9 @@ def opened(name: str, flags: int, queue: int, adopt: str | None, settings: dict[
         settings: of ``created`` or ``joined``.
     """
     if adopt is not None:
-        return adoption.taken(Path(adopt))
+        fd = adoption.taken(Path(adopt))
+        os.set_blocking(fd, False)  # whoever opened it may have read it otherwise
+        return fd
     return joined(name, flags, **settings) if queue else created(name, flags, **settings)
 
 

@@ -30,6 +30,7 @@ class DeviceEvent(NamedTuple):
     | "mtu" | bytes | |
     | "name" | the new name | it was renamed |
     | "address_added", "address_removed" | "10.0.0.1/24" | |
+    | "missed" | how many | events that the subscription was too slow for |
     | "passive" | None | the packets that ``setopt(active=N)`` asked for have come |
     | "moved" | None | to another network namespace |
     | "deleted" | None | by somebody else; a ``DeviceError`` follows |

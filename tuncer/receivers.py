@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from supervisor import GenServer, Sender
 from supervisor.timers import Timer
 from tuncer import ring
+from tuncer.caller import check_timeout
 
 
 @dataclass
@@ -56,8 +57,7 @@ class Receivers:
         Raises:
             ValueError, TypeError: no number of seconds.
         """
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"a timeout is a number of seconds, not {timeout!r}")
+        check_timeout(timeout)
         receiver = _Receiver(sender, token)
         if timeout is not None:
             late = TimeoutError(errno.ETIMEDOUT, "no packet in time", device)

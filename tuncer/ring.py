@@ -28,6 +28,7 @@ from tuncer.packet import Packet
 
 SLOT = 17 * 4096  # bytes: 65535, a virtio_net_hdr, packet information and a VLAN tag fit
 DEFAULT_SLOTS = 8192
+MOST_SLOTS = 1 << 17  # 9 GB of addresses, of which only touched pages exist
 BATCH = 64  # slots that are cleared, and packets that are read, at a time
 
 (
@@ -46,6 +47,8 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     PUBLISHED,  # packets that the publisher has sent
     LISTENERS,  # how many ZeroMQ subscribers it had
     TRANSMITTED,  # one more than the kernel's count of bytes read from the device before
+    HANDED_OUT,  # the kernel's count of packets, then
+    ENDED,  # 0 while the device lives; then one more than an errno, 0 for an end in order
     ACTIVE,  # a word of tuncer.mode: who packets are read for
     TAKEN,  # packets that a passive device has handed out, one by one
     LIMIT,  # packets that may be read before a counted mode ends
@@ -53,7 +56,7 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     FILTERED,  # packets that the filter has refused
     FILTERED_BYTES,
     SETTLED,  # whether it was decided if a new queue, of several, is to be attached
-) = range(22)
+) = range(24)
 
 Accepts: TypeAlias = Callable[[int, int], bool]
 """Tells whether a packet is wanted, from the number of the slot where it lies, and its length."""
@@ -71,14 +74,28 @@ def _layout(slots: int) -> tuple[int, int, int, int]:
     return lengths, times, data, data + slots * SLOT
 
 
+def check_slots(slots: int) -> int:
+    """Return what is a number of slots.
+
+    Raises:
+        TypeError: no number.
+        ValueError: not a power of two, or out of range.
+    """
+    if isinstance(slots, bool) or not isinstance(slots, int):
+        raise TypeError(f"slots is a number, not {slots!r}")
+    if not 2 * BATCH <= slots <= MOST_SLOTS or slots & (slots - 1):
+        problem = f"a ring has a power of two of slots, {2 * BATCH} to {MOST_SLOTS}"
+        raise ValueError(f"{problem}, not {slots}")
+    return slots
+
+
 def create(slots: int = DEFAULT_SLOTS) -> int:
     """Return the memfd of a new ring.
 
     Raises:
-        ValueError: not a power of two, or less than two batches.
+        TypeError, ValueError: of ``check_slots``.
     """
-    if slots < 2 * BATCH or slots & (slots - 1):
-        raise ValueError(f"a ring has a power of two of slots, {2 * BATCH} or more, not {slots}")
+    check_slots(slots)
     fd = os.memfd_create("tuncer-ring", os.MFD_CLOEXEC)
     os.ftruncate(fd, _layout(slots)[3])
     with mmap.mmap(fd, _CONTROL) as control, memoryview(control) as view, view.cast("Q") as words:
@@ -244,13 +261,14 @@ class Writer(_Map):
         return size + sum(self.lengths[n & self._mask] for n in range(place, self.head))
 
     def recover(
-        self, measure: Callable[[memoryview, int], int], accepts: Accepts | None = None
+        self, measure: Callable[[memoryview, int, int], int | None], accepts: Accepts | None = None
     ) -> int:
         """Take into the log what a killed writer had read and not yet counted; return how much.
 
         Args:
             measure: returns the length of the one packet that may have been read without its
-                length being stored, from its slot and the bytes in the log before it.
+                length being stored, from its slot, and the packets and bytes in the log before
+                it; None: it cannot be known, and the packet is given up.
             accepts: of ``fill_filtered``, if there is a filter.
         """
         first = place = self.head
@@ -260,8 +278,8 @@ class Writer(_Map):
             if self.lengths[slot] == 0:
                 if self._words[slot * SLOT // 8] == mark:
                     break
-                length = measure(self._vector(slot)[0], self.bytes + size)
-                if accepts is not None and not accepts(slot, length):
+                length = measure(self._vector(slot)[0], place, self.bytes + size)
+                if length is None or (accepts is not None and not accepts(slot, length)):
                     # It was refused, or would have been; whether it was counted nobody knows.
                     self._words[slot * SLOT // 8] = mark
                     break

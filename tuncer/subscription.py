@@ -51,6 +51,7 @@ class Subscription(ABC):
     def __init__(self, device: str) -> None:
         self._device = device
         self._poller = select.epoll()
+        self._is_awaited = False
 
     @abstractmethod
     def _next(self) -> Item | None:
@@ -114,7 +115,10 @@ class Subscription(ABC):
         return False
 
     async def _readable(self) -> None:
+        if self._is_awaited:
+            raise RuntimeError(f"another task waits for a packet of this subscription: {self!r}")
         loop = asyncio.get_running_loop()
+        self._is_awaited = True
         ready: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
@@ -125,6 +129,7 @@ class Subscription(ABC):
         try:
             await ready
         finally:
+            self._is_awaited = False
             loop.remove_reader(self._poller.fileno())
 
     def fileno(self) -> int:
@@ -194,7 +199,7 @@ class Merged(Subscription):
         for _ in range(len(self._open)):
             part = self._open[0]
             try:
-                item = part._next()
+                item = self._of(part)
             except (DeviceError, EOFError) as error:
                 self._open.popleft()
                 self._poller.unregister(part.fileno())
@@ -202,13 +207,19 @@ class Merged(Subscription):
                     self._error = error
                 continue
             self._open.rotate(-1)  # the others are next
-            # What happens to the link, the first queue's worker tells for all.
-            theirs = isinstance(item, DeviceEvent) and item.kind != "passive"
-            if item is not None and not (theirs and part is not self._parts[0]):
+            if item is not None:
                 return item
         if self._error is not None and not self._open:
             raise self._error
         return None
+
+    def _of(self, part: Subscription) -> Item | None:
+        """Return the next item of a queue, past what the first queue's worker tells for all."""
+        while True:
+            item = part._next()
+            of_all = isinstance(item, DeviceEvent) and item.kind not in {"passive", "missed"}
+            if not of_all or part is self._parts[0]:
+                return item
 
     def stats(self) -> dict[str, int]:
         """Return how many packets were ``delivered`` and ``lost``, of all queues."""
@@ -299,8 +310,7 @@ class _Following(Subscription):
             try:
                 received = self._channel.receive()
             except EOFError:
-                problem = "the device's worker and its supervisors are gone"
-                self._end = DeviceError(errno.EPIPE, problem, self._device)
+                self._end = self._unsaid()
                 return
             if received is None:
                 return
@@ -313,6 +323,11 @@ class _Following(Subscription):
             elif word == door.END:
                 number, text, self._log_end = terms
                 self._end = DeviceError(number, text, self._device) if number else self._over()
+
+    def _unsaid(self) -> DeviceError | EOFError:
+        """Return how the device has ended, when nobody has told, or there was no room to tell."""
+        problem = "the device's worker and its supervisors are gone"
+        return DeviceError(errno.EPIPE, problem, self._device)
 
     def _over(self) -> EOFError:
         return _over(self._device)
@@ -340,8 +355,14 @@ class RingSubscription(_Following):
             path, device, "subscribe", events, timeout=_PATIENCE, descriptors=2
         )
         log, event = fds
-        self._log: ring.Reader | None = ring.Reader(log)
-        os.close(log)
+        try:
+            self._log: ring.Reader | None = ring.Reader(log)
+        except BaseException:  # it has no room in memory
+            channel.close()
+            os.close(event)
+            raise
+        finally:
+            os.close(log)
         self._uncounted = 0
         super().__init__(device, channel, event, batch, events, queue)
         self._place = answer[1]
@@ -350,6 +371,13 @@ class RingSubscription(_Following):
         if self._log is not None:  # after close the number may be anybody's
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
+
+    def _unsaid(self) -> DeviceError | EOFError:
+        ended = 0 if self._log is None else self._log.control[ring.ENDED]
+        if not ended:
+            return super()._unsaid()
+        number = ended - 1
+        return DeviceError(number, os.strerror(number), self._device) if number else self._over()
 
     def _take(self) -> list[Packet]:
         if self._log is None:

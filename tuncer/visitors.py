@@ -49,9 +49,15 @@ class Visitors:
                 return
             message, fds = received
             close_all(fds)
-            if not self._serve(visitor, message):
-                self._dismiss(visitor)  # it does not read what it is answered
         except (EOFError, ValueError, OSError):  # or there are too many descriptors
+            self._dismiss(visitor)
+            return
+        try:
+            served = self._serve(visitor, message)
+        except OSError as error:  # most likely there are too many descriptors
+            self._worker._actor.log.warning("somebody at the door is sent away: %s", error)
+            served = False
+        if not served:  # or it does not read what it is answered
             self._dismiss(visitor)
 
     def let_go(self, visitor: Channel) -> None:

@@ -33,6 +33,7 @@ from tuncer.tunctl.errors import explain
 from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.visitors import Visitors
 
+_LARGEST_VNET_HDR = 1024  # so that a slot of the ring holds any packet behind it
 _WAS_DELETED = "the device was deleted"
 _IS_ACTIVE = "the device is in active mode: packets go to its subscriptions"
 
@@ -63,6 +64,7 @@ _TUNCTL: dict[str, Callable[..., Any]] = {
         "offload",
         "owner",
         "persist",
+        "place",
         "receive_filter",
         "remove_address",
         "remove_route",
@@ -188,7 +190,9 @@ class Worker(GenServer):
         control = self._writer.control
         if control[ring.TRANSMITTED] == 0:  # nobody has begun it
             self._mode.set(active, followed=False)
-            control[ring.TRANSMITTED] = tunctl.statistics(self._tun)["tx_bytes"] + 1
+            counts = tunctl.statistics(self._tun)
+            control[ring.HANDED_OUT] = counts["tx_packets"]
+            control[ring.TRANSMITTED] = counts["tx_bytes"] + 1
         else:
             control[ring.RESTARTS] += 1
             self._writer.recover(self._measure, self._filter.accepts)
@@ -207,20 +211,28 @@ class Worker(GenServer):
         information = 0 if Flag.NO_PI in self._flags else PI_SIZE
         return information + (self._vnet_hdr if Flag.VNET_HDR in self._flags else 0)
 
-    def _measure(self, packet: memoryview, before: int) -> int:
+    def _measure(self, packet: memoryview, place: int, before: int) -> int | None:
         """Return the length of the one packet whose length a killed worker did not store."""
         prefix = self._prefix()
         of = measure.frame_length if Flag.TAP in self._flags else measure.ip_length
         length = of(packet[prefix:])
         if length is None:
-            # What the kernel has handed out, less what the log has, is this packet.
-            packets = self._writer.head + 1
-            base = self._writer.control[ring.TRANSMITTED] - 1
-            handed_out = tunctl.statistics(self._tun)["tx_bytes"] - base
-            refused = self._writer.control[ring.FILTERED_BYTES]
-            refused -= self._writer.control[ring.FILTERED] * prefix
-            length = handed_out - refused - (before - (packets - 1) * prefix)
-        return min(max(length + prefix, 1), ring.SLOT)
+            length = self._measured_by_the_kernel(place, before, prefix)
+        return None if length is None else min(max(length + prefix, 1), ring.SLOT)
+
+    def _measured_by_the_kernel(self, place: int, before: int, prefix: int) -> int | None:
+        """What the kernel has handed out, less what the log has, is this packet.
+
+        Unless others read the device too, through a descriptor or another queue: then nobody knows.
+        """
+        control, counts = self._writer.control, tunctl.statistics(self._tun)
+        others = place + control[ring.FILTERED]
+        if counts["tx_packets"] - control[ring.HANDED_OUT] != others + 1:
+            name = self._writer.name
+            self._actor.log.warning("%s: a frame was lost: its length is not known", name)
+            return None
+        handed_out = counts["tx_bytes"] - (control[ring.TRANSMITTED] - 1)
+        return handed_out - (before + control[ring.FILTERED_BYTES] - others * prefix)
 
     def _bury_deleted(self) -> None:
         """The device was deleted while no worker ran: tell the subscribers, and end."""
@@ -234,6 +246,7 @@ class Worker(GenServer):
                 with socket.socket(fileno=fd) as listener:
                     places.remove(Path(listener.getsockname()))
         self._ended = True
+        self._writer.control[ring.ENDED] = 1 + errno.ENODEV
         # Not before it has started: a start that fails is tried again, an end in order is the end.
         self._actor.call_later(0.0, lambda: self._actor.exit(Shutdown(_WAS_DELETED)))
 
@@ -364,6 +377,8 @@ class Worker(GenServer):
         self._tell_if_over()
 
     def _vnet_hdr_size(self, size: int | None = None) -> int:
+        if size is not None and size > _LARGEST_VNET_HDR:
+            raise ValueError(f"a virtio_net_hdr has at most {_LARGEST_VNET_HDR} bytes, not {size}")
         self._vnet_hdr = tunctl.vnet_hdr_size(self._tun, size)
         return self._vnet_hdr
 
@@ -376,8 +391,7 @@ class Worker(GenServer):
             "dropped": kernel["tx_dropped"],
             "kernel_packets": kernel["tx_packets"],
             "kernel_bytes": kernel["tx_bytes"],
-            "kernel_received": kernel["rx_packets"],
-            "kernel_refused": kernel["rx_dropped"] + kernel["rx_errors"],
+            "kernel": kernel,
             "queue": self._queue,
             "attached": self._queue == 0 or tunctl.is_attached(self._tun),
             "subscribers": len(self._followers.events) + max(0, self._publisher.listeners),
@@ -418,18 +432,20 @@ class Worker(GenServer):
 
     def _happened(self, kind: str, value: bool | int | str | None = None) -> None:
         """Tell those who want to hear it, and after which packet it was."""
-        self._followers.tell(door.EVENT, kind, value, self._writer.head)
+        self._followers.tell(kind, value, self._writer.head)
 
     def _end(self, why: str, number: int = 0, text: str = "") -> None:
         """Tell all that follow the log that it ends here, and close the door."""
         if self._ended:
             return
         self._ended = True
+        # For those who have no room to be told.
+        self._writer.control[ring.ENDED] = 1 + number
         gone = text or "the device was destroyed"
         self._receivers.refuse_all(number or errno.ENODEV, gone, self.name)
         if number == errno.ENODEV:
             self._happened("deleted")
-        self._followers.tell(door.END, number, text, self._writer.head)
+        self._followers.end(number, text, self._writer.head)
         self._followers.wake()
         self._publisher.end(why)
         places.remove(self._path)
@@ -438,7 +454,8 @@ class Worker(GenServer):
         try:
             tunctl.delete(self._tun)
         except OSError as error:
-            if error.errno not in {errno.EBADFD, errno.ENODEV}:
+            # EPERM: it is not this user's to delete. With this descriptor it goes, or it stays.
+            if error.errno not in {errno.EBADFD, errno.ENODEV, errno.EPERM}:
                 raise
 
     def terminate(self, reason: Reason) -> None:

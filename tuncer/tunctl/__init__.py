@@ -61,7 +61,7 @@ if sys.platform == "linux":
         statistics,
         txqueuelen,
     )
-    from tuncer.tunctl.linux.netlink import Target
+    from tuncer.tunctl.linux.netlink import Target, place
     from tuncer.tunctl.linux.netns import Namespace
 else:
     raise ImportError(f"tuncer runs on Linux for now, not on {sys.platform}")
@@ -113,6 +113,7 @@ __all__ = [
     "offload",
     "owner",
     "persist",
+    "place",
     "queues",
     "receive_filter",
     "remove_address",

@@ -33,12 +33,24 @@ _MENDING = {
         " may have the name",
     },
     "address": {
+        errno.EADDRNOTAVAIL: "there is no such address on the device",
+    },
+    "add an address": {
         errno.EEXIST: "the address is there already",
         errno.EACCES: "IPv6 is disabled on the device: enable it with"
         " 'sysctl net.ipv6.conf.DEVICE.disable_ipv6=0'",
         errno.EINVAL: "the kernel refuses the address; an IPv6 one needs an MTU of 1280 or more",
         errno.EOPNOTSUPP: "the kernel has no IPv6",
-        errno.EADDRNOTAVAIL: "there is no such address on the device",
+        errno.EADDRNOTAVAIL: "this is an address that no device can have: loopback, multicast, ...",
+    },
+    "send": {
+        errno.EINVAL: "it is no packet for this kind of device: an IP packet for a TUN, an"
+        " Ethernet frame for a TAP, behind the headers that its flags ask for (packet information"
+        " without NO_PI, a virtio_net_hdr with VNET_HDR)",
+    },
+    "txqueuelen": {
+        errno.EINVAL: "a queue's length is a number of 32 bits, not below 0",
+        errno.ERANGE: "a queue's length is a number of 32 bits, not below 0",
     },
     "mtu": {
         errno.EINVAL: "the MTU is out of range: 68 to 65535 for a TUN, 68 to 65521 for a TAP",
@@ -136,7 +148,7 @@ def check_name(name: str) -> str:
     if not name.isascii() or any(c in "/:" or c.isspace() or not c.isprintable() for c in name):
         problem = "a device name is printable ASCII without spaces, '/' and ':'"
         raise OSError(errno.EINVAL, problem, name)
-    if name in {".", ".."}:
+    if name in {".", "..", "all", "default"}:  # the last two: directories of /proc/sys/net
         raise OSError(errno.EINVAL, "no device can be called so", name)
     if "%" in name and (name.count("%") != 1 or "%d" not in name):
         raise OSError(errno.EINVAL, "'%' is for one '%d', which the kernel makes a number of", name)

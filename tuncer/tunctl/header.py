@@ -107,6 +107,8 @@ def header(data: bytes) -> TunPi:
     Raises:
         ValueError: fewer than 4 bytes.
     """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"packet information is bytes, not {type(data).__name__}")
     if len(data) < SIZE:
         raise ValueError(f"packet information is {SIZE} bytes long, this is {len(data)}")
     flags = int.from_bytes(data[:2], sys.byteorder)

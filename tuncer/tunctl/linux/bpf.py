@@ -25,16 +25,19 @@ _A, _X, _SPARE, _PACKET, _ARGUMENT, _STACK = 0, 7, 8, 6, 1, 10
 _LD, _LDX, _ST, _STX, _ALU, _JMP, _RET, _MISC = range(8)  # classes of classic BPF
 _IMM, _ABS, _IND, _MEM, _LEN, _MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0  # its modes
 _SOURCE_X, _RETURN_A, _TXA = 0x08, 0x10, 0x80
+_TAX = 0x07
 _JUMP_ALWAYS, _DIVIDE, _MODULO, _NEGATE = 0x00, 0x30, 0x90, 0x80
 
 _LOAD_WORD, _STORE_WORD = 0x61, 0x63  # eBPF: *(u32 *) (register + offset)
 _MOVE_IMM, _MOVE, _AND, _LEFT = 0xB4, 0xBC, 0x54, 0x64  # of 32 bits
 _MOVE_64 = 0xBF
-_GO, _EXIT, _UNLESS_ZERO = 0x05, 0x95, 0x56
+_GO, _EXIT, _UNLESS_ZERO, _UNLESS_ABOVE = 0x05, 0x95, 0x56, 0xB6
 _JMP32 = 0x06
 _LOAD_BYTE_ABS = 0x30
 
 _SPECIAL = 1 << 31  # offsets below 0, such as SKF_AD_OFF: not bytes of the packet
+_LONGEST = 1 << 20  # no packet has so many bytes
+_SHIFTS = {0x60, 0x70}
 _CELLS = 16  # of the classic machine's memory
 
 _PROG_LOAD, _SOCKET_FILTER = 5, 1
@@ -49,23 +52,36 @@ class CannotConvert(ValueError):
     """The program does what eBPF's verifier, or this conversion, does not take."""
 
 
-def is_special(program: bytes) -> bool:
-    """Tell whether a classic program loads what are not bytes of the packet. Pure.
+def is_told_alike(program: bytes) -> bool:
+    """Tell whether the kernel and libpcap have the same verdicts of a classic program. Pure.
 
-    The kernel understands offsets below 0 as of its own data, libpcap does not.
+    The kernel takes offsets below 0, and offsets by X that come to be, for its own data, and
+    shifts by X modulo 32; libpcap does neither. X is a small number if it is only ever the
+    length of an IP header, or one that is written in the program.
     """
-    loads = (_ABS, _IND)
-    return any(
-        code & 0x07 == _LD and code & 0xE0 in loads and k >= _SPECIAL
-        for code, _, _, k in _CLASSIC.iter_unpack(program)
-    )
+    computed = by_x = False
+    for code, _, _, k in _CLASSIC.iter_unpack(program):
+        kind, mode = code & 0x07, code & 0xE0
+        computed |= code == _TAX or (kind == _LDX and mode in {_MEM, _LEN})
+        computed |= kind == _LDX and mode == _IMM and k > _LONGEST
+        by_x |= kind == _LD and mode == _IND
+        if not _is_sound(code, k):
+            return False
+    return not (computed and by_x)
+
+
+def _is_sound(code: int, k: int) -> bool:
+    kind, mode = code & 0x07, code & 0xE0
+    if kind == _LD and mode in {_ABS, _IND}:
+        return k < _SPECIAL
+    return not (kind == _ALU and code & 0xF0 in _SHIFTS and code & _SOURCE_X)
 
 
 def convert(program: bytes) -> bytes:
     """Return the eBPF program that has the verdicts of a classic one. Pure.
 
     Raises:
-        CannotConvert: it jumps back.
+        CannotConvert: it jumps back, loads what are not bytes of the packet, or shifts by X.
     """
     classic = list(_CLASSIC.iter_unpack(program))
     start = list(_prologue(classic))
@@ -74,6 +90,8 @@ def convert(program: bytes) -> bytes:
     for piece in pieces:
         places.append(places[-1] + len(piece))
     steps = start
+    if not all(_is_sound(code, k) for code, _, _, k in classic):
+        raise CannotConvert("the kernel would tell it otherwise")
     for number, piece in enumerate(pieces):
         for code, destination, source, offset, immediate in piece:
             away = offset
@@ -146,6 +164,10 @@ def _steps(code: int, jt: int, jf: int, k: int) -> Iterator[Step]:
 def _load(code: int, k: int) -> Iterator[Step]:
     mode = code & 0xE0
     if mode in {_ABS, _IND}:
+        if mode == _IND:  # beyond the end: the verdict is 0, and so it is further on
+            yield _UNLESS_ABOVE, _X, 0, 2, _LONGEST
+            yield _MOVE_IMM, _A, 0, 0, 0
+            yield _EXIT, 0, 0, 0, 0
         yield code, 0, _X if mode == _IND else 0, 0, k
     elif mode == _IMM:
         yield _MOVE_IMM, _A, 0, 0, k

@@ -12,7 +12,7 @@ import grp
 import os
 import pwd
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tuncer.tunctl import address as addresses
@@ -73,10 +73,13 @@ def create(
         os.close(where)
 
 
-def _create(name: str, wanted: Flag) -> int:
+def _create(name: str, wanted: Flag, as_new: bool = True) -> int:
     fd = _open(name)
     try:
+        existed = bool(name) and "%" not in name and _exists(name)
         _attach(fd, name, wanted)
+        if as_new:
+            _reset(fd, existed)
     except BaseException:
         os.close(fd)
         raise
@@ -91,7 +94,6 @@ def _open(name: str = "") -> int:
 
 
 def _attach(fd: int, name: str, wanted: Flag) -> None:
-    existed = "%" not in name and _exists(name)
     try:
         ioctls.call(fd, ioctls.TUNSETIFF, ioctls.IFREQ.pack(name.encode(), wanted), "attach", name)
     except OSError as error:
@@ -113,21 +115,27 @@ def _attach(fd: int, name: str, wanted: Flag) -> None:
             " has, or delete it first",
             found,
         )
-    if Flag.MULTI_QUEUE in wanted and sum(queues(fd)) > 1:
+
+
+def _reset(fd: int, existed: bool) -> None:
+    """Take away what an earlier user has left on a persistent device.
+
+    Offload would hand super-packets of 64 KiB to somebody who expects packets of the MTU's size.
+    """
+    has = ioctls.interface(fd)[1]
+    if Flag.MULTI_QUEUE in has and sum(queues(fd)) > 1:
         return  # the device is in use, as its user has set it up
-    # Offload that an earlier user switched on stays with a persistent device, and would hand
-    # super-packets of 64 KiB to somebody who expects packets of the MTU's size. Filters stay too.
     offload(fd, 0)
     if existed:
         detach_filter(fd)
-        if Flag.TAP in wanted:
+        if Flag.TAP in has:
             receive_filter(fd)
 
 
 def _refused(name: str, wanted: Flag) -> OSError:
     """Say why the kernel answered TUNSETIFF with a bare EINVAL: what does the device have?"""
     try:
-        present = _flags_by_name(name) if name and "%" not in name else wanted
+        present = flags(name) if name and "%" not in name else wanted
     except OSError as error:
         if error.errno == errno.ENODEV and _exists(name):
             problem = "another sort of interface has the name: choose another name"
@@ -161,6 +169,8 @@ def check(fd: int) -> Flag:
     """
     if isinstance(fd, bool) or not isinstance(fd, int):
         raise TypeError(f"a descriptor is a number, not {fd!r}")
+    if fd < 0:
+        raise explain(errno.EBADF, "ask for the device's name")
     return flags(fd)
 
 
@@ -172,7 +182,11 @@ def attached(target: Target) -> Iterator[int]:
             pass
         yield target
         return
-    fd = create(target, flags(target) & (REPORTED | Flag.NO_PI))
+    present = flags(target)
+    if Flag.MULTI_QUEUE in present and queues(target)[0]:
+        problem = "the device is in use by another process, which would lose a part of its packets"
+        raise OSError(errno.EBUSY, f"{problem}: give a descriptor of it", target)
+    fd = _create(target, present & (REPORTED | Flag.NO_PI), as_new=False)
     try:
         yield fd
     finally:
@@ -202,7 +216,7 @@ def devname(fd: int) -> str:
     Raises:
         OSError: EBADFD when the device was deleted.
     """
-    return ioctls.interface(fd)[0]
+    return ioctls.printable(ioctls.interface(fd)[0])
 
 
 def flags(target: Target) -> Flag:
@@ -214,15 +228,7 @@ def flags(target: Target) -> Flag:
     Raises:
         OSError: EBADFD when the device was deleted, ENODEV when no TUN/TAP device has the name.
     """
-    if isinstance(target, str):
-        return _flags_by_name(target)
-    with netlink.located(target) as name:
-        bits = ioctls.interface(target)[1]
-        return (bits & ~Flag.NO_PI) | (_flags_by_name(name) & Flag.NO_PI)
-
-
-def _flags_by_name(name: str) -> Flag:
-    with netlink.session(name, "ask for flags") as kernel:
+    with netlink.session(target, "ask for flags") as kernel:
         data = _tun_data(kernel)
     found = Flag(data.get_attr("IFLA_TUN_TYPE"))
     if not data.get_attr("IFLA_TUN_PI"):
@@ -230,7 +236,9 @@ def _flags_by_name(name: str) -> Flag:
     for attribute, flag in _INFO_DATA.items():
         if data.get_attr(attribute):
             found |= flag
-    return found
+    if isinstance(target, str):
+        return found
+    return (ioctls.interface(target)[1] & ~Flag.NO_PI) | (found & Flag.NO_PI)
 
 
 def _tun_data(kernel: netlink.Session) -> Any:
@@ -246,42 +254,75 @@ def _tun_data(kernel: netlink.Session) -> Any:
 def persist(target: Target, on: bool = True) -> None:
     """Let the device stay, or no longer stay, when its last descriptor is closed.
 
+    ``flags`` tells whether it does.
+
     Raises:
         OSError: EBUSY if it is given by name while another process is attached.
+        TypeError: neither True nor False.
     """
+    if not isinstance(on, bool):
+        raise TypeError(f"a device is persistent or not, True or False, not {on!r}")
     with attached(target) as fd:
-        ioctls.call(fd, ioctls.TUNSETPERSIST, int(bool(on)), "persist")
+        ioctls.call(fd, ioctls.TUNSETPERSIST, on, "persist")
 
 
-def owner(target: Target, user: int | str) -> None:
-    """Let a user attach to the device without CAP_NET_ADMIN: a number or a login name.
+def owner(target: Target, user: int | str | None = None) -> int | None:
+    """Return the user who may attach to the device without CAP_NET_ADMIN; set it if given.
+
+    Args:
+        target: the device.
+        user: a number or a login name.
+
+    Returns:
+        The user's number; None: there is none.
 
     Raises:
         KeyError: no user of that name.
         ValueError, TypeError: no user id.
         OSError: EINVAL, the user does not exist in this user namespace.
     """
-    uid = pwd.getpwnam(user).pw_uid if isinstance(user, str) else user
-    with attached(target) as fd:
-        ioctls.call(fd, ioctls.TUNSETOWNER, _identity(uid), "owner")
+    if user is not None:
+        number = _identity(user, "user", lambda name: pwd.getpwnam(name).pw_uid)
+        with attached(target) as fd:
+            ioctls.call(fd, ioctls.TUNSETOWNER, number, "owner")
+    return _told(target, "IFLA_TUN_OWNER")
 
 
-def group(target: Target, group: int | str) -> None:
-    """Let a group attach to the device without CAP_NET_ADMIN: a number or a name.
+def group(target: Target, group: int | str | None = None) -> int | None:
+    """Return the group that may attach to the device without CAP_NET_ADMIN; set it if given.
+
+    Args:
+        target: the device.
+        group: a number or a name.
+
+    Returns:
+        The group's number; None: there is none.
 
     Raises:
         KeyError: no group of that name.
         ValueError, TypeError: no group id.
         OSError: EINVAL, the group does not exist in this user namespace.
     """
-    gid = grp.getgrnam(group).gr_gid if isinstance(group, str) else group
-    with attached(target) as fd:
-        ioctls.call(fd, ioctls.TUNSETGROUP, _identity(gid), "group")
+    if group is not None:
+        number = _identity(group, "group", lambda name: grp.getgrnam(name).gr_gid)
+        with attached(target) as fd:
+            ioctls.call(fd, ioctls.TUNSETGROUP, number, "group")
+    return _told(target, "IFLA_TUN_GROUP")
 
 
-def _identity(number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"a user or group is a name or a number, not {number!r}")
+def _told(target: Target, attribute: str) -> int | None:
+    with netlink.session(target, "ask who may attach") as kernel:
+        number = _tun_data(kernel).get_attr(attribute)
+    return None if number is None else int(number)
+
+
+def _identity(wanted: int | str, kind: str, find: Callable[[str], int]) -> int:
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, str)):
+        raise TypeError(f"a {kind} is a name or a number, not {wanted!r}")
+    try:
+        number = find(wanted) if isinstance(wanted, str) else wanted
+    except KeyError:
+        raise KeyError(f"there is no {kind} {wanted!r} on this host") from None
     if not 0 <= number < _NO_ID:
         raise ValueError(f"{number} is no user or group id")
     return number - (1 << 32) if number >= 1 << 31 else number  # fcntl.ioctl takes a C int
@@ -339,11 +380,13 @@ def vnet_hdr_size(fd: int, size: int | None = None) -> int:
     It is the device's, for all its queues: TUNSETVNETHDRSZ.
 
     Raises:
-        OSError: EINVAL under 10 bytes.
-        TypeError: no number.
+        OSError: EINVAL under 10 bytes, or the device has no VNET_HDR.
+        TypeError, ValueError: no number.
     """
     if size is not None:
-        ioctls.call(fd, ioctls.TUNSETVNETHDRSZ, _packed(size, "a header's size"), "vnet_hdr_size")
+        packed = _packed(size, "a header's size")
+        _check_vnet_hdr(fd, "a virtio_net_hdr")
+        ioctls.call(fd, ioctls.TUNSETVNETHDRSZ, packed, "vnet_hdr_size")
     (found,) = ioctls.INT.unpack(
         ioctls.call(fd, ioctls.TUNGETVNETHDRSZ, bytes(4), "ask for the header's size")
     )
@@ -358,7 +401,7 @@ def sndbuf(fd: int, size: int | None = None) -> int:
 
     Raises:
         OSError: EINVAL, not above 0.
-        TypeError: no number.
+        TypeError, ValueError: no number.
     """
     if size is not None:
         ioctls.call(fd, ioctls.TUNSETSNDBUF, _packed(size, "a buffer's size"), "sndbuf")
@@ -374,24 +417,35 @@ def _packed(size: int, what: str) -> bytes:
     try:
         return ioctls.INT.pack(size)
     except struct.error:
-        raise OSError(errno.EINVAL, f"{what} is a number of 31 bits, not {size}") from None
+        raise ValueError(f"{what} is a number of 31 bits, not {size}") from None
 
 
 def offload(fd: int, what: int) -> None:
     """Tell the kernel what the reader can handle: a combination of ``Offload``, 0 for nothing.
 
-    Source: TUNSETOFFLOAD. It is the device's, for all its queues, and is of use with VNET_HDR only.
+    Source: TUNSETOFFLOAD. It is the device's, for all its queues.
 
     Raises:
-        OSError: EINVAL, the kernel does not know one of them, or not without another.
-        TypeError: no number.
+        OSError: EINVAL, the device has no VNET_HDR, or the kernel does not know one of them, or
+            not without another.
+        TypeError, ValueError: no such combination.
     """
     if isinstance(what, bool) or not isinstance(what, int):
         raise TypeError(f"offload is a combination of tuncer.Offload, not {what!r}")
     unknown = what & ~sum(Offload)
     if unknown:
         raise ValueError(f"unknown offload {unknown:#x}: see tuncer.Offload for the known ones")
+    if what:
+        _check_vnet_hdr(fd, "offload")
     ioctls.call(fd, ioctls.TUNSETOFFLOAD, what, "offload")
+
+
+def _check_vnet_hdr(fd: int, what: str) -> None:
+    """Refuse what would only spoil packets: without the header nobody can tell what is missing."""
+    name, bits = ioctls.interface(fd)
+    if Flag.VNET_HDR not in bits:
+        problem = f"{what} needs a device with VNET_HDR"
+        raise OSError(errno.EINVAL, problem, ioctls.printable(name))
 
 
 # -- queues ----------------------------------------------------------------------------------------

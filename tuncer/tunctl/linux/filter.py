@@ -31,14 +31,14 @@ def attach_filter(fd: int, program: Program) -> bool:
         OSError: EBADFD the device was deleted, ...
     """
     tap = Flag.TAP in ioctls.interface(fd)[1]
-    if bpf.is_special(program.instructions):
-        return False
     try:
-        if tap:
+        if tap and bpf.is_told_alike(program.instructions):
             argument = struct.pack("@HP", len(program), program.address)
             ioctls.call(fd, ioctls.TUNATTACHFILTER, argument, "filter")
+            _detach_extended(fd)
         else:
             _attach_extended(fd, bpf.convert(program.instructions))
+            _detach_classic(fd)
     except bpf.CannotConvert:
         return False
     except OSError as error:
@@ -62,8 +62,16 @@ def detach_filter(fd: int) -> None:
     Raises:
         OSError: EBADFD the device was deleted, ...
     """
+    _detach_extended(fd)
+    _detach_classic(fd)
+
+
+def _detach_extended(fd: int) -> None:
     with _suppressed(errno.ENOTTY):  # Linux before 4.16
         ioctls.call(fd, ioctls.TUNSETFILTEREBPF, ioctls.INT.pack(_NONE), "filter")
+
+
+def _detach_classic(fd: int) -> None:
     with _suppressed(errno.EINVAL, errno.ENOENT):  # a TUN has none, or there is none
         ioctls.call(fd, ioctls.TUNDETACHFILTER, struct.pack("@HP", 0, 0), "filter")
 

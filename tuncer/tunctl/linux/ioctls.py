@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
 
 from tuncer.tunctl.errors import explain
@@ -56,7 +57,8 @@ def call(fd: int, request: int, argument: int | bytes, operation: str, device: s
 def interface(fd: int) -> tuple[str, Flag]:
     """Return the name and the flags of the device of a descriptor (TUNGETIFF).
 
-    The bit of NO_PI is set also when no filter is attached (``IFF_NOFILTER`` has its value).
+    The bit of NO_PI is set also when no filter is attached (``IFF_NOFILTER`` has its value). A name
+    need not be UTF-8 (``os.fsdecode``).
 
     Raises:
         OSError: EBADFD when the device was deleted, ENOTTY when it never was a device's.
@@ -65,11 +67,16 @@ def interface(fd: int) -> tuple[str, Flag]:
         raw, bits = IFREQ.unpack(fcntl.ioctl(fd, TUNGETIFF, bytes(IFREQ.size)))
     except OSError as error:
         raise explain(error.errno or 0, "ask for the device's name") from error
-    return raw.rstrip(b"\0").decode(), Flag(bits & sum(Flag))
+    return os.fsdecode(raw.rstrip(b"\0")), Flag(bits & sum(Flag))
+
+
+def printable(name: str) -> str:
+    """Return a device's name, of which what is not UTF-8 is told by backslashes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _name(fd: int) -> str:
     try:
-        return interface(fd)[0]
+        return printable(interface(fd)[0])
     except OSError:
         return ""

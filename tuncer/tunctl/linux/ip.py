@@ -27,6 +27,8 @@ _FLAGS = {  # IFA_F_* of linux/if_addr.h
 }
 _NODAD = 0x02
 _MAIN = 254  # RT_TABLE_MAIN
+_BY_KERNEL = 2  # RTPROT_KERNEL
+_IPV6_METRIC = 1024  # of a route for which none was given
 
 
 class Address(NamedTuple):
@@ -67,7 +69,7 @@ def up(
     *,
     peer: AddressLike | None = None,
     broadcast: AddressLike | None = None,
-    scope: str | int = "global",
+    scope: str | int | None = None,
     nodad: bool = False,
     link_local: bool | None = None,
 ) -> None:
@@ -88,14 +90,14 @@ def up(
         OSError: ENODEV, EPERM, EACCES (IPv6 disabled), EINVAL (MTU under 1280 for IPv6), ...
         ValueError, TypeError: no address.
     """
-    if address is None and any((prefix is not None, peer, broadcast, scope != "global", nodad)):
+    if address is None and any((prefix is not None, peer, broadcast, scope is not None, nodad)):
         raise TypeError("prefix, peer, broadcast, scope and nodad are an address's: give one")
     wanted = None
     if address is not None:
         wanted = _wanted(address, prefix, peer=peer, broadcast=broadcast, scope=scope, nodad=nodad)
     if link_local is not None:
         link.link_local(target, link_local)
-    with session(target, "address") as kernel:
+    with session(target, "add an address") as kernel:
         if wanted is not None:
             _add(kernel, wanted)
         link.set_up(kernel)
@@ -108,10 +110,13 @@ def add_address(
     *,
     peer: AddressLike | None = None,
     broadcast: AddressLike | None = None,
-    scope: str | int = "global",
+    scope: str | int | None = None,
     nodad: bool = False,
 ) -> None:
     """Add an address to the device; one that it has is changed to what is asked.
+
+    An IPv4 address with another prefix or peer is another address. Changing one takes it away for
+    a moment; the others, and the routes, stay.
 
     Args:
         target: the device.
@@ -119,7 +124,8 @@ def add_address(
         prefix: as for ``up``; with a peer it is the peer's, and by default covers it alone.
         peer: the other end's address of a point-to-point link.
         broadcast: of IPv4; by default the network's, and none with a peer, /31 and /32.
-        scope: "global", "site", "link", "host" or a number: where the address is valid.
+        scope: of IPv4: "global", "site", "link", "host" or a number: where the address is valid;
+            by default global. Of an IPv6 address the kernel finds it out itself.
         nodad: do not look whether somebody else has it (IPv6's duplicate address detection):
             without, it cannot be used in the first seconds.
 
@@ -128,7 +134,7 @@ def add_address(
         ValueError, TypeError: what is wrong with the address.
     """
     wanted = _wanted(address, prefix, peer=peer, broadcast=broadcast, scope=scope, nodad=nodad)
-    with session(target, "address") as kernel:
+    with session(target, "add an address") as kernel:
         _add(kernel, wanted)
 
 
@@ -144,12 +150,15 @@ def remove_address(target: Target, address: AddressLike, prefix: int | str | Non
         OSError: EADDRNOTAVAIL the device has no such address.
         ValueError, TypeError: no address.
     """
+    # A primary IPv4 address takes the further ones of its network along.
     exact = prefix is not None or "/" in str(address)
     wanted = addresses.interface(address, prefix)
     with session(target, "address") as kernel:
         for found in present(kernel):
             if found.interface == wanted or (not exact and found.interface.ip == wanted.ip):
+                others = [one for one in present(kernel) if one != found]
                 kernel.ip.addr("del", index=kernel.index, **_attributes(found))
+                _restore(kernel, others)
                 return
         raise explain(errno.EADDRNOTAVAIL, "address", kernel.name)
 
@@ -198,7 +207,7 @@ def _wanted(
     *,
     peer: AddressLike | None = None,
     broadcast: AddressLike | None = None,
-    scope: str | int = "global",
+    scope: str | int | None = None,
     nodad: bool = False,
 ) -> Address:
     """Make an ``Address`` of what a user asks for. Pure."""
@@ -208,16 +217,33 @@ def _wanted(
     other = None if peer is None else addresses.host(peer, interface.version)
     if interface.version == 6 and broadcast is not None:  # noqa: PLR2004
         raise ValueError(f"IPv6 has no broadcast: {broadcast}")
-    limit: Any = None
-    if broadcast is not None:
-        limit = addresses.host(broadcast, version=4)
-    elif interface.version == 4 and other is None and interface.network.prefixlen < 31:  # noqa: PLR2004 - RFC 3021
-        limit = interface.network.broadcast_address
+    if interface.version == 6 and scope is not None:  # noqa: PLR2004
+        raise ValueError(f"the kernel finds out the scope of an IPv6 address: {interface}")
+    limit: Any = None if broadcast is None else addresses.host(broadcast, version=4)
     flags = frozenset({"nodad"} if nodad else ())
     return Address(interface, other, limit, _scope_name(scope), flags)
 
 
-def _scope_name(scope: str | int) -> str:
+def _with_broadcast(wanted: Address) -> Address:
+    """Return an address with its network's broadcast address, if it has one. Pure."""
+    network = wanted.interface.network
+    if network.version == 6 or wanted.peer or wanted.broadcast or network.prefixlen > 30:  # noqa: PLR2004 - RFC 3021
+        return wanted
+    return wanted._replace(broadcast=ipaddress.IPv4Address(str(network.broadcast_address)))
+
+
+def _is_as_wanted(found: Address, wanted: Address) -> bool:
+    """Tell whether an address is as somebody wants it, who need not have said all. Pure."""
+    return (
+        (found.interface, found.peer) == (wanted.interface, wanted.peer)
+        and wanted.broadcast in {None, found.broadcast}
+        and (found.interface.version == 6 or wanted.scope == found.scope)  # noqa: PLR2004
+    )
+
+
+def _scope_name(scope: str | int | None) -> str:
+    if scope is None:
+        return "global"
     number = _SCOPES.get(scope) if isinstance(scope, str) else scope
     if number is None or isinstance(number, bool) or not 0 <= number <= 255:  # noqa: PLR2004
         raise ValueError(f"a scope is one of {', '.join(_SCOPES)}, or a number, not {scope!r}")
@@ -269,14 +295,14 @@ def _parsed(message: Any) -> Address:
 def _add(kernel: Session, wanted: Address) -> None:
     """Add an address unless it is there, just so: who may not change a device may use it."""
     for found in present(kernel):
-        if found[:4] == wanted[:4]:
+        if _is_as_wanted(found, wanted):
             return
         if found.interface.ip == wanted.interface.ip and _is_one(found, wanted):
             # The kernel would change nothing but lifetimes ("replace"), or have it twice.
-            _replace(kernel, found, wanted)
+            _replace(kernel, found, _with_broadcast(wanted))
             return
     _check_ipv6(kernel, wanted.interface)
-    kernel.ip.addr("add", index=kernel.index, **_attributes(wanted))
+    kernel.ip.addr("add", index=kernel.index, **_attributes(_with_broadcast(wanted)))
 
 
 def _is_one(found: Address, wanted: Address) -> bool:
@@ -286,19 +312,57 @@ def _is_one(found: Address, wanted: Address) -> bool:
 
 
 def _replace(kernel: Session, old: Address, new: Address) -> None:
+    """Put one address in the place of another, and leave the others and the routes as they are.
+
+    The kernel has no way to change one. With a primary IPv4 address it deletes the further ones of
+    its network (unless ``promote_secondaries`` is set), and with each the routes that rely on it.
+    """
+    addresses_before, routes_before = present(kernel), _routes(kernel)
+    _check_scope(kernel, new, [one for one in addresses_before if one != old])
     kernel.ip.addr("del", index=kernel.index, **_attributes(old))
     try:
         kernel.ip.addr("add", index=kernel.index, **_attributes(new))
     except BaseException:
         kernel.ip.addr("add", index=kernel.index, **_attributes(old))
         raise
+    finally:
+        _restore(kernel, [one for one in addresses_before if one != old])
+        _restore_routes(kernel, routes_before)
+
+
+def _check_scope(kernel: Session, new: Address, others: list[Address]) -> None:
+    network = new.interface.network
+    for other in others if network.version == 4 else []:  # noqa: PLR2004
+        if other.interface.network == network and other.scope != new.scope:
+            problem = f"all addresses of a network have one scope: {other.interface} is of scope"
+            raise OSError(errno.EINVAL, f"{problem} {other.scope!r}", kernel.name)
+
+
+def _restore(kernel: Session, wanted: list[Address]) -> None:
+    """Add the addresses that were there, and are not any more."""
+    there = {found.interface for found in present(kernel)}
+    for address in wanted:
+        if address.interface not in there:
+            kernel.ip.addr("add", index=kernel.index, **_attributes(address))
+
+
+def _restore_routes(kernel: Session, routes: list[Route]) -> None:
+    """Add the routes that were there, and are not any more."""
+    present_routes = _routes(kernel)
+    for route in routes:
+        # The kernel's own ones come with their addresses.
+        if route.protocol != _BY_KERNEL and route not in present_routes:
+            kernel.ip.route(
+                "add", oif=kernel.index, proto=route.protocol, **_route_attributes(route)
+            )
 
 
 def _first(kernel: Session, version: int) -> Address:
     for found in present(kernel):
         if found.interface.version == version and found.scope == "global":
             return found
-    raise explain(errno.EADDRNOTAVAIL, "address", kernel.name)
+    problem = f"the device has no IPv{version} address yet: give it one by up()"
+    raise OSError(errno.EADDRNOTAVAIL, problem, kernel.name)
 
 
 def _check_ipv6(kernel: Session, interface: addresses.Interface) -> None:
@@ -319,7 +383,7 @@ def _check_ipv6(kernel: Session, interface: addresses.Interface) -> None:
     except FileNotFoundError:
         return
     if disabled:
-        raise explain(errno.EACCES, "address", kernel.name)
+        raise explain(errno.EACCES, "add an address", kernel.name)
 
 
 # -- routes ----------------------------------------------------------------------------------------
@@ -352,7 +416,7 @@ def add_route(
     """
     wanted = _route(destination, gateway, source, metric, table)
     with session(target, "route") as kernel:
-        if any(_covers(found, wanted) for found in _routes(kernel)):
+        if any(_is(found, wanted) for found in _routes(kernel)):
             return
         kernel.ip.route("add", oif=kernel.index, **_route_attributes(wanted))
 
@@ -408,7 +472,7 @@ def _route(
             raise TypeError(f"a metric or table is a number, not {number!r}")
         if number is not None and not 0 <= number < 1 << 32:
             raise ValueError(f"a metric or table is a number of 32 bits, not {number}")
-    return Route(network, through, own, metric or 0, _MAIN if table is None else table)
+    return Route(network, through, own, metric or 0, table or _MAIN)
 
 
 def _covers(found: Route, wanted: Route) -> bool:
@@ -419,6 +483,16 @@ def _covers(found: Route, wanted: Route) -> bool:
         and wanted.source in {None, found.source}
         and wanted.metric in {0, found.metric}
         and wanted.table == found.table
+    )
+
+
+def _is(found: Route, wanted: Route) -> bool:
+    """Tell whether a route is what is asked for, and not only like it. Pure."""
+    usual = 0 if wanted.destination.version == 4 else _IPV6_METRIC  # noqa: PLR2004
+    return (
+        _covers(found, wanted)
+        and found.gateway == wanted.gateway
+        and found.metric == (wanted.metric or usual)
     )
 
 

@@ -69,6 +69,8 @@ def link_local(target: Target, on: bool | None = None) -> bool:
     Raises:
         OSError: EOPNOTSUPP the kernel has no IPv6, EPERM.
     """
+    if on is not None and not isinstance(on, bool):
+        raise TypeError(f"a link-local address is wanted or not, True or False, not {on!r}")
     with session(target, "link-local address") as kernel:
         present = _generates(kernel)
         if on is None or on == present:
@@ -198,7 +200,9 @@ def rename(target: Target, name: str) -> None:
     check_name(name)
     with session(target, "rename") as kernel:
         if not name or "%" in name:
-            raise OSError(errno.EINVAL, "a device cannot be renamed to a pattern", kernel.name)
+            raise OSError(
+                errno.EINVAL, "a new name is complete: not empty, and no pattern", kernel.name
+            )
         if name != kernel.name:
             kernel.ip.link("set", index=kernel.index, ifname=name)
 
@@ -229,8 +233,7 @@ def ifindex(target: Target) -> int:
     Raises:
         OSError: ENODEV.
     """
-    with netlink.located(target) as name:
-        return netlink.index_of(name)
+    return netlink.place(target)[1]
 
 
 def delete(target: Target) -> None:

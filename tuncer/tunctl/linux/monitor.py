@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tuncer.tunctl.linux import ip, netlink
+from tuncer.tunctl.linux.ioctls import printable
 
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR = 16, 17, 20, 21  # RTM_*
@@ -48,13 +49,22 @@ class Monitor:
 
     def __init__(self, target: int) -> None:
         self._target = target
-        with netlink.located(target) as name:
-            self._index = netlink.index_of(name)
-            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-            self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._socket.bind((0, _GROUPS))
-        # What is told from here on is followed, though the look may have seen some of it.
-        self.state = look(target)
+        while True:
+            place = netlink.place(target)
+            with netlink.located(target):
+                kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+                self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+            try:
+                self._socket.bind((0, _GROUPS))
+                # What is told from here on is followed, though the look may have seen some of it.
+                self.state = look(target)
+                if netlink.place(target) == place:
+                    break
+            except BaseException:
+                self._socket.close()
+                raise
+            self._socket.close()  # it was moved meanwhile
+        self._index = place[1]
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
@@ -110,7 +120,7 @@ def look(target: int) -> LinkState:
         link = kernel.link
         addresses = frozenset(str(found.interface) for found in ip.present(kernel))
     return LinkState(
-        link.get_attr("IFLA_IFNAME"),
+        printable(kernel.name),
         bool(link["flags"] & _IFF_UP),
         bool(link.get_attr("IFLA_CARRIER")),
         int(link.get_attr("IFLA_MTU")),
@@ -161,7 +171,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 def _link(flags: int, attributes: dict[int, bytes]) -> dict[str, Any]:
     told: dict[str, Any] = {"up": bool(flags & _IFF_UP)}
     if _IFNAME in attributes:
-        told["name"] = attributes[_IFNAME].rstrip(b"\0").decode()
+        told["name"] = attributes[_IFNAME].rstrip(b"\0").decode("utf-8", "backslashreplace")
     if _MTU in attributes:
         (told["mtu"],) = struct.unpack("=I", attributes[_MTU])
     if _CARRIER in attributes:

@@ -18,6 +18,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from tuncer.tunctl.errors import check_name, explain
 from tuncer.tunctl.linux import ioctls, netns
 
+_SIOCGSKNS = 0x894C
+
 Target: TypeAlias = int | str
 """A device: the descriptor attached to it, or its name in the present network namespace."""
 
@@ -71,7 +73,8 @@ def located(target: Target) -> Iterator[str]:
         return
     if isinstance(target, bool) or not isinstance(target, int):
         raise TypeError(f"a device is a descriptor or a name, not {target!r}")
-    name, elsewhere = ioctls.interface(target)[0], _elsewhere(target)
+    name = ioctls.interface(target)[0]
+    elsewhere = _elsewhere(target, name)
     try:
         with netns.visited(elsewhere):
             yield name
@@ -80,23 +83,51 @@ def located(target: Target) -> Iterator[str]:
             os.close(elsewhere)
 
 
-def namespace(target: int) -> int | None:
-    """Return a descriptor of the network namespace where a device is; None: nobody here can tell.
+def place(target: Target) -> tuple[int, int]:
+    """Return where a device is: the inode of its network namespace, and its number there.
+
+    Raises:
+        OSError: EBADFD it was deleted, ENODEV, EPERM.
+    """
+    with located(target) as name:
+        return netns.inode(), index_of(name)
+
+
+def _elsewhere(target: int, name: str) -> int | None:
+    """Return a descriptor of the network namespace where a device is, unless it is this one.
 
     Source: TUNGETDEVNETNS, Linux 5.2, which asks for CAP_NET_ADMIN over that namespace.
+
+    Raises:
+        PermissionError: it is in another one, and nothing else of its name here is to be touched.
     """
     try:
-        return fcntl.ioctl(target, ioctls.TUNGETDEVNETNS)
-    except OSError:
-        return None
-
-
-def _elsewhere(target: int) -> int | None:
-    theirs = namespace(target)
-    if theirs is not None and netns.inode(theirs) == netns.inode():
+        theirs = fcntl.ioctl(target, ioctls.TUNGETDEVNETNS)
+    except OSError as error:
+        if error.errno == errno.EPERM and _administers():  # so it would be told of a device here
+            problem = "the device is in another network namespace, which this user does not own"
+            raise PermissionError(errno.EPERM, problem, name) from None
+        # An older kernel; or a user without privileges, who may look, and can change nothing.
+        if error.errno in {errno.EPERM, errno.EINVAL, errno.ENOTTY}:
+            return None
+        raise explain(error.errno or 0, "ask for the network namespace", name) from error
+    if netns.inode(theirs) == netns.inode():
         os.close(theirs)
         return None
     return theirs
+
+
+def _administers() -> bool:
+    """Tell whether this process has CAP_NET_ADMIN over the present network namespace.
+
+    Source: SIOCGSKNS of ``linux/sockios.h``, which asks for it.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            os.close(fcntl.ioctl(any_socket, _SIOCGSKNS))
+        except OSError:
+            return False
+    return True
 
 
 @contextlib.contextmanager
@@ -117,5 +148,6 @@ def index_of(name: str) -> int:
     """
     try:
         return socket.if_nametoindex(name)
-    except OSError:
-        raise explain(errno.ENODEV, "look up", name) from None
+    except OSError as error:
+        code = error.errno or errno.ENODEV  # of an unknown name it says nothing
+        raise explain(errno.ENODEV if code == errno.ENXIO else code, "look up", name) from None
