@@ -11,7 +11,7 @@ import contextlib
 import functools
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from supervisor.calls import FOREVER, deadline_of, no_reply
@@ -42,6 +42,18 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
         finally:
             there.forget(pending)
     return pending.result(who)
+
+
+async def until(there: Connection, ready: Callable[[], bool]) -> None:
+    """Wait until something is so, which may come to be with an answer on a connection."""
+    loop = asyncio.get_running_loop()
+    with _watch(loop, there):
+        while not ready():
+            changed = loop.create_future()
+            there.when_changed(functools.partial(_finish, changed))
+            if ready():  # there may have been an answer before that
+                return
+            await changed
 
 
 async def _send(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Self
 
 from supervisor.connection import Connection
@@ -48,6 +48,20 @@ class CallFuture:
         """
         self._wait(timeout)
         return self._pending.result(self._who)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the reply, from asyncio; cancelled, the call is still under way."""
+        return self._answered().__await__()
+
+    async def _answered(self) -> Any:
+        await self.until(self.done)
+        return self.result(0.0)
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Wait, from asyncio, until something is so that comes with an answer of this actor's."""
+        from supervisor import aio  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+
+        await aio.until(self._there, ready)
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """Wait for the reply, and return what ``result`` would raise, or None.

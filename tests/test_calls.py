@@ -57,6 +57,39 @@ def test_replies_can_be_waited_for_later_in_any_order() -> None:
         ref.call_async("get")
 
 
+def test_a_future_is_awaited_and_outlives_who_was_cancelled() -> None:
+    ref = Counter.start_link(3)
+
+    async def main() -> None:
+        futures = [ref.call_async(["echo", n]) for n in range(100)]
+        assert [await future for future in futures] == list(range(100))
+        with pytest.raises(RemoteError):
+            await ref.call_async("raise")
+
+    asyncio.run(main())
+    later = Later.start_link()
+
+    async def give_up() -> Any:
+        waiting = later.call_async("wait")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await waiting
+        assert not waiting.done()
+        return waiting
+
+    kept = asyncio.run(give_up())
+    later.call(["reply", "went"])
+    assert kept.result(PATIENCE) == "went"
+
+    async def dead() -> None:
+        waiting = later.call_async("wait")
+        os.kill(later.pid, signal.SIGKILL)
+        with pytest.raises(ProcessDown):
+            await waiting
+
+    asyncio.run(dead())
+
+
 def test_a_future_tells_whether_it_is_done() -> None:
     ref = Later.start_link()
     future = ref.call_async("wait")

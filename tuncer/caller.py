@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, cast
 
-from supervisor import CallTimeout, NoProcess, ProcessDown, Ref
+from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref
 from supervisor.calls import CallFuture
 from tuncer import door
 
@@ -26,7 +26,8 @@ class Caller:
         self._name = name
         self._worker: Ref | None = None
         # Calls of recv that were given up: what comes for them is the next call's.
-        self._late: deque[CallFuture | asyncio.Future[Any]] = deque()
+        self._late: deque[CallFuture] = deque()
+        self._kept: deque[bytes] = deque()
 
     def find(self) -> Ref:
         """Return the worker; while it is being restarted, wait for it."""
@@ -40,13 +41,6 @@ class Caller:
     def forget(self) -> None:
         """Ask anew who the worker is."""
         self._worker = None
-
-    async def afind(self) -> Ref:
-        """Do as ``find`` does; while there is something to wait for, others run."""
-        worker = self._worker
-        if worker is not None and worker.is_alive():
-            return worker
-        return await asyncio.to_thread(self.find)
 
     def call(self, *request: Any, timeout: float | None = PATIENCE) -> Any:
         """Have the worker do something, once."""
@@ -86,31 +80,45 @@ class Caller:
         """Do what ``Device.recv`` says."""
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self._late:
+        for late in list(self._late):
             # It was withdrawn, so it is answered at once: by a packet, or by none.
-            kept = _settled(self._late[0], PATIENCE)
-            self._late.popleft()
-            if kept is not None:
-                return kept
+            with contextlib.suppress(Exception):
+                late.result(PATIENCE)
+        if self._harvest():
+            return self._kept.popleft()
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         token = _token()
         worker, reply = self._asking(["recv", remaining, token])
         try:
             return cast("bytes", reply.result(None if timeout is None else timeout + PATIENCE)[0])
-        except (CallTimeout, KeyboardInterrupt):
+        except CallTimeout:
             self._withdraw(worker, token, reply)
             raise
         except Exception:
             raise  # that was the answer
-        except BaseException:  # of a signal's handler, a thread's end, ...
+        except BaseException:  # Ctrl-C, or whatever a signal's handler raises
             self._withdraw(worker, token, reply)
             raise
 
-    def _withdraw(self, worker: Ref, token: int, reply: CallFuture | asyncio.Future[Any]) -> None:
+    def _withdraw(self, worker: Ref, token: int, reply: CallFuture) -> None:
         """Give up a call; whether a packet is on its way nobody knows yet."""
         self._late.append(reply)
         with contextlib.suppress(NoProcess):
             worker.cast(["withdraw", token])
+
+    def _withdraw_asked(self, asked: asyncio.Future[tuple[Ref, CallFuture]], token: int) -> None:
+        if not asked.cancelled() and asked.exception() is None:
+            worker, reply = asked.result()
+            self._withdraw(worker, token, reply)
+
+    def _harvest(self) -> bool:
+        """Keep what has come for calls that were given up; tell whether there is anything."""
+        for late in [call for call in self._late if call.done()]:
+            with contextlib.suppress(ValueError):  # another thread was faster
+                self._late.remove(late)
+                with contextlib.suppress(Exception):  # whatever the answer was, it was no packet
+                    self._kept.append(late.result(0.0)[0])
+        return bool(self._kept)
 
     def _asking(self, request: list[Any]) -> tuple[Ref, CallFuture]:
         """Send a request to the worker, or to its successor."""
@@ -124,64 +132,46 @@ class Caller:
                     raise
                 self._worker = None
 
+    async def _aasking(self, request: list[Any]) -> tuple[Ref, CallFuture]:
+        """Do as ``_asking`` does; while there is something to wait for, others run."""
+        worker = self._worker
+        if worker is not None:
+            with contextlib.suppress(NoProcess, MailboxFull):
+                return worker, worker.call_async(request, 0.0)
+        return await asyncio.to_thread(self._asking, request)
+
     async def arecv(self, timeout: float | None) -> bytes:  # noqa: ASYNC109 - as recv
         """Do what ``Device.arecv`` says."""
         check_timeout(timeout)
-        while self._late:
-            kept = await _asettled(self._late[0])
-            self._late.popleft()
-            if kept is not None:
-                return kept
-        token, patience = _token(), None if timeout is None else timeout + PATIENCE
-        worker = await self.afind()
-        call = asyncio.ensure_future(self._acall(worker, ["recv", timeout, token], patience))
+        if self._harvest():
+            return self._kept.popleft()
+        token = _token()
+        asking = asyncio.ensure_future(self._aasking(["recv", timeout, token]))
         try:
-            return cast("bytes", (await asyncio.shield(call))[0])
+            worker, reply = await asyncio.shield(asking)
         except asyncio.CancelledError:
-            self._withdraw(worker, token, call)
+            asking.add_done_callback(lambda asked: self._withdraw_asked(asked, token))
             raise
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout + PATIENCE):
+                # A call that is cancelled only now may still get a packet before this one.
+                await reply.until(lambda: self._harvest() or reply.done())
+        except TimeoutError:
+            self._withdraw(worker, token, reply)
+            raise CallTimeout(f"the worker of {self._name} does not answer") from None
+        except asyncio.CancelledError:
+            self._withdraw(worker, token, reply)
+            raise
+        if self._kept:
+            self._withdraw(worker, token, reply)
+            return self._kept.popleft()
+        return cast("bytes", reply.result(0.0)[0])
 
-    async def acall(self, request: list[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
+    async def acall(self, request: list[Any]) -> Any:
         """Have the worker do something, once, from asyncio."""
-        return await self._acall(await self.afind(), request, timeout)
-
-    async def _acall(self, worker: Ref, request: list[Any], timeout: float | None) -> Any:  # noqa: ASYNC109
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return await worker.acall(request, timeout)
-            except NoProcess:
-                if time.monotonic() > deadline:
-                    raise
-                self._worker = None  # nothing was sent: ask its successor
-                worker = await self.afind()
-
-
-def _settled(late: CallFuture | asyncio.Future[Any], timeout: float) -> bytes | None:
-    """Return the packet that came for a call that was given up; None if none did.
-
-    Raises:
-        CallTimeout: it is not known yet.
-    """
-    if isinstance(late, asyncio.Future):
-        if not late.done() or late.cancelled() or late.exception() is not None:
-            return None  # its loop has ended, and with it the call
-        return cast("bytes", late.result()[0])
-    try:
-        return cast("bytes", late.result(timeout)[0])
-    except CallTimeout:
-        raise
-    except Exception:  # noqa: BLE001 - whatever the answer was, it was no packet
-        return None
-
-
-async def _asettled(late: CallFuture | asyncio.Future[Any]) -> bytes | None:
-    """Do as ``_settled`` does; others run meanwhile. Cancelled, it is still not settled."""
-    if isinstance(late, CallFuture):
-        return await asyncio.to_thread(_settled, late, PATIENCE)
-    if late.get_loop() is asyncio.get_running_loop():
-        await asyncio.wait([late])
-    return _settled(late, 0.0)
+        _, reply = await self._aasking(request)
+        async with asyncio.timeout(PATIENCE):
+            return await reply
 
 
 def check_timeout(timeout: object) -> None:

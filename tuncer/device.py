@@ -79,7 +79,7 @@ class Device(Link):
         """Write packets to the device, from asyncio. See ``send``."""
         sent = 0
         for part in _parts(_checked(packets)):
-            sent += await self._first.acall(["send", part], PATIENCE)
+            sent += await self._first.acall(["send", part])
         return sent
 
     def recv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:

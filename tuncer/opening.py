@@ -50,8 +50,8 @@ def created(
         if Flag.MULTI_QUEUE in Flag(flags):
             _check_alone(fd, name, 1 + beside)
         existed = Flag.PERSIST in tunctl.flags(fd)
-        if persist and not existed:
-            tunctl.persist(fd)
+        if persist is not False and not existed:
+            tunctl.persist(fd, persist)
         if owner is not None:
             tunctl.owner(fd, owner)
         if group is not None:
