@@ -59,9 +59,9 @@ class CallFuture:
 
     async def until(self, ready: Callable[[], bool]) -> None:
         """Wait, from asyncio, until something is so that comes with an answer of this actor's."""
-        from supervisor import aio  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+        from supervisor import loop_watch  # noqa: PLC0415 - asyncio takes megabytes, and few need it
 
-        await aio.until(self._there, ready)
+        await loop_watch.until(self._there, ready)
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """Wait for the reply, and return what ``result`` would raise, or None.

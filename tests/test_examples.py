@@ -14,6 +14,7 @@ import pytest
 from conftest import PATIENCE, program
 
 import tuncer
+from tuncer import tunctl
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -187,10 +188,14 @@ def test_the_readmes_overview_is_executed() -> None:
         "packet": packet,
         "another": packet,
         "pid": os.getpid(),
+        "fd": tunctl.create("theirs0", flags),
     }
     for line in blocks_of_readme()[1].splitlines():
         if line.startswith("dev.getfd()"):
             os.close(eval(line, names))  # noqa: S307
-        elif not line.startswith("dev.recv"):  # nothing is sent here
+        elif not line.startswith(("dev.recv", "await")):  # nothing is sent here
             exec(line, names)  # noqa: S102
-    names["dev"].destroy()  # type: ignore[attr-defined]
+    assert {device.name for device in tuncer.devices()} == {"lab0", "wide0", "far0", "theirs0"}
+    os.close(names["fd"])  # type: ignore[call-overload]
+    for device in tuncer.devices():
+        device.destroy()

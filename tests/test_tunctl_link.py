@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from tuncer import tunctl
 from tuncer.tunctl import Address, Flag, Route
 from tuncer.tunctl import address as addresses
-from tuncer.tunctl.linux import ip as ip_module
+from tuncer.tunctl.linux import addresses as ip_addresses
+from tuncer.tunctl.linux import routes
 
 Run = Callable[..., str]
 TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
@@ -837,21 +838,21 @@ def test_a_network_is_read_or_refused(
 def test_an_address_gets_the_broadcast_of_its_network(
     base: ipaddress.IPv4Address, prefix: int, with_peer: bool
 ) -> None:
-    made = ip_module._wanted(base, prefix, peer="10.9.9.9" if with_peer else None)
+    made = ip_addresses._wanted(base, prefix, peer="10.9.9.9" if with_peer else None)
     assert made.interface == ipaddress.ip_interface(f"{base}/{prefix}")
     network = made.interface.network
     expected = None if with_peer or prefix >= 31 else network.broadcast_address
     assert (made.broadcast, made.scope) == (None, "global")
-    assert ip_module._with_broadcast(made) == made._replace(broadcast=expected)
-    assert ip_module._is_as_wanted(ip_module._with_broadcast(made), made)
+    assert ip_addresses._with_broadcast(made) == made._replace(broadcast=expected)
+    assert ip_addresses._is_as_wanted(ip_addresses._with_broadcast(made), made)
     assert isinstance(made, Address)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_a_route_covers_itself_and_less_said_covers_more(metric: int, table: int) -> None:
-    full = ip_module._route("10.0.0.0/8", "10.0.0.1", "10.0.0.2", metric, table)
-    less = ip_module._route("10.0.0.0/8", None, None, None, table)
+    full = routes._route("10.0.0.0/8", "10.0.0.1", "10.0.0.2", metric, table)
+    less = routes._route("10.0.0.0/8", None, None, None, table)
     assert isinstance(full, Route)
-    assert ip_module._covers(full, full)
-    assert ip_module._covers(full, less)
-    assert not ip_module._covers(less, full)
+    assert routes._covers(full, full)
+    assert routes._covers(full, less)
+    assert not routes._covers(less, full)

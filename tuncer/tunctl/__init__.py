@@ -11,41 +11,25 @@ from tuncer.tunctl.header import GsoType, Protocol, TunPi, VnetHdr, header
 from tuncer.tunctl.pcap import Program, compile_filter
 
 if sys.platform == "linux":
-    from tuncer.tunctl.linux.device import (
-        attach_queue,
-        attached,
-        carrier,
-        check,
-        create,
-        detach_queue,
-        devname,
-        features,
-        flags,
-        group,
-        is_attached,
-        link_type,
-        offload,
-        owner,
-        persist,
-        queues,
-        receive_filter,
-        sndbuf,
-        vnet_hdr_size,
-    )
-    from tuncer.tunctl.linux.filter import attach_filter, detach_filter
-    from tuncer.tunctl.linux.ip import (
+    from tuncer.tunctl.linux.addresses import (
         Address,
-        Route,
         add_address,
-        add_route,
         broadcast,
         dstaddr,
         list_addresses,
-        list_routes,
         remove_address,
-        remove_route,
         up,
     )
+    from tuncer.tunctl.linux.device import (
+        attached,
+        check,
+        create,
+        devname,
+        features,
+        flags,
+        queues,
+    )
+    from tuncer.tunctl.linux.filter import attach_filter, detach_filter
     from tuncer.tunctl.linux.link import (
         alias,
         delete,
@@ -63,6 +47,23 @@ if sys.platform == "linux":
     )
     from tuncer.tunctl.linux.netlink import Target, place
     from tuncer.tunctl.linux.netns import Namespace
+    from tuncer.tunctl.linux.queue import (
+        attach_queue,
+        detach_queue,
+        is_attached,
+        offload,
+        sndbuf,
+        vnet_hdr_size,
+    )
+    from tuncer.tunctl.linux.routes import Route, add_route, list_routes, remove_route
+    from tuncer.tunctl.linux.settings import (
+        carrier,
+        group,
+        link_type,
+        owner,
+        persist,
+        receive_filter,
+    )
 else:
     raise ImportError(f"tuncer runs on Linux for now, not on {sys.platform}")
 

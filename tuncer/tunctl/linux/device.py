@@ -1,4 +1,4 @@
-"""Devices and their queues, by the ioctls of ``/dev/net/tun``.
+"""Creating devices, attaching to them, and what they are, by the ioctls of ``/dev/net/tun``.
 
 Sources: ``linux/if_tun.h``, the kernel's ``Documentation/networking/tuntap.rst`` and
 ``drivers/net/tun.c``.
@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import os
-import pwd
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from tuncer.tunctl import address as addresses
 from tuncer.tunctl.errors import CLONE_DEVICE, check_name, explain
-from tuncer.tunctl.flags import KIND, REPORTED, Flag, Offload, difference, named, parse
+from tuncer.tunctl.flags import KIND, REPORTED, Flag, difference, named, parse
 from tuncer.tunctl.linux import ioctls, netlink, netns
-from tuncer.tunctl.linux.filter import detach_filter
+from tuncer.tunctl.linux.filter import detach_filter, set_receive_filter
 from tuncer.tunctl.linux.netlink import Target
 from tuncer.tunctl.linux.netns import Namespace
+from tuncer.tunctl.linux.queue import offload
 
-_ATTACH_QUEUE, _DETACH_QUEUE = 0x0200, 0x0400  # IFF_ATTACH_QUEUE, IFF_DETACH_QUEUE
 _INFO_DATA = {
     "IFLA_TUN_VNET_HDR": Flag.VNET_HDR,
     "IFLA_TUN_PERSIST": Flag.PERSIST,
     "IFLA_TUN_MULTI_QUEUE": Flag.MULTI_QUEUE,
 }
-_TOLD_BY_NAME = KIND | Flag.MULTI_QUEUE | Flag.VNET_HDR | Flag.NO_PI
-_NO_ID = 0xFFFFFFFF  # (uid_t) -1, which means no user
-_ALL_MULTICAST = 0x0001  # TUN_FLT_ALLMULTI
-_MOST_ADDRESSES = 1000  # of a receive filter; the kernel takes 8 exactly, then a hash
 
 
 # -- creating, attaching ---------------------------------------------------------------------------
@@ -129,7 +121,7 @@ def _reset(fd: int, existed: bool) -> None:
     if existed:
         detach_filter(fd)
         if Flag.TAP in has:
-            receive_filter(fd)
+            set_receive_filter(fd, [], all_multicast=False)
 
 
 def _refused(name: str, wanted: Flag) -> OSError:
@@ -229,7 +221,7 @@ def flags(target: Target) -> Flag:
         OSError: EBADFD when the device was deleted, ENODEV when no TUN/TAP device has the name.
     """
     with netlink.session(target, "ask for flags") as kernel:
-        data = _tun_data(kernel)
+        data = tun_data(kernel)
     found = Flag(data.get_attr("IFLA_TUN_TYPE"))
     if not data.get_attr("IFLA_TUN_PI"):
         found |= Flag.NO_PI
@@ -241,214 +233,16 @@ def flags(target: Target) -> Flag:
     return (ioctls.interface(target)[1] & ~Flag.NO_PI) | (found & Flag.NO_PI)
 
 
-def _tun_data(kernel: netlink.Session) -> Any:
+def tun_data(kernel: netlink.Session) -> Any:
+    """Return what rtnetlink says of a TUN/TAP device in particular.
+
+    Raises:
+        OSError: ENODEV, it is none.
+    """
     link = kernel.link
     if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "tun":
         raise OSError(errno.ENODEV, "this is no TUN/TAP device", kernel.name)
     return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
-
-
-# -- who may attach --------------------------------------------------------------------------------
-
-
-def persist(target: Target, on: bool = True) -> None:
-    """Let the device stay, or no longer stay, when its last descriptor is closed.
-
-    ``flags`` tells whether it does.
-
-    Raises:
-        OSError: EBUSY if it is given by name while another process is attached.
-        TypeError: neither True nor False.
-    """
-    if not isinstance(on, bool):
-        raise TypeError(f"a device is persistent or not, True or False, not {on!r}")
-    with attached(target) as fd:
-        ioctls.call(fd, ioctls.TUNSETPERSIST, on, "persist")
-
-
-def owner(target: Target, user: int | str | None = None) -> int | None:
-    """Return the user who may attach to the device without CAP_NET_ADMIN; set it if given.
-
-    Args:
-        target: the device.
-        user: a number or a login name.
-
-    Returns:
-        The user's number; None: there is none.
-
-    Raises:
-        KeyError: no user of that name.
-        ValueError, TypeError: no user id.
-        OSError: EINVAL, the user does not exist in this user namespace.
-    """
-    if user is not None:
-        number = _identity(user, "user", lambda name: pwd.getpwnam(name).pw_uid)
-        with attached(target) as fd:
-            ioctls.call(fd, ioctls.TUNSETOWNER, number, "owner")
-    return _told(target, "IFLA_TUN_OWNER")
-
-
-def group(target: Target, group: int | str | None = None) -> int | None:
-    """Return the group that may attach to the device without CAP_NET_ADMIN; set it if given.
-
-    Args:
-        target: the device.
-        group: a number or a name.
-
-    Returns:
-        The group's number; None: there is none.
-
-    Raises:
-        KeyError: no group of that name.
-        ValueError, TypeError: no group id.
-        OSError: EINVAL, the group does not exist in this user namespace.
-    """
-    if group is not None:
-        number = _identity(group, "group", lambda name: grp.getgrnam(name).gr_gid)
-        with attached(target) as fd:
-            ioctls.call(fd, ioctls.TUNSETGROUP, number, "group")
-    return _told(target, "IFLA_TUN_GROUP")
-
-
-def _told(target: Target, attribute: str) -> int | None:
-    with netlink.session(target, "ask who may attach") as kernel:
-        number = _tun_data(kernel).get_attr(attribute)
-    return None if number is None else int(number)
-
-
-def _identity(wanted: int | str, kind: str, find: Callable[[str], int]) -> int:
-    if isinstance(wanted, bool) or not isinstance(wanted, (int, str)):
-        raise TypeError(f"a {kind} is a name or a number, not {wanted!r}")
-    try:
-        number = find(wanted) if isinstance(wanted, str) else wanted
-    except KeyError:
-        raise KeyError(f"there is no {kind} {wanted!r} on this host") from None
-    if not 0 <= number < _NO_ID:
-        raise ValueError(f"{number} is no user or group id")
-    return number - (1 << 32) if number >= 1 << 31 else number  # fcntl.ioctl takes a C int
-
-
-# -- carrier and link type -------------------------------------------------------------------------
-
-
-def carrier(target: Target, on: bool | None = None) -> bool:
-    """Return whether the link has a carrier, after setting it if a state is given.
-
-    Source: TUNSETCARRIER, Linux 5.0. A device without carrier passes nothing on to its reader;
-    ``ip`` shows NO-CARRIER.
-
-    Raises:
-        OSError: EBUSY if it is set by name while another process is attached.
-        TypeError: neither True nor False.
-    """
-    if on is not None:
-        if not isinstance(on, bool):
-            raise TypeError(f"a carrier is there or not, True or False, not {on!r}")
-        with attached(target) as fd:
-            ioctls.call(fd, ioctls.TUNSETCARRIER, ioctls.INT.pack(on), "carrier")
-    with netlink.session(target, "ask for the carrier") as kernel:
-        return bool(kernel.link.get_attr("IFLA_CARRIER"))
-
-
-def link_type(target: Target, kind: int | None = None) -> int:
-    """Return the link's type (``ARPHRD_*`` of ``linux/if_arp.h``), after setting it if given.
-
-    Source: TUNSETLINK. A TAP's is 1 (Ethernet), a TUN's 65534 (none).
-
-    Raises:
-        OSError: EBUSY while the device is up, or if it is set by name while another process is
-            attached.
-        ValueError, TypeError: no number of 16 bits.
-    """
-    if kind is not None:
-        if isinstance(kind, bool) or not isinstance(kind, int):
-            raise TypeError(f"a link type is a number of ARPHRD_*, not {kind!r}")
-        if not 0 <= kind < 1 << 16:
-            raise ValueError(f"a link type is a number of 16 bits, not {kind}")
-        with attached(target) as fd:
-            ioctls.call(fd, ioctls.TUNSETLINK, kind, "link type")
-    with netlink.session(target, "ask for the link type") as kernel:
-        return int(kernel.link["ifi_type"])
-
-
-# -- framing, buffers, offload ---------------------------------------------------------------------
-
-
-def vnet_hdr_size(fd: int, size: int | None = None) -> int:
-    """Return the bytes of the virtio_net_hdr before each packet, after setting it if one is given.
-
-    It is the device's, for all its queues: TUNSETVNETHDRSZ.
-
-    Raises:
-        OSError: EINVAL under 10 bytes, or the device has no VNET_HDR.
-        TypeError, ValueError: no number.
-    """
-    if size is not None:
-        packed = _packed(size, "a header's size")
-        _check_vnet_hdr(fd, "a virtio_net_hdr")
-        ioctls.call(fd, ioctls.TUNSETVNETHDRSZ, packed, "vnet_hdr_size")
-    (found,) = ioctls.INT.unpack(
-        ioctls.call(fd, ioctls.TUNGETVNETHDRSZ, bytes(4), "ask for the header's size")
-    )
-    return int(found)
-
-
-def sndbuf(fd: int, size: int | None = None) -> int:
-    """Return the bytes of written packets that may be under way, after setting it if given.
-
-    By default there is no limit (2147483647): TUNSETSNDBUF. What waits longer is, for example,
-    a packet in the queue of another device; then a write fails with EAGAIN.
-
-    Raises:
-        OSError: EINVAL, not above 0.
-        TypeError, ValueError: no number.
-    """
-    if size is not None:
-        ioctls.call(fd, ioctls.TUNSETSNDBUF, _packed(size, "a buffer's size"), "sndbuf")
-    (found,) = ioctls.INT.unpack(
-        ioctls.call(fd, ioctls.TUNGETSNDBUF, bytes(4), "ask for the buffer's size")
-    )
-    return int(found)
-
-
-def _packed(size: int, what: str) -> bytes:
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"{what} is a number of bytes, not {size!r}")
-    try:
-        return ioctls.INT.pack(size)
-    except struct.error:
-        raise ValueError(f"{what} is a number of 31 bits, not {size}") from None
-
-
-def offload(fd: int, what: int) -> None:
-    """Tell the kernel what the reader can handle: a combination of ``Offload``, 0 for nothing.
-
-    Source: TUNSETOFFLOAD. It is the device's, for all its queues.
-
-    Raises:
-        OSError: EINVAL, the device has no VNET_HDR, or the kernel does not know one of them, or
-            not without another.
-        TypeError, ValueError: no such combination.
-    """
-    if isinstance(what, bool) or not isinstance(what, int):
-        raise TypeError(f"offload is a combination of tuncer.Offload, not {what!r}")
-    unknown = what & ~sum(Offload)
-    if unknown:
-        raise ValueError(f"unknown offload {unknown:#x}: see tuncer.Offload for the known ones")
-    if what:
-        _check_vnet_hdr(fd, "offload")
-    ioctls.call(fd, ioctls.TUNSETOFFLOAD, what, "offload")
-
-
-def _check_vnet_hdr(fd: int, what: str) -> None:
-    """Refuse what would only spoil packets: without the header nobody can tell what is missing."""
-    name, bits = ioctls.interface(fd)
-    if Flag.VNET_HDR not in bits:
-        problem = f"{what} needs a device with VNET_HDR"
-        raise OSError(errno.EINVAL, problem, ioctls.printable(name))
-
-
-# -- queues ----------------------------------------------------------------------------------------
 
 
 def queues(target: Target) -> tuple[int, int]:
@@ -458,69 +252,6 @@ def queues(target: Target) -> tuple[int, int]:
         OSError: EBADFD, ENODEV.
     """
     with netlink.session(target, "ask for queues") as kernel:
-        data = _tun_data(kernel)
+        data = tun_data(kernel)
     attached, detached = (f"IFLA_TUN_NUM_{kind}" for kind in ("QUEUES", "DISABLED_QUEUES"))
     return int(data.get_attr(attached) or 0), int(data.get_attr(detached) or 0)
-
-
-def is_attached(fd: int) -> bool:
-    """Tell whether the kernel chooses this queue (TUNGETIFF).
-
-    Raises:
-        OSError: EBADFD when the device was deleted.
-    """
-    answer = ioctls.call(fd, ioctls.TUNGETIFF, bytes(ioctls.IFREQ.size), "ask for the queue")
-    return not ioctls.IFREQ.unpack(answer)[1] & _DETACH_QUEUE
-
-
-def attach_queue(fd: int) -> None:
-    """Let the kernel choose this queue again, of a device with MULTI_QUEUE.
-
-    Raises:
-        OSError: EINVAL, it is attached, or the device has one queue only.
-    """
-    _queue(fd, _ATTACH_QUEUE, "attach the queue")
-
-
-def detach_queue(fd: int) -> None:
-    """Let the kernel no longer choose this queue; what it holds is thrown away.
-
-    Raises:
-        OSError: EINVAL, it is detached already, or the device has one queue only.
-    """
-    _queue(fd, _DETACH_QUEUE, "detach the queue")
-
-
-def _queue(fd: int, what: int, operation: str) -> None:
-    ioctls.call(fd, ioctls.TUNSETQUEUE, ioctls.IFREQ.pack(b"", what), operation)
-
-
-# -- the receive filter of a TAP -------------------------------------------------------------------
-
-
-def receive_filter(
-    target: Target, macs: Iterable[str] = (), *, all_multicast: bool = False
-) -> None:
-    """Let a TAP's reader get only frames for these addresses. Source: TUNSETTXFILTER.
-
-    Broadcast must be named like any other address (``ff:ff:ff:ff:ff:ff``). The kernel compares
-    the first 8 addresses exactly; further ones must be multicast, and go by a hash, which lets
-    some others pass as well.
-
-    Args:
-        target: the device.
-        macs: addresses of destination; none at all takes the filter away.
-        all_multicast: let all multicast pass, broadcast with it.
-
-    Raises:
-        OSError: EINVAL on a TUN.
-        ValueError, TypeError: no MAC address, or more than 1000.
-    """
-    if isinstance(macs, str):
-        raise TypeError(f"a list of MAC addresses, not one: {macs!r}")
-    packed = [addresses.mac(one) for one in macs]
-    if len(packed) > _MOST_ADDRESSES:
-        raise ValueError(f"a receive filter has at most {_MOST_ADDRESSES} addresses")
-    head = struct.pack("=HH", _ALL_MULTICAST if all_multicast else 0, len(packed))
-    with attached(target) as fd:
-        ioctls.call(fd, ioctls.TUNSETTXFILTER, head + b"".join(packed), "receive filter")

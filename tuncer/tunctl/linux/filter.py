@@ -1,6 +1,7 @@
-"""Filters of what a device's reader gets, in the kernel: TUNATTACHFILTER, TUNSETFILTEREBPF.
+"""Filters of what a device's reader gets, in the kernel.
 
-Source: ``drivers/net/tun.c``: the first is for a TAP, the second, eBPF, for both.
+Source: ``drivers/net/tun.c``: TUNATTACHFILTER, classic BPF, and TUNSETTXFILTER, MAC addresses, are
+for a TAP; TUNSETFILTEREBPF is for both.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tuncer.tunctl.flags import Flag
 from tuncer.tunctl.linux import bpf, ioctls
 from tuncer.tunctl.pcap import Program
 
+_ALL_MULTICAST = 0x0001  # TUN_FLT_ALLMULTI
 _NONE = -1  # instead of an eBPF program's descriptor
 _NOT_TAKEN = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.E2BIG}
 
@@ -74,6 +76,16 @@ def _detach_extended(fd: int) -> None:
 def _detach_classic(fd: int) -> None:
     with _suppressed(errno.EINVAL, errno.ENOENT):  # a TUN has none, or there is none
         ioctls.call(fd, ioctls.TUNDETACHFILTER, struct.pack("@HP", 0, 0), "filter")
+
+
+def set_receive_filter(fd: int, macs: list[bytes], all_multicast: bool) -> None:
+    """Do what ``receive_filter`` says, with addresses of 6 bytes.
+
+    Raises:
+        OSError: EINVAL on a TUN.
+    """
+    head = struct.pack("=HH", _ALL_MULTICAST if all_multicast else 0, len(macs))
+    ioctls.call(fd, ioctls.TUNSETTXFILTER, head + b"".join(macs), "receive filter")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tuncer.tunctl.linux import ip, netlink
+from tuncer.tunctl.linux import addresses, netlink
 from tuncer.tunctl.linux.ioctls import printable
 
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
@@ -118,13 +118,13 @@ def look(target: int) -> LinkState:
     """
     with netlink.session(target, "look at the link") as kernel:
         link = kernel.link
-        addresses = frozenset(str(found.interface) for found in ip.present(kernel))
+        present = frozenset(str(found.interface) for found in addresses.present(kernel))
     return LinkState(
         printable(kernel.name),
         bool(link["flags"] & _IFF_UP),
         bool(link.get_attr("IFLA_CARRIER")),
         int(link.get_attr("IFLA_MTU")),
-        addresses,
+        present,
     )
 
 

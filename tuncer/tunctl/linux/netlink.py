@@ -20,6 +20,9 @@ from tuncer.tunctl.linux import ioctls, netns
 
 _SIOCGSKNS = 0x894C
 
+FAMILY = {4: 2, 6: 10}
+"""AF_INET and AF_INET6, by IP version."""
+
 Target: TypeAlias = int | str
 """A device: the descriptor attached to it, or its name in the present network namespace."""
 
