@@ -227,7 +227,8 @@ def test_two_tasks_that_wait_for_one_subscription_are_told(dev: Device) -> None:
     async def main() -> None:
         with dev.subscribe() as subscription:
             first = asyncio.ensure_future(subscription.arecv(PATIENCE))
-            await asyncio.sleep(0.01)  # it waits now
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it waits now
             with pytest.raises(RuntimeError, match="another task waits"):
                 await subscription.arecv(PATIENCE)
             send_one(OTHER, b"one")
@@ -247,6 +248,12 @@ def test_after_a_count_a_new_subscription_makes_it_active(dev: Device, mode: Any
         assert first.recv(PATIENCE).data[28:] == b"1"
     with dev.subscribe() as second:
         assert second.recv(PATIENCE).data[28:] == b"2"
+
+
+async def asked(dev: Device) -> None:
+    """Wait until a recv waits in the worker."""
+    while (await asyncio.to_thread(dev.statistics))["receivers"] == 0:
+        pass
 
 
 # -- recv ------------------------------------------------------------------------------------------
@@ -272,7 +279,7 @@ def test_a_packet_for_a_recv_that_was_given_up_is_the_next_ones(
 def test_a_packet_for_an_arecv_that_was_cancelled_is_the_next_ones(dev: Device) -> None:
     async def main() -> None:
         waiting = asyncio.ensure_future(dev.arecv())
-        await asyncio.sleep(0.05)
+        await asked(dev)
         send_one(OTHER, b"one")
         while dev.statistics()["packets_read"] == 0:
             pass  # its reply is in the socket, and the loop has not looked
@@ -281,7 +288,7 @@ def test_a_packet_for_an_arecv_that_was_cancelled_is_the_next_ones(dev: Device) 
             await waiting
         assert (await dev.arecv(PATIENCE))[28:] == b"one"
         cancelled = asyncio.ensure_future(dev.arecv())
-        await asyncio.sleep(0.05)
+        await asked(dev)
         cancelled.cancel()
         send_one(OTHER, b"two")
         assert (await dev.arecv())[28:] == b"two"

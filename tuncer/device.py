@@ -228,10 +228,10 @@ class Device(Link):
         """Return counters, which go on over restarts of the worker.
 
         ``packets_read``, ``bytes_read``, ``packets_filtered`` (refused by a filter in the worker),
-        ``packets_sent``, ``bytes_sent``, ``restarts``, ``subscribers``, ``active``, ``filter``,
-        ``filter_runs``; the kernel's ``dropped`` (its queue was full, or it runs the filter),
-        ``kernel_packets`` and ``kernel_bytes`` (read by whomever); and in ``kernel`` all its
-        counters, by its own names, as of ``tunctl.statistics``.
+        ``packets_sent``, ``bytes_sent``, ``restarts``, ``subscribers``, ``receivers`` (calls of
+        ``recv`` that wait), ``active``, ``filter``, ``filter_runs``; the kernel's ``dropped`` (its
+        queue was full, or it runs the filter), ``kernel_packets`` and ``kernel_bytes`` (read by
+        whomever); and in ``kernel`` all its counters, by its own names, as of ``tunctl.statistics``.
 
         Of several queues, counters are added up, and ``queues`` has each one's, and whether it is
         ``attached``.
@@ -318,6 +318,7 @@ _ADDED_UP = (
     "packets_sent",
     "bytes_sent",
     "restarts",
+    "receivers",
 )
 
 

@@ -42,8 +42,8 @@ class Receivers:
         self._changed = changed
         self._all: deque[_Receiver] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._all)
+    def __len__(self) -> int:
+        return len(self._all)
 
     def add(self, sender: Sender, timeout: float | None, token: int | None, device: str) -> None:
         """Have a call wait.

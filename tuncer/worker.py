@@ -395,6 +395,7 @@ class Worker(GenServer):
             "queue": self._queue,
             "attached": self._queue == 0 or tunctl.is_attached(self._tun),
             "subscribers": len(self._followers.events) + max(0, self._publisher.listeners),
+            "receivers": len(self._receivers),
             "active": self._mode.is_active(self._followed),
         }
 
