@@ -231,7 +231,7 @@ class Device(Link):
         ``packets_sent``, ``bytes_sent``, ``restarts``, ``subscribers``, ``receivers`` (calls of
         ``recv`` that wait), ``active``, ``filter``, ``filter_runs``; the kernel's ``dropped`` (its
         queue was full, or it runs the filter), ``kernel_packets`` and ``kernel_bytes`` (read by
-        whomever); and in ``kernel`` all its counters, by its own names, as of ``tunctl.statistics``.
+        whomever); and in ``kernel`` all its counters, by its own names (``tunctl.statistics``).
 
         Of several queues, counters are added up, and ``queues`` has each one's, and whether it is
         ``attached``.
