@@ -109,6 +109,12 @@ def wait_for_end(pid: int, timeout: float = PATIENCE) -> bool:
         os.close(pidfd)
 
 
+def kill(pid: int) -> None:
+    """Kill a process, and wait until it has ended."""
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_end(pid)
+
+
 def _target(fd: str) -> str:
     try:
         return os.readlink(f"/proc/self/fd/{fd}")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, program, wait_for_end
+from conftest import PATIENCE, kill, program, wait_for_end
 from traffic import send_one
 
 import tuncer
@@ -53,11 +53,6 @@ def send_flows(first: int = 0, port: int = 9) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.bind(("10.9.0.1", 20_000 + flow))
             sender.sendto(b"%d" % flow, (OTHER, port))
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
 
 
 def stop(pid: int) -> None:

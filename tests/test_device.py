@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import zmq
 from conftest import PATIENCE, gone, program, wait_for_end
+from devices import kill_worker
 from traffic import number_of, reply_to, send_one
 
 import tuncer
@@ -44,12 +44,6 @@ def numbered(subscription: Any, count: int = 1) -> list[Packet]:
         if packet.data[0] >> 4 == 4:
             found.append(packet)
     return found
-
-
-def kill_worker(dev: Device) -> None:
-    pid = dev.pid
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
 
 
 def names(run: Run) -> list[str]:

@@ -5,14 +5,14 @@ import errno
 import ipaddress
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, program, wait_for_end
+from conftest import PATIENCE, program
+from devices import kill_worker
 from traffic import send_one
 
 import tuncer
@@ -37,12 +37,6 @@ def another_namespace() -> Iterator[int]:
 
 def inside(pid: int, run: Run, *command: str) -> Any:
     return json.loads(run("nsenter", "--net", "--target", str(pid), *command))
-
-
-def kill_worker(dev: Device) -> None:
-    pid = dev.pid
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
 
 
 def test_every_setting_reaches_the_device(dev: Device, run: Run) -> None:

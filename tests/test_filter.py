@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, wait_for_end
+from conftest import PATIENCE
+from devices import kill_worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from traffic import send_one
@@ -48,12 +49,6 @@ def send_to(port: int, payload: bytes) -> None:
 
 def payloads(subscription: Any, count: int) -> list[bytes]:
     return [subscription.recv(PATIENCE).data[-2:] for _ in range(count)]
-
-
-def kill_worker(dev: Device) -> None:
-    pid = dev.pid
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
 
 
 def test_only_what_is_wanted_comes(dev: Device) -> None:

@@ -24,6 +24,7 @@ import pytest
 import zmq
 from actors import Counter, Later
 from conftest import PATIENCE, program, wait_for_end
+from devices import kill_worker
 from traffic import send_one
 
 import tuncer
@@ -61,12 +62,6 @@ def door_of(dev: Device) -> socket.socket:
     visitor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     visitor.connect(str(dev._path))
     return visitor
-
-
-def kill_worker(dev: Device) -> None:
-    pid = dev.pid
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
 
 
 SHAPES = [

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, program, wait_for_end
+from conftest import PATIENCE, program
+from devices import kill_worker
 from hypothesis import given
 from hypothesis import strategies as st
 from traffic import send_one
@@ -49,12 +50,6 @@ def received(subscription: Any, count: int) -> list[int | DeviceEvent]:
         item = subscription.recv(PATIENCE)
         found += map(number, item) if isinstance(item, list) else [number(item)]
     return found
-
-
-def kill_worker(dev: Device) -> None:
-    pid = dev.pid
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
 
 
 @pytest.mark.parametrize("transport", ["ring", "zmq"])

@@ -1,10 +1,8 @@
 """What tests do with supervisors."""
 
-import os
-import signal
 from typing import Any
 
-from conftest import wait_for_end
+import conftest
 
 from supervisor import ChildSpec, Ref, Supervisor, SupervisorRef
 
@@ -16,9 +14,7 @@ def start(*specs: ChildSpec, **options: Any) -> SupervisorRef:
 
 def kill(ref: Ref) -> None:
     """Kill an actor and wait until it has ended."""
-    pid = ref.pid
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
+    conftest.kill(ref.pid)
 
 
 def states(sup: Any) -> dict[str, str]:

@@ -126,12 +126,7 @@ def mac(target: Target, address: str | None = None) -> str:
         ValueError, TypeError: no MAC address.
     """
     wanted = None if address is None else addresses.mac(address).hex(":")
-    with session(target, "mac") as kernel:
-        present = str(kernel.link.get_attr("IFLA_ADDRESS") or "")
-        if wanted is None or wanted == present:
-            return present
-        kernel.ip.link("set", index=kernel.index, address=wanted)
-        return wanted
+    return str(_setting(target, "mac", "IFLA_ADDRESS", wanted) or "")
 
 
 def txqueuelen(target: Target, packets: int | None = None) -> int:
@@ -143,12 +138,7 @@ def txqueuelen(target: Target, packets: int | None = None) -> int:
     """
     if packets is not None:
         _check_number(packets, "a queue's length is a number of packets")
-    with session(target, "txqueuelen") as kernel:
-        present = int(kernel.link.get_attr("IFLA_TXQLEN"))
-        if packets is None or packets == present:
-            return present
-        kernel.ip.link("set", index=kernel.index, txqlen=packets)
-        return packets
+    return int(_setting(target, "txqueuelen", "IFLA_TXQLEN", packets))
 
 
 def alias(target: Target, text: str | None = None) -> str:
@@ -162,12 +152,17 @@ def alias(target: Target, text: str | None = None) -> str:
             raise TypeError(f"an alias is text, not {text!r}")
         if len(text.encode()) > _MOST_ALIAS or "\0" in text:
             raise ValueError(f"an alias has at most {_MOST_ALIAS} bytes, and no NUL")
-    with session(target, "alias") as kernel:
-        present = str(kernel.link.get_attr("IFLA_IFALIAS") or "")
-        if text is None or text == present:
+    return str(_setting(target, "alias", "IFLA_IFALIAS", text) or "")
+
+
+def _setting(target: Target, operation: str, attribute: str, wanted: Any) -> Any:
+    """Return an attribute of the link, after setting it if one is wanted and it differs."""
+    with session(target, operation) as kernel:
+        present = kernel.link.get_attr(attribute)
+        if wanted is None or wanted == present or (wanted == "" and present is None):
             return present
-        kernel.ip.link("set", index=kernel.index, IFLA_IFALIAS=text)
-        return text
+        kernel.ip.link("set", index=kernel.index, **{attribute: wanted})
+        return wanted
 
 
 def master(target: Target, bridge: str | None = None) -> str:
