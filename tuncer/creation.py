@@ -21,8 +21,9 @@ from supervisor import (
     SupervisorRef,
 )
 from tuncer import adoption, mode, places, ring, tunctl
+from tuncer.caller import PATIENCE
 from tuncer.device import Device, known
-from tuncer.link import _place
+from tuncer.link import absolute
 from tuncer.mode import Active
 from tuncer.packet import DeviceError
 from tuncer.tunctl import Flag, Namespace
@@ -38,7 +39,6 @@ MOST_QUEUES = 256
 """Queues of a device, at most: MAX_TAP_QUEUES of ``drivers/net/tun.c``."""
 
 _OF_EACH_QUEUE = ("active", "namespace", "slots", "queues")
-_PATIENCE = 10.0  # seconds in which a device's worker must answer
 _CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
 _roots: dict[tuple[int, int], SupervisorRef] = {}
@@ -97,7 +97,7 @@ def create(
     options: dict[str, Any] = {
         "active": mode.check(active),
         "persist": persist,
-        "namespace": None if namespace is None else _place(namespace),
+        "namespace": None if namespace is None else absolute(namespace),
         "owner": owner,
         "group": group,
         "txqueuelen": txqueuelen,
@@ -303,7 +303,7 @@ def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path,
             if isinstance(worker, SupervisorRef):
                 worker = worker.child("queue 0")
             if worker is not None:
-                path, name, queues = worker.call(["door"], timeout=_PATIENCE)
+                path, name, queues = worker.call(["door"], timeout=PATIENCE)
                 return Path(path), name, queues
         except (NoProcess, ProcessDown):
             pass

@@ -200,7 +200,7 @@ class Link(ABC):
 
         It arrives down, without addresses and routes. A number is a pid.
         """
-        self._repeatable("move", _place(namespace))
+        self._repeatable("move", absolute(namespace))
 
     def devname(self) -> str:
         """Return the device's name as the kernel has it now."""
@@ -257,7 +257,7 @@ def _text(value: Any) -> str | None:
     return str(value)
 
 
-def _place(namespace: Namespace) -> Namespace:
+def absolute(namespace: Namespace) -> Namespace:
     """Return a namespace as the worker, which may have another directory, understands it."""
     if isinstance(namespace, Path) or (isinstance(namespace, str) and "/" in namespace):
         return os.path.abspath(namespace)
