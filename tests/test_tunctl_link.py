@@ -24,6 +24,7 @@ from tuncer.tunctl import Address, Flag, Route
 from tuncer.tunctl import address as addresses
 from tuncer.tunctl.linux import addresses as ip_addresses
 from tuncer.tunctl.linux import routes
+from tuncer.tunctl.linux.monitor import Monitor
 
 Run = Callable[..., str]
 TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
@@ -167,6 +168,67 @@ def test_a_change_of_one_address_leaves_the_others_and_the_routes(
         assert {r for r in tunctl.list_routes(tun) if r.protocol != 2} == routes
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: tunctl.broadcast(t, "10.9.0.254"),
+        lambda t: tunctl.dstaddr(t, "10.9.0.77"),
+        lambda t: tunctl.add_address(t, "10.9.0.1/24", broadcast="10.9.0.3"),
+    ],
+)
+@pytest.mark.parametrize(
+    "route", [("10.50.0.0/16", "via", "10.9.0.7", "onlink"), ("10.60.0.0/16", "mtu", "1000")]
+)
+def test_a_change_that_would_cost_routes_is_refused(
+    tun: int, run: Run, change: Callable[[int], None], route: tuple[str, ...]
+) -> None:
+    tunctl.up(tun, "10.9.0.1/24", link_local=False)
+    run("ip", "route", "add", *route[:1], "dev", "t0", *route[1:])
+    before = routes_shown(run), addresses_shown(run)
+    with pytest.raises(OSError, match="the route to") as caught:
+        change(tun)
+    assert (caught.value.errno, caught.value.filename) == (errno.EBUSY, "t0")
+    assert (routes_shown(run), addresses_shown(run)) == before
+
+
+def test_a_change_of_an_address_can_be_done_twice(tun: int) -> None:
+    tunctl.up(tun, "10.9.0.1/24", link_local=False)
+    (old,) = tunctl.list_addresses(tun)
+    new = old._replace(broadcast=ipaddress.IPv4Address("10.9.0.9"))
+    for _ in range(2):
+        tunctl.change_address(tun, old, new)
+    tunctl.remove_address(tun, "10.9.0.1")  # as if killed between the two steps
+    tunctl.change_address(tun, old, new)
+    assert tunctl.list_addresses(tun) == [new]
+
+
+def test_a_metric_of_0_is_a_metric(tun: int) -> None:
+    tunctl.up(tun, "10.9.0.1/24", link_local=False)
+    tunctl.add_route(tun, "10.60.0.0/16", metric=100)
+    with pytest.raises(OSError, match="no such route"):
+        tunctl.remove_route(tun, "10.60.0.0/16", metric=0)
+    tunctl.remove_route(tun, "10.60.0.0/16")
+
+
+def test_a_device_that_is_renamed_all_the_time_is_found(tun: int) -> None:
+    over = threading.Event()
+
+    def rename() -> None:
+        other = os.dup(tun)
+        turn = 0
+        while not over.is_set():
+            turn += 1
+            tunctl.rename(other, f"t{turn % 2}x")
+        os.close(other)
+
+    with ThreadPoolExecutor(1) as threads:
+        renaming = threads.submit(rename)
+        for _ in range(300):
+            assert tunctl.mtu(tun) == 1500
+        over.set()
+        renaming.result()
+
+
 def test_the_addresses_of_a_network_have_one_scope(tun: int, run: Run) -> None:
     for number in (1, 2):
         tunctl.up(tun, f"10.9.0.{number}/24")
@@ -180,12 +242,14 @@ def test_the_addresses_of_a_network_have_one_scope(tun: int, run: Run) -> None:
 def test_what_was_not_said_may_be_anything(tun: int, run: Run) -> None:
     run("ip", "addr", "add", "10.9.0.1/24", "dev", "t0")  # without a broadcast address
     run("ip", "addr", "add", "fd09::1/64", "dev", "t0")
-    with program("ip", "monitor", "address", "dev", "t0") as watching:
-        tunctl.up(tun, "10.9.0.1/24")
-        tunctl.up(tun, "fd09::1/64")
-        tunctl.add_address(tun, "10.9.0.99/24")  # to see that something is told
-        while "10.9.0.99" not in watching.expect("inet"):
-            assert "10.9.0.1/" not in watching.printed
+    watching = Monitor(tun)
+    tunctl.up(tun, "10.9.0.1/24", link_local=False)
+    tunctl.up(tun, "fd09::1/64")
+    tunctl.add_address(tun, "10.9.0.99/24")  # to see that something is told
+    assert [str(c.value) for c in watching.changes() if c.kind.startswith("address")] == [
+        "10.9.0.99/24"
+    ]
+    watching.close()
     with pytest.raises(ValueError, match="scope of an IPv6"):
         tunctl.up(tun, "fd09::1/64", scope="link")
 

@@ -14,6 +14,8 @@ from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref
 from supervisor.calls import CallFuture
 from tuncer import door
 
+DAY = 86_400.0
+"""Seconds that a wait takes at a time, at most: poll and epoll take no number of any size."""
 PATIENCE = 10.0
 """Seconds in which a worker must answer."""
 
@@ -80,10 +82,11 @@ class Caller:
         """Do what ``Device.recv`` says."""
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
+        settled = time.monotonic() + PATIENCE
         for late in list(self._late):
             # It was withdrawn, so it is answered at once: by a packet, or by none.
             with contextlib.suppress(Exception):
-                late.result(PATIENCE)
+                late.result(max(0.0, settled - time.monotonic()))
         if self._harvest():
             return self._kept.popleft()
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -170,8 +173,13 @@ class Caller:
     async def acall(self, request: list[Any]) -> Any:
         """Have the worker do something, once, from asyncio."""
         _, reply = await self._aasking(request)
-        async with asyncio.timeout(PATIENCE):
-            return await reply
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await reply
+        except TimeoutError as error:
+            if reply.done():
+                raise  # that was the answer
+            raise CallTimeout(f"the worker of {self._name} does not answer") from error
 
 
 def check_timeout(timeout: object) -> None:

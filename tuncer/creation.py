@@ -25,19 +25,21 @@ from tuncer.caller import PATIENCE
 from tuncer.device import Device, known
 from tuncer.link import absolute
 from tuncer.mode import Active
+from tuncer.opening import TXQUEUELEN
 from tuncer.packet import DeviceError
 from tuncer.tunctl import Flag, Namespace
-from tuncer.tunctl.errors import check_name
+from tuncer.tunctl.errors import check_bool, check_name
 from tuncer.tunctl.flags import parse
 from tuncer.tunctl.linux import netlink, netns
 from tuncer.worker import Worker
 
-TXQUEUELEN = 10_000
-"""Packets that the kernel queues by default while a worker restarts."""
-
 MOST_QUEUES = 256
 """Queues of a device, at most: MAX_TAP_QUEUES of ``drivers/net/tun.c``."""
 
+_OPTIONS = {
+    *("active", "persist", "queues", "namespace", "owner", "group", "txqueuelen", "slots"),
+    *("adopt", "beside"),  # of adopt, and of create with a name that the kernel chooses
+}
 _OF_EACH_QUEUE = ("active", "namespace", "slots", "queues")
 _CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
@@ -79,8 +81,8 @@ def create(
             subscriptions while there are any.
         persist: let the device stay when its owner ends.
         queues: how many queues it has, each with a worker of its own, which share its packets: the
-            kernel keeps a flow in one queue. Adds MULTI_QUEUE to the flags. Queues but the first
-            are detached while nobody subscribes to them.
+            kernel keeps a flow in one queue. Adds MULTI_QUEUE to the flags. Queues are detached
+            while nobody reads them.
         namespace: the network namespace to create it in, by name, path or pid; the worker stays
             in the present one.
         owner: a user who may attach to it without CAP_NET_ADMIN.
@@ -95,13 +97,13 @@ def create(
     check_name(name)
     flags = _with_queues(flags, queues)
     options: dict[str, Any] = {
-        "active": mode.check(active),
+        "active": active,
         "persist": persist,
         "namespace": None if namespace is None else absolute(namespace),
         "owner": owner,
         "group": group,
         "txqueuelen": txqueuelen,
-        "slots": ring.check_slots(slots),
+        "slots": slots,
     }
     kind = "tun" if flags & Flag.TUN else "tap"
     number = f"{name or kind}.{next(_numbers)}"
@@ -155,11 +157,7 @@ def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -
     flags = tunctl.check(fd)
     with adoption.offered(fd) as path:
         name = tunctl.devname(fd)
-        options = {
-            "active": mode.check(active),
-            "slots": ring.check_slots(slots),
-            "adopt": str(path),
-        }
+        options = {"active": active, "slots": slots, "adopt": str(path)}
         spec = child_spec(f"{name}.{next(_numbers)}", name, flags & ~Flag.PERSIST, **options)
         return _started(spec)
 
@@ -175,6 +173,11 @@ def child_spec(
     The options are those of ``create``. Find the device by ``attach(name)``. With several queues
     it is the specification of a supervisor, of a worker for each, and must name the device.
     """
+    check_name(name)
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise TypeError(f"a device has no options {', '.join(sorted(unknown))}")
+    _check_options(options)
     queues = options.get("queues", 1)
     flags = _with_queues(flags, queues)
     if queues > 1:
@@ -188,6 +191,15 @@ def child_spec(
         intensity=_CRASHES,
         period=_CRASH_PERIOD,
     )
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Say beforehand what a worker would refuse: nothing has been started yet."""
+    mode.check(options.get("active", False))
+    check_bool(options.get("persist", False), "persist")
+    ring.check_slots(options.get("slots", ring.DEFAULT_SLOTS))
+    tunctl.user_id(options.get("owner"))
+    tunctl.group_id(options.get("group"))
 
 
 def _queues_spec(id_: str, name: str, flags: Flag, options: dict[str, Any]) -> ChildSpec:

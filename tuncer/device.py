@@ -29,6 +29,7 @@ from tuncer.mode import Active
 from tuncer.packet import DeviceError
 from tuncer.subscription import Merged, RingSubscription, Subscription, ZmqSubscription
 from tuncer.tunctl import compile_filter
+from tuncer.tunctl.errors import check_bool
 
 MOST_BYTES = 65535 + 14 + 4 + 4 + 12
 """The largest packet: an IP packet with Ethernet header, VLAN tag, packet information and
@@ -41,7 +42,8 @@ _TRANSPORTS = {"ring": RingSubscription, "zmq": ZmqSubscription}
 class Device(Link):
     """A TUN/TAP interface. Can be pickled, and used from any process of the same user.
 
-    A context manager, of asyncio too: at its end the device is destroyed.
+    A context manager, of asyncio too: at its end the device is closed: it goes, unless it is
+    persistent.
     """
 
     def __init__(self, path: Path, name: str, queues: int = 1) -> None:
@@ -127,7 +129,9 @@ class Device(Link):
             DeviceError: there is no such device any more, or it does not answer.
             ValueError: another transport, no such queue.
         """
-        if transport not in _TRANSPORTS:
+        check_bool(batch, "batch")
+        check_bool(events, "events")
+        if not isinstance(transport, str) or transport not in _TRANSPORTS:
             raise ValueError(f"transport is one of {sorted(_TRANSPORTS)}, not {transport!r}")
         numbers = range(self.queues) if queue is None else [queue]
         parts: list[Subscription] = []
@@ -264,8 +268,15 @@ class Device(Link):
         A persistent device that this user may not delete stays, without a worker. A worker that
         does not answer is killed, after 10 seconds.
         """
+        self._end("destroy")
+
+    def close(self) -> None:
+        """End the worker, and with it the device, unless it is persistent. See ``destroy``."""
+        self._end("close")
+
+    def _end(self, operation: str) -> None:
         for caller in reversed(self._callers):  # the first one removes the device
-            _destroy(caller)
+            _end(caller, operation)
 
     # -- as an object --------------------------------------------------------------------------
 
@@ -285,7 +296,7 @@ class Device(Link):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.destroy()
+        self.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -296,7 +307,7 @@ class Device(Link):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(self.destroy)
+        await asyncio.to_thread(self.close)
 
     def __reduce__(self) -> tuple[type[Device], tuple[Path, str, int]]:
         return type(self), (self._path, self.name, self.queues)
@@ -356,14 +367,14 @@ def _parts(packets: list[bytes]) -> Iterator[list[bytes]]:
         yield part
 
 
-def _destroy(caller: Caller) -> None:
+def _end(caller: Caller, operation: str) -> None:
     """Have a worker end in order, if there is one."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             worker = caller.find()
             monitor = worker.monitor()
-            worker.call(["destroy"], timeout=PATIENCE)
+            worker.call([operation], timeout=PATIENCE)
             monitor.wait(PATIENCE)
         except CallTimeout:
             _kill(worker)  # it is stopped, or hangs

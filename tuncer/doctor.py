@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import platform
 import resource
@@ -17,12 +16,11 @@ from tuncer import tunctl
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import CLONE_DEVICE
 from tuncer.tunctl.flags import named
-from tuncer.tunctl.linux import bpf, netns
+from tuncer.tunctl.linux import bpf, netlink, netns
 
 Level: TypeAlias = Literal["ok", "warn", "fail", "unknown"]
 
 _NET_ADMIN, _SYS_ADMIN = 12, 21  # capabilities(7), linux/capability.h
-_NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 _FILES = 256  # descriptors: a program with one device and some subscribers
 _WANTED = Flag.TUN | Flag.TAP | Flag.NO_PI | Flag.VNET_HDR | Flag.MULTI_QUEUE | Flag.NAPI
 _MANAGERS = {
@@ -118,25 +116,10 @@ def _net_admin() -> Finding:
             " have root make a device for you: 'ip tuntap add NAME mode tun user YOU'"
         )
         return Finding("fail", topic, text, mend)
-    if not _owns_network():
+    if not netlink.administers():
         text = "CAP_NET_ADMIN is there, but not over this network: it belongs to others"
         return Finding("fail", topic, text, f"make one that is yours: {by_namespace}")
     return Finding("ok", topic, "CAP_NET_ADMIN is there: devices can be created here")
-
-
-def _owns_network() -> bool:
-    """Tell whether the network namespace belongs to the user namespace of this process."""
-    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        theirs = fcntl.ioctl(here, _NS_GET_USERNS)
-    except PermissionError:
-        return False  # it belongs to one above
-    finally:
-        os.close(here)
-    try:
-        return os.fstat(theirs).st_ino == os.stat("/proc/self/ns/user").st_ino
-    finally:
-        os.close(theirs)
 
 
 def _other_namespaces() -> Finding:

@@ -7,11 +7,9 @@ import os
 import select
 import time
 
-from tuncer.caller import check_timeout
+from tuncer.caller import DAY, check_timeout
 from tuncer.tunctl import devname
 from tuncer.tunctl.errors import explain
-
-_DAY = 86_400.0  # seconds
 
 
 def read(fd: int, size: int = 65535, timeout: float | None = None) -> bytes:
@@ -41,7 +39,7 @@ def read(fd: int, size: int = 65535, timeout: float | None = None) -> bytes:
             if remaining is not None and remaining <= 0:
                 problem = f"no packet within {timeout} s"
                 raise TimeoutError(errno.ETIMEDOUT, problem, _name(fd)) from None
-            poller.poll(None if remaining is None else min(remaining, _DAY) * 1000 + 1)
+            poller.poll(None if remaining is None else min(remaining, DAY) * 1000 + 1)
         except OSError as error:
             raise explain(error.errno or 0, "read", _name(fd)) from error
 

@@ -7,6 +7,7 @@ the device is; arguments are checked here, before they travel.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuncer import terms as _terms  # noqa: F401 - addresses and routes travel
-from tuncer.tunctl import Address, Flag, Namespace, Route
+from tuncer.tunctl import Address, Flag, Namespace, Route, first_address, with_peer
 from tuncer.tunctl import address as addresses
 
 
@@ -29,6 +30,10 @@ class Link(ABC):
     @abstractmethod
     def _repeatable(self, *request: Any, done: int | None = None) -> Any:
         """Have the worker do what may be done twice: again, if it ended meanwhile."""
+
+    def _set(self, function: str, *arguments: Any, done: int | None = None, **options: Any) -> Any:
+        """Have the worker do a function of tunctl."""
+        return self._repeatable("tunctl", function, list(arguments), options, done=done)
 
     # -- up, down, addresses -----------------------------------------------------------------------
 
@@ -54,22 +59,22 @@ class Link(ABC):
             nodad: use an IPv6 address at once, without looking whether somebody else has it.
             link_local: False: the device gets no IPv6 link-local address by itself.
         """
-        options = {
+        options: dict[str, Any] = {
             "peer": _text(peer),
             "broadcast": _text(broadcast),
             "scope": scope,
             "nodad": nodad,
             "link_local": link_local,
         }
-        self._repeatable("up", _text(address), prefix, options)
+        self._set("up", _text(address), prefix, **options)
 
     def down(self) -> None:
         """Take the device down: IPv4 addresses stay, IPv6 ones and routes go."""
-        self._repeatable("down")
+        self._set("down")
 
     def is_up(self) -> bool:
         """Tell whether the device is administratively up."""
-        return bool(self._repeatable("is_up"))
+        return bool(self._set("is_up"))
 
     def add_address(
         self,
@@ -91,35 +96,40 @@ class Link(ABC):
             scope: where it is valid.
             nodad: use it at once.
         """
-        options = {
+        options: dict[str, Any] = {
             "peer": _text(peer),
             "broadcast": _text(broadcast),
             "scope": scope,
             "nodad": nodad,
         }
-        self._repeatable("add_address", _text(address), prefix, options)
+        self._set("add_address", _text(address), prefix, **options)
 
     def remove_address(
         self, address: addresses.AddressLike, prefix: int | str | None = None
     ) -> None:
         """Remove an address; without a prefix, whatever its prefix is."""
-        self._repeatable("remove_address", _text(address), prefix, done=errno.EADDRNOTAVAIL)
+        self._set("remove_address", _text(address), prefix, done=errno.EADDRNOTAVAIL)
 
     def list_addresses(self) -> list[Address]:
         """Return the device's addresses, IPv4 first."""
-        return cast("list[Address]", self._repeatable("list_addresses"))
+        return cast("list[Address]", self._set("list_addresses"))
 
     def dstaddr(self, peer: addresses.AddressLike) -> None:
         """Set the other end's address of a point-to-point link. See ``tunctl.dstaddr``."""
-        self._repeatable("dstaddr", str(addresses.host(peer)))
+        other = addresses.host(peer)
+        old = first_address(self.list_addresses(), other.version, self.devname())
+        # In full, not "the first": this can be done twice, if the worker is killed in between.
+        self._set("change_address", old, with_peer(old, other))
 
     def broadcast(self, address: addresses.AddressLike) -> None:
         """Set the broadcast address of the first IPv4 address."""
-        self._repeatable("broadcast", str(addresses.host(address, version=4)))
+        wanted = ipaddress.IPv4Address(str(addresses.host(address, version=4)))
+        old = first_address(self.list_addresses(), 4, self.devname())
+        self._set("change_address", old, old._replace(broadcast=wanted))
 
     def link_local(self, on: bool | None = None) -> bool:
         """Tell, or set, whether the device gets an IPv6 link-local address when it comes up."""
-        return bool(self._repeatable("link_local", on))
+        return bool(self._set("link_local", on))
 
     # -- routes ------------------------------------------------------------------------------------
 
@@ -141,8 +151,8 @@ class Link(ABC):
             metric: among routes to the same network the lowest counts.
             table: a routing table's number; by default the main one.
         """
-        options = {"source": _text(source), "metric": metric, "table": table}
-        self._repeatable("add_route", _text(destination), _text(gateway), options)
+        options: dict[str, Any] = {"source": _text(source), "metric": metric, "table": table}
+        self._set("add_route", _text(destination), _text(gateway), **options)
 
     def remove_route(
         self,
@@ -153,89 +163,88 @@ class Link(ABC):
         table: int | None = None,
     ) -> None:
         """Remove a route; what is not said may be anything, but the table is the main one."""
-        options = {"metric": metric, "table": table}
-        request = ("remove_route", _text(destination), _text(gateway), options)
-        self._repeatable(*request, done=errno.ESRCH)
+        request = ("remove_route", _text(destination), _text(gateway))
+        self._set(*request, done=errno.ESRCH, metric=metric, table=table)
 
     def list_routes(self) -> list[Route]:
         """Return the routes through the device."""
-        return cast("list[Route]", self._repeatable("list_routes"))
+        return cast("list[Route]", self._set("list_routes"))
 
     # -- the link ----------------------------------------------------------------------------------
 
     def mtu(self, size: int | None = None) -> int:
         """Return the MTU in bytes, after setting it if given."""
-        return cast("int", self._repeatable("mtu", size))
+        return cast("int", self._set("mtu", size))
 
     def mac(self, address: str | None = None) -> str:
         """Return a TAP's MAC address, after setting it if given; a TUN has none: ""."""
-        return cast("str", self._repeatable("mac", address))
+        return cast("str", self._set("mac", address))
 
     def txqueuelen(self, packets: int | None = None) -> int:
         """Return how many packets the kernel queues for the worker, after setting it if given."""
-        return cast("int", self._repeatable("txqueuelen", packets))
+        return cast("int", self._set("txqueuelen", packets))
 
     def alias(self, text: str | None = None) -> str:
         """Return the note that ``ip link`` shows, after setting it if given."""
-        return cast("str", self._repeatable("alias", text))
+        return cast("str", self._set("alias", text))
 
     def carrier(self, on: bool | None = None) -> bool:
         """Return whether the link has a carrier, after setting it if given."""
-        return bool(self._repeatable("carrier", on))
+        return bool(self._set("carrier", on))
 
     def link_type(self, kind: int | None = None) -> int:
         """Return the link's type (``ARPHRD_*``), after setting it if given."""
-        return cast("int", self._repeatable("link_type", kind))
+        return cast("int", self._set("link_type", kind))
 
     def master(self, bridge: str | None = None) -> str:
         """Return the bridge that a TAP is a port of, after setting it if given; "" is none."""
-        return cast("str", self._repeatable("master", bridge))
+        return cast("str", self._set("master", bridge))
 
     def rename(self, name: str) -> None:
         """Give the interface another name; ``name`` stays what it was at its creation."""
-        self._repeatable("rename", name)
+        self._set("rename", name)
 
     def move(self, namespace: Namespace) -> None:
         """Move the device to another network namespace; its worker stays where it is.
 
         It arrives down, without addresses and routes. A number is a pid.
         """
-        self._repeatable("move", absolute(namespace))
+        self._set("move", absolute(namespace))
 
     def devname(self) -> str:
         """Return the device's name as the kernel has it now."""
-        return cast("str", self._repeatable("devname"))
+        return cast("str", self._set("devname"))
 
     def flags(self) -> Flag:
         """Return the device's flags as the kernel has them."""
-        return Flag(self._repeatable("flags"))
+        return Flag(self._set("flags"))
 
     def place(self) -> tuple[int, int]:
         """Return where the device is: its network namespace's inode, and its number there."""
-        inode, index = self._repeatable("place")
+        inode, index = self._set("place")
         return inode, index
 
     def ifindex(self) -> int:
         """Return the kernel's number of the device, in its network namespace."""
-        return cast("int", self._repeatable("ifindex"))
+        return cast("int", self._set("ifindex"))
 
     # -- who may attach, framing, buffers ----------------------------------------------------------
 
     def persist(self, on: bool = True) -> None:
         """Let the device stay, or no longer stay, when its owner and worker have ended."""
-        self._repeatable("persist", on)
+        self._set("persist", on)
 
     def owner(self, user: int | str | None = None) -> int | None:
         """Return the user who may attach without CAP_NET_ADMIN, or None; set it if given."""
-        return cast("int | None", self._repeatable("owner", user))
+        return cast("int | None", self._set("owner", user))
 
     def group(self, group: int | str | None = None) -> int | None:
         """Return the group that may attach without CAP_NET_ADMIN, or None; set it if given."""
-        return cast("int | None", self._repeatable("group", group))
+        return cast("int | None", self._set("group", group))
 
     def sndbuf(self, size: int | None = None) -> int:
         """Return the bytes of sent packets that may be under way, after setting it if given."""
-        return cast("int", self._repeatable("sndbuf", size))
+        return cast("int", self._set("sndbuf", size))
 
     def offload(self, what: int) -> None:
         """Tell the kernel what the subscribers can handle: of ``Offload``, with VNET_HDR."""
@@ -243,9 +252,9 @@ class Link(ABC):
 
     def receive_filter(self, macs: Iterable[str] = (), *, all_multicast: bool = False) -> None:
         """Get only frames for these addresses, of a TAP. See ``tunctl.receive_filter``."""
-        if isinstance(macs, str):
-            raise TypeError(f"a list of MAC addresses, not one: {macs!r}")
-        self._repeatable("receive_filter", list(macs), {"all_multicast": bool(all_multicast)})
+        if isinstance(macs, (str, bytes)) or not isinstance(macs, Iterable):
+            raise TypeError(f"a list of MAC addresses, not {macs!r}")
+        self._set("receive_filter", list(macs), all_multicast=all_multicast)
 
 
 def _text(value: Any) -> str | None:

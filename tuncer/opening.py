@@ -10,6 +10,11 @@ from typing import Any
 from tuncer import adoption, tunctl
 from tuncer.tunctl import Flag, Namespace
 
+TXQUEUELEN = 10_000
+"""Packets that the kernel queues by default while a worker restarts."""
+SHORT = 1000
+"""The same while offload is on, when each may have 64 KiB."""
+
 
 def opened(name: str, flags: int, queue: int, adopt: str | None, settings: dict[str, Any]) -> int:
     """Return a descriptor: one that is offered, of a further queue, or of the device itself.
@@ -24,6 +29,8 @@ def opened(name: str, flags: int, queue: int, adopt: str | None, settings: dict[
     if adopt is not None:
         fd = adoption.taken(Path(adopt))
         os.set_blocking(fd, False)  # whoever opened it may have read it otherwise
+        if Flag.MULTI_QUEUE in tunctl.flags(fd) and not tunctl.is_attached(fd):
+            tunctl.attach_queue(fd)
         return fd
     return joined(name, flags, **settings) if queue else created(name, flags, **settings)
 
@@ -36,7 +43,7 @@ def created(
     namespace: Namespace | None = None,
     owner: int | str | None = None,
     group: int | str | None = None,
-    txqueuelen: int | None = None,
+    txqueuelen: int | None = TXQUEUELEN,
     beside: int = 0,
 ) -> int:
     """Return the descriptor of a device; of one that existed only what differs is changed.
@@ -44,6 +51,7 @@ def created(
     Raises:
         OSError: EBUSY, more queues are attached already than ``beside``.
     """
+    wanted = (tunctl.user_id(owner), tunctl.group_id(group))  # before anything is changed
     fd = tunctl.create(name, flags, namespace)
     existed = True
     try:
@@ -52,10 +60,9 @@ def created(
         existed = Flag.PERSIST in tunctl.flags(fd)
         if persist is not False and not existed:
             tunctl.persist(fd, persist)
-        if owner is not None:
-            tunctl.owner(fd, owner)
-        if group is not None:
-            tunctl.group(fd, group)
+        for number, setting in zip(wanted, (tunctl.owner, tunctl.group), strict=True):
+            if number is not None and number != setting(fd):
+                setting(fd, number)
         if txqueuelen is not None and not existed:
             tunctl.txqueuelen(fd, txqueuelen)
     except BaseException:

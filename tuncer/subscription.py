@@ -27,14 +27,13 @@ import zmq
 
 from supervisor.channel import Channel, close_all
 from tuncer import door, places, ring, wire
+from tuncer.caller import DAY, PATIENCE, check_timeout
 from tuncer.packet import DeviceError, DeviceEvent, Packet
 
 Item = Packet | DeviceEvent | list[Packet]
 
 _CHUNK = 64  # packets taken from the ring at a time
-_DAY = 86_400.0  # seconds
 _STRAGGLERS = 1000  # ms that the last messages may be late after the device's end
-_PATIENCE = 10.0  # seconds in which a device's worker must answer
 
 
 class Subscription(ABC):
@@ -81,34 +80,31 @@ class Subscription(ABC):
                 subscription was closed. A loop over the subscription just ends.
             DeviceError: the device has ended otherwise.
         """
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             item = self._next()
             if item is not None:
                 return item
-            remaining = _DAY if deadline is None else deadline - time.monotonic()
+            remaining = DAY if deadline is None else deadline - time.monotonic()
             if remaining <= 0:
                 raise TimeoutError(f"no packet of {self._device} within {timeout} s")
-            self._poller.poll(min(remaining, _DAY))  # epoll takes no timeout of any length
+            self._poller.poll(min(remaining, DAY))
 
     async def arecv(self, timeout: float | None = None) -> Item:  # noqa: ASYNC109 - as recv
         """Return the next packet, from asyncio. See ``recv``. Cancelled, it loses none."""
+        check_timeout(timeout)
+        if not self._has_more():
+            # Under load there is always a next packet: let others run. Nothing is awaited between
+            # taking a packet and returning it, where a cancellation would lose it.
+            await asyncio.sleep(0)
         try:
             async with asyncio.timeout(timeout):
-                return await self._anext()
+                while (item := self._next()) is None:
+                    await self._readable()
+                return item
         except TimeoutError:
             raise TimeoutError(f"no packet of {self._device} within {timeout} s") from None
-
-    async def _anext(self) -> Item:
-        while True:
-            # Under load there is always a next packet: let others run. Nothing is awaited
-            # between taking a packet and returning it, where a cancellation would lose it.
-            if not self._has_more():
-                await asyncio.sleep(0)
-            item = self._next()
-            if item is not None:
-                return item
-            await self._readable()
 
     def _has_more(self) -> bool:
         """Tell whether there is an item that was taken from the device already."""
@@ -352,7 +348,7 @@ class RingSubscription(_Following):
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
         answer, fds, channel = door.knock(
-            path, device, "subscribe", events, timeout=_PATIENCE, descriptors=2
+            path, device, "subscribe", events, timeout=PATIENCE, descriptors=2
         )
         log, event = fds
         try:
@@ -402,7 +398,7 @@ class ZmqSubscription(_Following):
     """Receives messages of the wire format."""
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
-        _, _, channel = door.knock(path, device, "watch", events, timeout=_PATIENCE)
+        _, _, channel = door.knock(path, device, "watch", events, timeout=PATIENCE)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -427,7 +423,7 @@ class ZmqSubscription(_Following):
 
     def _greeted(self, hello: bytes) -> int:
         """Wait for the answer to the greeting: from its number on, everything comes here."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not self._socket.poll(int(remaining * 1000) + 1):

@@ -26,6 +26,7 @@ from tuncer.filtering import Filter
 from tuncer.followers import Followers
 from tuncer.link_watch import LinkWatch
 from tuncer.mode import Active, Mode
+from tuncer.opening import SHORT, TXQUEUELEN
 from tuncer.publisher import Publisher
 from tuncer.receivers import Receivers
 from tuncer.tunctl import Flag
@@ -44,11 +45,10 @@ _TUNCTL: dict[str, Callable[..., Any]] = {
         "add_address",
         "add_route",
         "alias",
-        "broadcast",
         "carrier",
+        "change_address",
         "devname",
         "down",
-        "dstaddr",
         "flags",
         "group",
         "ifindex",
@@ -61,7 +61,6 @@ _TUNCTL: dict[str, Callable[..., Any]] = {
         "master",
         "move",
         "mtu",
-        "offload",
         "owner",
         "persist",
         "place",
@@ -109,14 +108,17 @@ class Worker(GenServer):
         self._polled = False
         self._was_active = False
         self._operations: dict[str, Callable[..., Any]] = {
+            "tunctl": self._tunctl,
             "send": self._send,
             "setopt": self._setopt,
             "filter": lambda *terms: self._filter.set(*terms),  # noqa: PLW0108 - not there yet
             "vnet_hdr_size": self._vnet_hdr_size,
+            "offload": self._offload,
             "statistics": self._statistics,
             "door": lambda: [str(self._path), self.name, self._queues],
             "belongs": self._belongs,
             "destroy": self._destroy,
+            "close": lambda: Stop(Shutdown("closed")),
         }
         self._ended = False
         try:
@@ -279,14 +281,16 @@ class Worker(GenServer):
         Between the ``recv`` calls of a passive one its packets have to wait in it, so it stays
         attached until its last subscriber has gone: what it holds then, nobody wants.
         """
-        if self._queue == 0:
+        if self._queues == 1:
             return
-        control, attached = self._writer.control, tunctl.is_attached(self._tun)
+        control = self._writer.control
         active = self._followed or self._mode.is_active(self._followed)
-        if (active or self._receivers) and not attached:
-            tunctl.attach_queue(self._tun)
-        elif not active and attached and (self._was_active or not control[ring.SETTLED]):
-            tunctl.detach_queue(self._tun)  # a new one is attached, and was not asked for yet
+        with contextlib.suppress(OSError):  # it was deleted, of which its descriptor tells
+            attached = tunctl.is_attached(self._tun)
+            if (active or self._receivers) and not attached:
+                tunctl.attach_queue(self._tun)
+            elif not active and attached and (self._was_active or not control[ring.SETTLED]):
+                tunctl.detach_queue(self._tun)  # a new one is attached, and not asked for yet
         self._was_active = active
         control[ring.SETTLED] = 1
 
@@ -333,9 +337,6 @@ class Worker(GenServer):
         """Serve the methods of ``Device``."""
         try:
             operation, *arguments = request
-            if operation in _TUNCTL:
-                options = arguments.pop() if arguments and isinstance(arguments[-1], dict) else {}
-                return _TUNCTL[operation](self._tun, *arguments, **options)
             if operation == "recv":
                 return self._recv(sender, *arguments)
             if operation in self._operations:
@@ -354,6 +355,11 @@ class Worker(GenServer):
                 self._receivers.withdraw(token, self.name)
                 return
         self._actor.log.warning("%s: a cast is ignored: %.200r", self.name, request)
+
+    def _tunctl(self, function: str, arguments: list[Any], options: dict[str, Any]) -> Any:
+        if function not in _TUNCTL:
+            raise ValueError(f"a worker does not do {function!r}")
+        return _TUNCTL[function](self._tun, *arguments, **options)
 
     def _send(self, packets: list[bytes]) -> int:
         control = self._writer.control
@@ -382,6 +388,16 @@ class Worker(GenServer):
         self._vnet_hdr = tunctl.vnet_hdr_size(self._tun, size)
         return self._vnet_hdr
 
+    def _offload(self, what: int) -> None:
+        """Tell the kernel what the subscribers can handle, and queue fewer of what may be large.
+
+        10,000 super-packets that nobody reads are 600 MB.
+        """
+        tunctl.offload(self._tun, what)
+        before, after = (TXQUEUELEN, SHORT) if what else (SHORT, TXQUEUELEN)
+        if tunctl.txqueuelen(self._tun) == before:  # somebody else's choice stays
+            tunctl.txqueuelen(self._tun, after)
+
     def _statistics(self) -> dict[str, Any]:
         kernel = tunctl.statistics(self._tun)
         return {
@@ -393,7 +409,7 @@ class Worker(GenServer):
             "kernel_bytes": kernel["tx_bytes"],
             "kernel": kernel,
             "queue": self._queue,
-            "attached": self._queue == 0 or tunctl.is_attached(self._tun),
+            "attached": self._queues == 1 or tunctl.is_attached(self._tun),
             "subscribers": len(self._followers.events) + max(0, self._publisher.listeners),
             "receivers": len(self._receivers),
             "active": self._mode.is_active(self._followed),

@@ -15,10 +15,13 @@ if sys.platform == "linux":
         Address,
         add_address,
         broadcast,
+        change_address,
         dstaddr,
+        first_address,
         list_addresses,
         remove_address,
         up,
+        with_peer,
     )
     from tuncer.tunctl.linux.device import (
         attached,
@@ -59,10 +62,12 @@ if sys.platform == "linux":
     from tuncer.tunctl.linux.settings import (
         carrier,
         group,
+        group_id,
         link_type,
         owner,
         persist,
         receive_filter,
+        user_id,
     )
 else:
     raise ImportError(f"tuncer runs on Linux for now, not on {sys.platform}")
@@ -87,6 +92,7 @@ __all__ = [
     "attached",
     "broadcast",
     "carrier",
+    "change_address",
     "check",
     "compile_filter",
     "create",
@@ -97,8 +103,10 @@ __all__ = [
     "down",
     "dstaddr",
     "features",
+    "first_address",
     "flags",
     "group",
+    "group_id",
     "header",
     "ifindex",
     "is_attached",
@@ -124,5 +132,7 @@ __all__ = [
     "statistics",
     "txqueuelen",
     "up",
+    "user_id",
     "vnet_hdr_size",
+    "with_peer",
 ]

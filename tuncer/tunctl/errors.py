@@ -99,6 +99,9 @@ _MENDING = {
         errno.EINVAL: "this interface does not take such a port: a bridge takes a TAP, not a TUN",
         errno.ELOOP: "a bridge is no port of a bridge",
     },
+    "link-local address": {
+        errno.EAFNOSUPPORT: "the device has no IPv6: it needs an MTU of 1280 or more",
+    },
     "route": {
         errno.ENETDOWN: "the device is down: bring it up first",
         errno.ENETUNREACH: "the gateway is not reached through this device: add a route to it, or"
@@ -130,6 +133,16 @@ def explain(code: int, operation: str, device: str = "") -> OSError:
     mending = _MENDING.get(operation, {}).get(code) or _GENERAL.get(code)
     text = os.strerror(code) + (f" ({operation}): {mending}" if mending else f" ({operation})")
     return OSError(code, text, device or None)
+
+
+def check_bool(value: object, what: str) -> None:
+    """Refuse what is neither True nor False: "no" would be taken for yes.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} is True or False, not {value!r}")
 
 
 def check_name(name: str) -> str:

@@ -42,7 +42,13 @@ class TunPi(NamedTuple):
     payload: bytes
 
     def pack(self) -> bytes:
-        """Return what to write to a device without NO_PI: the information, then the packet."""
+        """Return what to write to a device without NO_PI: the information, then the packet.
+
+        Raises:
+            ValueError: a number of more than 16 bits.
+        """
+        if not all(0 <= number < 1 << 16 for number in self[:2]):
+            raise ValueError(f"flags and protocol are numbers of 16 bits, not {self[:2]}")
         head = self.flags.to_bytes(2, sys.byteorder) + self.proto.to_bytes(2, "big")
         return head + self.payload
 
@@ -78,8 +84,16 @@ class VnetHdr(NamedTuple):
 
         Args:
             size: bytes of the header, as ``vnet_hdr_size`` tells.
+
+        Raises:
+            ValueError: a number that its field has no room for, or fewer than 10 bytes.
         """
-        return _VNET.pack(*self[:6]).ljust(size, b"\0") + self.payload
+        if size < VNET_SIZE:
+            raise ValueError(f"a virtio_net_hdr has {VNET_SIZE} bytes or more, not {size}")
+        try:
+            return _VNET.pack(*self[:6]).ljust(size, b"\0") + self.payload
+        except struct.error as error:
+            raise ValueError(f"no virtio_net_hdr: {error}: {self[:6]}") from None
 
     @classmethod
     def parse(cls, data: bytes, size: int = VNET_SIZE) -> Self:
@@ -92,10 +106,16 @@ class VnetHdr(NamedTuple):
         Raises:
             ValueError: fewer bytes than a header has.
         """
+        _check_bytes(data, "a virtio_net_hdr")
         if size < VNET_SIZE or len(data) < size:
             needed = max(size, VNET_SIZE)
             raise ValueError(f"a virtio_net_hdr has {needed} bytes or more, this is {len(data)}")
         return cls(*_VNET.unpack_from(data))._replace(payload=bytes(data[size:]))
+
+
+def _check_bytes(data: object, what: str) -> None:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{what} is bytes, not {type(data).__name__}")
 
 
 def header(data: bytes) -> TunPi:
@@ -107,8 +127,7 @@ def header(data: bytes) -> TunPi:
     Raises:
         ValueError: fewer than 4 bytes.
     """
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"packet information is bytes, not {type(data).__name__}")
+    _check_bytes(data, "packet information")
     if len(data) < SIZE:
         raise ValueError(f"packet information is {SIZE} bytes long, this is {len(data)}")
     flags = int.from_bytes(data[:2], sys.byteorder)

@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuncer.tunctl.flags import Flag
+from tuncer.tunctl.flags import Flag, parse
 
 _ETHERNET, _RAW = 1, 12  # DLT_EN10MB, DLT_RAW
 _SNAPLEN = 262144
@@ -75,13 +75,13 @@ def compile_filter(expression: str, flags: int) -> Program:
     if not isinstance(expression, str):
         raise TypeError(f"a filter is an expression such as 'udp port 53', not {expression!r}")
     library, program = _library(), _Program()
-    kind = _ETHERNET if Flag.TAP in Flag(flags) else _RAW
+    kind = _ETHERNET if Flag.TAP in parse(int(flags) & ~Flag.PERSIST) else _RAW
     with _lock:
         handle = library.pcap_open_dead(kind, _SNAPLEN)
         if not handle:
             raise MemoryError("libpcap has no memory")
         try:
-            text = expression.encode()
+            text = expression.encode("utf-8", "backslashreplace")
             arguments = (handle, ctypes.byref(program), text, 1, _NO_NETMASK)
             if b"\0" in text or library.pcap_compile(*arguments):
                 why = library.pcap_geterr(handle).decode(errors="replace") or "a NUL in it"

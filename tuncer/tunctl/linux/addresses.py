@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tuncer.tunctl import address as addresses
 from tuncer.tunctl.address import AddressLike
-from tuncer.tunctl.errors import explain
+from tuncer.tunctl.errors import check_bool, explain
 from tuncer.tunctl.linux import link, routes
 from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
 
@@ -75,10 +75,12 @@ def up(
     if address is not None:
         wanted = _wanted(address, prefix, peer=peer, broadcast=broadcast, scope=scope, nodad=nodad)
     if link_local is not None:
-        link.link_local(target, link_local)
+        check_bool(link_local, "link_local")
     with session(target, "add an address") as kernel:
         if wanted is not None:
             _add(kernel, wanted)
+        if link_local is not None:
+            link.link_local(target, link_local)
         link.set_up(kernel)
 
 
@@ -129,15 +131,13 @@ def remove_address(target: Target, address: AddressLike, prefix: int | str | Non
         OSError: EADDRNOTAVAIL the device has no such address.
         ValueError, TypeError: no address.
     """
-    # A primary IPv4 address takes the further ones of its network along.
     exact = prefix is not None or "/" in str(address)
     wanted = addresses.interface(address, prefix)
     with session(target, "address") as kernel:
         for found in present(kernel):
             if found.interface == wanted or (not exact and found.interface.ip == wanted.ip):
-                others = [one for one in present(kernel) if one != found]
+                _promote_others(kernel, found, [one for one in present(kernel) if one != found])
                 kernel.ip.addr("del", index=kernel.index, **_attributes(found))
-                _restore(kernel, others)
                 return
         raise explain(errno.EADDRNOTAVAIL, "address", kernel.name)
 
@@ -156,28 +156,46 @@ def dstaddr(target: Target, peer: AddressLike) -> None:
     """Set the other end's address of a point-to-point link, beside the device's first own one.
 
     Raises:
-        OSError: EADDRNOTAVAIL if the device has no address of that family.
+        OSError: EADDRNOTAVAIL if the device has no address of that family; EBUSY, of
+            ``change_address``.
         ValueError, TypeError: no address.
     """
     other = addresses.host(peer)
-    width = other.max_prefixlen
-    with session(target, "address") as kernel:
-        first = _first(kernel, other.version)
-        interface = ipaddress.ip_interface(f"{first.interface.ip}/{width}")
-        _replace(kernel, first, first._replace(interface=interface, peer=other, broadcast=None))
+    with session(target, "add an address") as kernel:
+        old = first_address(present(kernel), other.version, kernel.name)
+        _change(kernel, old, with_peer(old, other))
 
 
 def broadcast(target: Target, address: AddressLike) -> None:
     """Set the broadcast address of the device's first IPv4 address.
 
     Raises:
-        OSError: EADDRNOTAVAIL if the device has no IPv4 address.
+        OSError: EADDRNOTAVAIL if the device has no IPv4 address; EBUSY, of ``change_address``.
         ValueError, TypeError: no IPv4 address.
     """
     wanted = ipaddress.IPv4Address(str(addresses.host(address, version=4)))
-    with session(target, "address") as kernel:
-        first = _first(kernel, 4)
-        _replace(kernel, first, first._replace(broadcast=wanted))
+    with session(target, "add an address") as kernel:
+        old = first_address(present(kernel), 4, kernel.name)
+        _change(kernel, old, old._replace(broadcast=wanted))
+
+
+def first_address(found: list[Address], version: int, device: str) -> Address:
+    """Return the first address of an IP version that is valid everywhere.
+
+    Raises:
+        OSError: EADDRNOTAVAIL, there is none.
+    """
+    for address in found:
+        if address.interface.version == version and address.scope == "global":
+            return address
+    problem = f"the device has no IPv{version} address yet: give it one by up()"
+    raise OSError(errno.EADDRNOTAVAIL, problem, device)
+
+
+def with_peer(address: Address, peer: addresses.Address) -> Address:
+    """Return an address with another end. Pure."""
+    interface = ipaddress.ip_interface(f"{address.interface.ip}/{peer.max_prefixlen}")
+    return address._replace(interface=interface, peer=peer, broadcast=None)
 
 
 def _wanted(
@@ -199,6 +217,7 @@ def _wanted(
     if interface.version == 6 and scope is not None:  # noqa: PLR2004
         raise ValueError(f"the kernel finds out the scope of an IPv6 address: {interface}")
     limit: Any = None if broadcast is None else addresses.host(broadcast, version=4)
+    check_bool(nodad, "nodad")
     flags = frozenset({"nodad"} if nodad else ())
     return Address(interface, other, limit, _scope_name(scope), flags)
 
@@ -224,7 +243,7 @@ def _scope_name(scope: str | int | None) -> str:
     if scope is None:
         return "global"
     number = _SCOPES.get(scope) if isinstance(scope, str) else scope
-    if number is None or isinstance(number, bool) or not 0 <= number <= 255:  # noqa: PLR2004
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 255:  # noqa: PLR2004
         raise ValueError(f"a scope is one of {', '.join(_SCOPES)}, or a number, not {scope!r}")
     return _SCOPE_NAMES.get(number, str(number))
 
@@ -278,7 +297,7 @@ def _add(kernel: Session, wanted: Address) -> None:
             return
         if found.interface.ip == wanted.interface.ip and _is_one(found, wanted):
             # The kernel would change nothing but lifetimes ("replace"), or have it twice.
-            _replace(kernel, found, _with_broadcast(wanted))
+            _change(kernel, found, _with_broadcast(wanted))
             return
     _check_ipv6(kernel, wanted.interface)
     kernel.ip.addr("add", index=kernel.index, **_attributes(_with_broadcast(wanted)))
@@ -290,23 +309,39 @@ def _is_one(found: Address, wanted: Address) -> bool:
     return wanted.interface.version == 6 or (same_network and found.peer == wanted.peer)  # noqa: PLR2004
 
 
-def _replace(kernel: Session, old: Address, new: Address) -> None:
-    """Put one address in the place of another, and leave the others and the routes as they are.
+def change_address(target: Target, old: Address, new: Address) -> None:
+    """Put one address in the place of another. It is no error if it is so already.
 
-    The kernel has no way to change one. With a primary IPv4 address it deletes the further ones of
-    its network (unless ``promote_secondaries`` is set), and with each the routes that rely on it.
+    The kernel cannot change one: it is taken away for a moment. What would be lost with it, and is
+    not to be had back, is a reason to refuse.
+
+    Args:
+        target: the device.
+        old: which goes, if it is there.
+        new: which comes.
+
+    Raises:
+        OSError: EBUSY, routes rely on the old one; EINVAL, the kernel refuses the new one.
     """
-    addresses_before, routes_before = present(kernel), routes.present(kernel)
-    _check_scope(kernel, new, [one for one in addresses_before if one != old])
-    kernel.ip.addr("del", index=kernel.index, **_attributes(old))
+    with session(target, "add an address") as kernel:
+        _change(kernel, old, new)
+
+
+def _change(kernel: Session, old: Address, new: Address) -> None:
+    there = present(kernel)
+    if old in there:
+        others = [one for one in there if one != old]
+        _check_scope(kernel, new, others)
+        _check_routes(kernel, old, others)
+        _promote_others(kernel, old, others)
+        kernel.ip.addr("del", index=kernel.index, **_attributes(old))
+    elif any(_is_as_wanted(found, new) for found in there):
+        return
     try:
         kernel.ip.addr("add", index=kernel.index, **_attributes(new))
     except BaseException:
         kernel.ip.addr("add", index=kernel.index, **_attributes(old))
         raise
-    finally:
-        _restore(kernel, [one for one in addresses_before if one != old])
-        routes.restore(kernel, routes_before)
 
 
 def _check_scope(kernel: Session, new: Address, others: list[Address]) -> None:
@@ -317,20 +352,41 @@ def _check_scope(kernel: Session, new: Address, others: list[Address]) -> None:
             raise OSError(errno.EINVAL, f"{problem} {other.scope!r}", kernel.name)
 
 
-def _restore(kernel: Session, wanted: list[Address]) -> None:
-    """Add the addresses that were there, and are not any more."""
-    there = {found.interface for found in present(kernel)}
-    for address in wanted:
-        if address.interface not in there:
-            kernel.ip.addr("add", index=kernel.index, **_attributes(address))
+def _check_routes(kernel: Session, old: Address, others: list[Address]) -> None:
+    """Refuse to take routes along: with an address its routes go, with the last IPv4 one all."""
+    version = old.interface.version
+    last = version == 4 and not any(one.interface.version == 4 for one in others)  # noqa: PLR2004
+    for route in routes.present(kernel):
+        if route.protocol == routes.BY_KERNEL or route.destination.version != version:
+            continue
+        if last or route.source == old.interface.ip:
+            problem = f"the kernel cannot change {old.interface}, only take it away, and with it"
+            mend = "remove the route first, or give peer and broadcast to up() before routes"
+            raise OSError(
+                errno.EBUSY, f"{problem} the route to {route.destination}: {mend}", kernel.name
+            )
 
 
-def _first(kernel: Session, version: int) -> Address:
-    for found in present(kernel):
-        if found.interface.version == version and found.scope == "global":
-            return found
-    problem = f"the device has no IPv{version} address yet: give it one by up()"
-    raise OSError(errno.EADDRNOTAVAIL, problem, kernel.name)
+def _promote_others(kernel: Session, old: Address, others: list[Address]) -> None:
+    """Have the further IPv4 addresses of a network stay when its first one goes.
+
+    Otherwise the kernel deletes them too. Source: ``promote_secondaries`` of the kernel's
+    ``Documentation/networking/ip-sysctl.rst``; systemd switches it on for all interfaces.
+    """
+    network = old.interface.network
+    if network.version == 6 or "secondary" in old.flags:  # noqa: PLR2004
+        return
+    rest = [one for one in others if one.interface.network == network]
+    if not rest:
+        return
+    try:
+        path = f"/proc/sys/net/ipv4/conf/{kernel.name}/promote_secondaries"
+        with open(path, "w", encoding="ascii") as file:
+            file.write("1")
+    except OSError as error:
+        problem = f"with {old.interface} the kernel would delete {rest[0].interface} too"
+        mend = f"remove that first, or 'sysctl net.ipv4.conf.{kernel.name}.promote_secondaries=1'"
+        raise OSError(errno.EBUSY, f"{problem}: {mend}", kernel.name) from error
 
 
 def _check_ipv6(kernel: Session, interface: addresses.Interface) -> None:

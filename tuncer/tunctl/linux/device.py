@@ -71,7 +71,7 @@ def _create(name: str, wanted: Flag, as_new: bool = True) -> int:
         existed = bool(name) and "%" not in name and _exists(name)
         _attach(fd, name, wanted)
         if as_new:
-            _reset(fd, existed)
+            _reset(fd, wanted, existed)
     except BaseException:
         os.close(fd)
         raise
@@ -109,7 +109,7 @@ def _attach(fd: int, name: str, wanted: Flag) -> None:
         )
 
 
-def _reset(fd: int, existed: bool) -> None:
+def _reset(fd: int, wanted: Flag, existed: bool) -> None:
     """Take away what an earlier user has left on a persistent device.
 
     Offload would hand super-packets of 64 KiB to somebody who expects packets of the MTU's size.
@@ -118,6 +118,8 @@ def _reset(fd: int, existed: bool) -> None:
     if Flag.MULTI_QUEUE in has and sum(queues(fd)) > 1:
         return  # the device is in use, as its user has set it up
     offload(fd, 0)
+    if existed and Flag.NO_CARRIER in wanted:  # the kernel heeds it for a new device alone
+        ioctls.call(fd, ioctls.TUNSETCARRIER, ioctls.INT.pack(0), "carrier")
     if existed:
         detach_filter(fd)
         if Flag.TAP in has:
@@ -159,11 +161,7 @@ def check(fd: int) -> Flag:
         OSError: ENOTTY it is no TUN/TAP descriptor, EBADFD it is attached to no device.
         TypeError: no number.
     """
-    if isinstance(fd, bool) or not isinstance(fd, int):
-        raise TypeError(f"a descriptor is a number, not {fd!r}")
-    if fd < 0:
-        raise explain(errno.EBADF, "ask for the device's name")
-    return flags(fd)
+    return flags(ioctls.checked(fd))
 
 
 @contextlib.contextmanager

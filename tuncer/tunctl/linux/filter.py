@@ -17,6 +17,7 @@ from tuncer.tunctl.linux import bpf, ioctls
 from tuncer.tunctl.pcap import Program
 
 _ALL_MULTICAST = 0x0001  # TUN_FLT_ALLMULTI
+_LONGEST = 0xFFFF  # instructions: of struct sock_fprog, and more than the verifier takes
 _NONE = -1  # instead of an eBPF program's descriptor
 _NOT_TAKEN = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.E2BIG}
 
@@ -32,8 +33,12 @@ def attach_filter(fd: int, program: Program) -> bool:
     Raises:
         OSError: EBADFD the device was deleted, ...
     """
+    if not isinstance(program, Program):
+        raise TypeError(f"a program is what compile_filter returns, not {program!r}")
     tap = Flag.TAP in ioctls.interface(fd)[1]
     try:
+        if len(program) > _LONGEST:
+            return False
         if tap and bpf.is_told_alike(program.instructions):
             argument = struct.pack("@HP", len(program), program.address)
             ioctls.call(fd, ioctls.TUNATTACHFILTER, argument, "filter")

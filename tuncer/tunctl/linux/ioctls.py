@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -48,10 +49,24 @@ def call(fd: int, request: int, argument: int | bytes, operation: str, device: s
         OSError: with a sentence on how to mend it, and the device's name.
     """
     try:
-        result = fcntl.ioctl(fd, request, argument)
+        result = fcntl.ioctl(checked(fd), request, argument)
     except OSError as error:
         raise explain(error.errno or 0, operation, device or _name(fd)) from error
     return result if isinstance(result, bytes) else INT.pack(result)
+
+
+def checked(fd: int) -> int:
+    """Return what can be a descriptor.
+
+    Raises:
+        TypeError: no number.
+        OSError: EBADF, no descriptor has this number.
+    """
+    if isinstance(fd, bool) or not isinstance(fd, int):
+        raise TypeError(f"a descriptor is a number, not {fd!r}")
+    if not 0 <= fd < 1 << 31:
+        raise explain(errno.EBADF, f"use descriptor {fd}")
+    return fd
 
 
 def interface(fd: int) -> tuple[str, Flag]:
@@ -63,6 +78,7 @@ def interface(fd: int) -> tuple[str, Flag]:
     Raises:
         OSError: EBADFD when the device was deleted, ENOTTY when it never was a device's.
     """
+    checked(fd)
     try:
         raw, bits = IFREQ.unpack(fcntl.ioctl(fd, TUNGETIFF, bytes(IFREQ.size)))
     except OSError as error:

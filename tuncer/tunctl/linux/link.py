@@ -11,14 +11,13 @@ import os
 from typing import Any
 
 from tuncer.tunctl import address as addresses
-from tuncer.tunctl.errors import check_name
+from tuncer.tunctl.errors import check_bool, check_name
 from tuncer.tunctl.linux import netlink, netns
-from tuncer.tunctl.linux.netlink import Session, Target, session
+from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
 from tuncer.tunctl.linux.netns import Namespace
 
-_IFF_UP = 0x1
+IFF_UP = 0x1
 _NO_LINK_LOCAL, _EUI64 = 1, 0  # IN6_ADDR_GEN_MODE_NONE, IN6_ADDR_GEN_MODE_EUI64
-_AF_INET6 = 10
 _MOST_ALIAS = 255  # IFALIASZ, less the final NUL
 _COUNTERS = (
     "rx_packets",
@@ -36,7 +35,7 @@ IPV6_MIN_MTU = 1280
 
 def set_up(kernel: Session) -> None:
     """Bring a device up, if it is not."""
-    if not kernel.link["flags"] & _IFF_UP:
+    if not kernel.link["flags"] & IFF_UP:
         kernel.ip.link("set", index=kernel.index, state="up")
 
 
@@ -47,7 +46,7 @@ def down(target: Target) -> None:
         OSError: ENODEV, EPERM.
     """
     with session(target, "down") as kernel:
-        if kernel.link["flags"] & _IFF_UP:
+        if kernel.link["flags"] & IFF_UP:
             kernel.ip.link("set", index=kernel.index, state="down")
 
 
@@ -58,7 +57,7 @@ def is_up(target: Target) -> bool:
         OSError: ENODEV, EBADFD.
     """
     with session(target, "ask for the state") as kernel:
-        return bool(kernel.link["flags"] & _IFF_UP)
+        return bool(kernel.link["flags"] & IFF_UP)
 
 
 def link_local(target: Target, on: bool | None = None) -> bool:
@@ -69,8 +68,8 @@ def link_local(target: Target, on: bool | None = None) -> bool:
     Raises:
         OSError: EOPNOTSUPP the kernel has no IPv6, EPERM.
     """
-    if on is not None and not isinstance(on, bool):
-        raise TypeError(f"a link-local address is wanted or not, True or False, not {on!r}")
+    if on is not None:
+        check_bool(on, "link_local")
     with session(target, "link-local address") as kernel:
         present = _generates(kernel)
         if on is None or on == present:
@@ -114,7 +113,7 @@ def mtu(target: Target, size: int | None = None) -> int:
 def _has_ipv6(kernel: Session) -> bool:
     universe = 0  # RT_SCOPE_UNIVERSE: not the link-local ones, which nobody asked for
     return any(
-        a["scope"] == universe for a in kernel.ip.get_addr(family=_AF_INET6, index=kernel.index)
+        a["scope"] == universe for a in kernel.ip.get_addr(family=FAMILY[6], index=kernel.index)
     )
 
 
@@ -150,8 +149,8 @@ def alias(target: Target, text: str | None = None) -> str:
     if text is not None:
         if not isinstance(text, str):
             raise TypeError(f"an alias is text, not {text!r}")
-        if len(text.encode()) > _MOST_ALIAS or "\0" in text:
-            raise ValueError(f"an alias has at most {_MOST_ALIAS} bytes, and no NUL")
+        if len(text.encode("utf-8", "surrogatepass")) > _MOST_ALIAS or not text.isprintable():
+            raise ValueError(f"an alias has at most {_MOST_ALIAS} bytes, and can be printed")
     return str(_setting(target, "alias", "IFLA_IFALIAS", text) or "")
 
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from tuncer.tunctl.linux import addresses, netlink
 from tuncer.tunctl.linux.ioctls import printable
+from tuncer.tunctl.linux.link import IFF_UP
 
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR = 16, 17, 20, 21  # RTM_*
-_IFF_UP = 1
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
@@ -121,7 +121,7 @@ def look(target: int) -> LinkState:
         present = frozenset(str(found.interface) for found in addresses.present(kernel))
     return LinkState(
         printable(kernel.name),
-        bool(link["flags"] & _IFF_UP),
+        bool(link["flags"] & IFF_UP),
         bool(link.get_attr("IFLA_CARRIER")),
         int(link.get_attr("IFLA_MTU")),
         present,
@@ -169,7 +169,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 
 def _link(flags: int, attributes: dict[int, bytes]) -> dict[str, Any]:
-    told: dict[str, Any] = {"up": bool(flags & _IFF_UP)}
+    told: dict[str, Any] = {"up": bool(flags & IFF_UP)}
     if _IFNAME in attributes:
         told["name"] = attributes[_IFNAME].rstrip(b"\0").decode("utf-8", "backslashreplace")
     if _MTU in attributes:

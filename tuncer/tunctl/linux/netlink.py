@@ -19,6 +19,7 @@ from tuncer.tunctl.errors import check_name, explain
 from tuncer.tunctl.linux import ioctls, netns
 
 _SIOCGSKNS = 0x894C
+_ATTEMPTS = 100
 
 FAMILY = {4: 2, 6: 10}
 """AF_INET and AF_INET6, by IP version."""
@@ -54,8 +55,8 @@ def session(target: Target, operation: str) -> Iterator[Session]:
         OSError: ENODEV there is no such device, EBADFD it was deleted; whatever the kernel
             answers, with a sentence on how to mend it.
     """
-    with located(target) as name, contextlib.ExitStack() as stack:
-        index = index_of(name)
+    with located(target) as found, contextlib.ExitStack() as stack:
+        name, index = _index(target, found)
         stack.enter_context(_explained(operation, name))
         yield Session(stack.enter_context(IPRoute()), index, name)
 
@@ -93,7 +94,23 @@ def place(target: Target) -> tuple[int, int]:
         OSError: EBADFD it was deleted, ENODEV, EPERM.
     """
     with located(target) as name:
-        return netns.inode(), index_of(name)
+        return netns.inode(), _index(target, name)[1]
+
+
+def _index(target: Target, name: str) -> tuple[str, int]:
+    """Return a device's name and number; ask anew if it is renamed between the two questions."""
+    for _ in range(_ATTEMPTS):
+        try:
+            index = index_of(name)
+        except OSError as error:
+            if isinstance(target, str) or error.errno != errno.ENODEV:
+                raise
+            index = 0
+        present = name if isinstance(target, str) else ioctls.interface(target)[0]
+        if index and present == name:
+            return name, index
+        name = present
+    raise explain(errno.ENODEV, "look up", name)
 
 
 def _elsewhere(target: int, name: str) -> int | None:
@@ -107,7 +124,7 @@ def _elsewhere(target: int, name: str) -> int | None:
     try:
         theirs = fcntl.ioctl(target, ioctls.TUNGETDEVNETNS)
     except OSError as error:
-        if error.errno == errno.EPERM and _administers():  # so it would be told of a device here
+        if error.errno == errno.EPERM and administers():  # so it would be told of a device here
             problem = "the device is in another network namespace, which this user does not own"
             raise PermissionError(errno.EPERM, problem, name) from None
         # An older kernel; or a user without privileges, who may look, and can change nothing.
@@ -120,7 +137,7 @@ def _elsewhere(target: int, name: str) -> int | None:
     return theirs
 
 
-def _administers() -> bool:
+def administers() -> bool:
     """Tell whether this process has CAP_NET_ADMIN over the present network namespace.
 
     Source: SIOCGSKNS of ``linux/sockios.h``, which asks for it.

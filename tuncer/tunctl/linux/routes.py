@@ -14,7 +14,8 @@ from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
 _LINK = 253  # RT_SCOPE_LINK: whoever has the address is reached directly
 _MAIN = 254  # RT_TABLE_MAIN
 _UNICAST = 1  # RTN_UNICAST: not what the kernel itself keeps for local, broadcast, multicast
-_BY_KERNEL = 2  # RTPROT_KERNEL
+BY_KERNEL = 2
+"""RTPROT_KERNEL: routes that come and go with their addresses."""
 _IPV6_METRIC = 1024  # of a route for which none was given
 
 
@@ -81,7 +82,7 @@ def remove_route(
     wanted = _route(destination, gateway, None, metric, table)
     with session(target, "route") as kernel:
         for found in present(kernel):
-            if _covers(found, wanted):
+            if _covers(found, wanted, metric):
                 kernel.ip.route("del", oif=kernel.index, **_route_attributes(found))
                 return
         raise explain(errno.ESRCH, "route", kernel.name)
@@ -118,13 +119,13 @@ def _route(
     return Route(network, through, own, metric or 0, table or _MAIN)
 
 
-def _covers(found: Route, wanted: Route) -> bool:
+def _covers(found: Route, wanted: Route, metric: int | None = None) -> bool:
     """Tell whether a route is the one that is meant: what was not said may be anything. Pure."""
     return (
         found.destination == wanted.destination
         and wanted.gateway in {None, found.gateway}
         and wanted.source in {None, found.source}
-        and wanted.metric in {0, found.metric}
+        and metric in {None, found.metric}
         and wanted.table == found.table
     )
 
@@ -182,14 +183,3 @@ def _parsed_route(message: Any) -> Route:
         message.get_attr("RTA_TABLE") or message["table"],
         message["proto"],
     )
-
-
-def restore(kernel: Session, routes: list[Route]) -> None:
-    """Add the routes that were there, and are not any more."""
-    there = present(kernel)
-    for route in routes:
-        # The kernel's own ones come with their addresses.
-        if route.protocol != _BY_KERNEL and route not in there:
-            kernel.ip.route(
-                "add", oif=kernel.index, proto=route.protocol, **_route_attributes(route)
-            )

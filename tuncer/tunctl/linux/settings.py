@@ -10,6 +10,7 @@ import pwd
 from collections.abc import Callable, Iterable
 
 from tuncer.tunctl import address as addresses
+from tuncer.tunctl.errors import check_bool
 from tuncer.tunctl.linux import ioctls, netlink
 from tuncer.tunctl.linux.device import attached, tun_data
 from tuncer.tunctl.linux.filter import set_receive_filter
@@ -28,8 +29,7 @@ def persist(target: Target, on: bool = True) -> None:
         OSError: EBUSY if it is given by name while another process is attached.
         TypeError: neither True nor False.
     """
-    if not isinstance(on, bool):
-        raise TypeError(f"a device is persistent or not, True or False, not {on!r}")
+    check_bool(on, "persist")
     with attached(target) as fd:
         ioctls.call(fd, ioctls.TUNSETPERSIST, on, "persist")
 
@@ -49,10 +49,10 @@ def owner(target: Target, user: int | str | None = None) -> int | None:
         ValueError, TypeError: no user id.
         OSError: EINVAL, the user does not exist in this user namespace.
     """
-    if user is not None:
-        number = _identity(user, "user", lambda name: pwd.getpwnam(name).pw_uid)
+    number = user_id(user)
+    if number is not None:
         with attached(target) as fd:
-            ioctls.call(fd, ioctls.TUNSETOWNER, number, "owner")
+            ioctls.call(fd, ioctls.TUNSETOWNER, _argument(number), "owner")
     return _told(target, "IFLA_TUN_OWNER")
 
 
@@ -71,10 +71,10 @@ def group(target: Target, group: int | str | None = None) -> int | None:
         ValueError, TypeError: no group id.
         OSError: EINVAL, the group does not exist in this user namespace.
     """
-    if group is not None:
-        number = _identity(group, "group", lambda name: grp.getgrnam(name).gr_gid)
+    number = group_id(group)
+    if number is not None:
         with attached(target) as fd:
-            ioctls.call(fd, ioctls.TUNSETGROUP, number, "group")
+            ioctls.call(fd, ioctls.TUNSETGROUP, _argument(number), "group")
     return _told(target, "IFLA_TUN_GROUP")
 
 
@@ -84,16 +84,43 @@ def _told(target: Target, attribute: str) -> int | None:
     return None if number is None else int(number)
 
 
-def _identity(wanted: int | str, kind: str, find: Callable[[str], int]) -> int:
+def user_id(user: int | str | None) -> int | None:
+    """Return the number of a user, who is told by it or by a login name; None for None.
+
+    Raises:
+        KeyError: no user of that name.
+        ValueError, TypeError: no user id.
+    """
+    return _identity(user, "user", lambda name: pwd.getpwnam(name).pw_uid)
+
+
+def group_id(group: int | str | None) -> int | None:
+    """Return the number of a group, which is told by it or by its name; None for None.
+
+    Raises:
+        KeyError: no group of that name.
+        ValueError, TypeError: no group id.
+    """
+    return _identity(group, "group", lambda name: grp.getgrnam(name).gr_gid)
+
+
+def _identity(wanted: int | str | None, kind: str, find: Callable[[str], int]) -> int | None:
+    if wanted is None:
+        return None
     if isinstance(wanted, bool) or not isinstance(wanted, (int, str)):
         raise TypeError(f"a {kind} is a name or a number, not {wanted!r}")
     try:
         number = find(wanted) if isinstance(wanted, str) else wanted
-    except KeyError:
+    except (KeyError, ValueError):
         raise KeyError(f"there is no {kind} {wanted!r} on this host") from None
     if not 0 <= number < _NO_ID:
         raise ValueError(f"{number} is no user or group id")
-    return number - (1 << 32) if number >= 1 << 31 else number  # fcntl.ioctl takes a C int
+    return number
+
+
+def _argument(number: int) -> int:
+    """Return what ``fcntl.ioctl`` takes, a C int."""
+    return number - (1 << 32) if number >= 1 << 31 else number
 
 
 def carrier(target: Target, on: bool | None = None) -> bool:
@@ -107,8 +134,7 @@ def carrier(target: Target, on: bool | None = None) -> bool:
         TypeError: neither True nor False.
     """
     if on is not None:
-        if not isinstance(on, bool):
-            raise TypeError(f"a carrier is there or not, True or False, not {on!r}")
+        check_bool(on, "carrier")
         with attached(target) as fd:
             ioctls.call(fd, ioctls.TUNSETCARRIER, ioctls.INT.pack(on), "carrier")
     with netlink.session(target, "ask for the carrier") as kernel:
@@ -154,8 +180,9 @@ def receive_filter(
         OSError: EINVAL on a TUN.
         ValueError, TypeError: no MAC address, or more than 1000.
     """
-    if isinstance(macs, str):
-        raise TypeError(f"a list of MAC addresses, not one: {macs!r}")
+    if isinstance(macs, (str, bytes)) or not isinstance(macs, Iterable):
+        raise TypeError(f"a list of MAC addresses, not {macs!r}")
+    check_bool(all_multicast, "all_multicast")
     packed = [addresses.mac(one) for one in macs]
     if len(packed) > _MOST_ADDRESSES:
         raise ValueError(f"a receive filter has at most {_MOST_ADDRESSES} addresses")
