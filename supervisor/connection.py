@@ -309,6 +309,9 @@ class Connection:
                 self._calls -= pending.is_call
                 pending.settle(kind, term)
                 self._tell_waiters()
+                if self._leader not in {0, threading.get_ident()}:
+                    # It may be about to poll for what has just been read here.
+                    os.eventfd_write(self._poke, 1)
                 if pending is wanted:
                     return
 

@@ -5,13 +5,16 @@ import contextlib
 import errno
 import fcntl
 import os
+import pickle
 import resource
 import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from conftest import PATIENCE, kill, program, wait_for_end
 from traffic import send_one
 
 import tuncer
-from supervisor import CallTimeout, ProcessDown
+from supervisor import CallTimeout, ProcessDown, SupervisorRef
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
 
 Run = Callable[..., str]
@@ -211,11 +214,29 @@ def test_events_that_were_missed_are_counted_and_the_end_is_known(dev: Device) -
     assert found == count
     for number in range(count):
         dev.mtu(1300 + number % 100)
+    kill(dev.pid)  # whoever knows what was missed goes
     dev.destroy()
+    found = 0
     with pytest.raises(EOFError):  # in order, though there was no room to tell it
         while True:
-            subscription.recv(PATIENCE)
+            item = subscription.recv(PATIENCE)
+            assert isinstance(item, DeviceEvent)
+            found += item.value if item.kind == "missed" else 1  # type: ignore[operator]
+    assert found in {count, count + 1}  # one may be told twice, of a worker that is killed
     subscription.close()
+
+
+def test_events_that_a_merged_subscription_missed(wide: Device) -> None:
+    count = 1500
+    with wide.subscribe(events=True) as subscription:
+        for number in range(count):
+            wide.mtu(1300 + number % 100)
+        found = 0
+        while found < count:
+            item = subscription.recv(PATIENCE)
+            assert isinstance(item, DeviceEvent)
+            found += item.value if item.kind == "missed" else 1  # type: ignore[operator]
+        assert found == count
 
 
 def test_two_tasks_that_wait_for_one_subscription_are_told(dev: Device) -> None:
@@ -258,7 +279,6 @@ def test_a_packet_for_a_recv_that_was_given_up_is_the_next_ones(
     dev: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuncer.caller.PATIENCE", 0.2)
-    dev.recv(0) if dev.statistics()["packets_read"] else None
     pid = dev.pid
     stop(pid)
     send_one(OTHER, b"one")
@@ -313,23 +333,105 @@ def test_calls_from_asyncio_go_on_over_a_kill(dev: Device) -> None:
     asyncio.run(main())
 
 
+def test_threads_and_loops_that_cancel_share_one_device(dev: Device) -> None:
+    count = 1500
+    taken: list[int] = []
+    over = threading.Event()
+
+    def here() -> None:
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                taken.append(int(dev.recv(0.01)[28:]))
+
+    async def there() -> None:
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.0005):
+                    taken.append(int((await dev.arecv())[28:]))
+
+    with ThreadPoolExecutor(4) as threads:
+        running = [threads.submit(here), *(threads.submit(asyncio.run, there()) for _ in range(2))]
+        for number in range(count):
+            send_one(OTHER, b"%d" % number)
+        deadline = time.monotonic() + PATIENCE
+        while len(taken) < count and time.monotonic() < deadline:
+            time.sleep(0)
+        over.set()
+        for one in running:
+            one.result()
+    assert sorted(taken) == list(range(count))
+
+
+def test_a_packet_that_was_kept_is_not_a_forked_childs_too(dev: Device) -> None:
+    async def give_up() -> None:
+        waiting = asyncio.ensure_future(dev.arecv())
+        await asked(dev)
+        send_one(OTHER, b"one")
+        while dev.statistics()["packets_read"] == 0:
+            pass
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(give_up())
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        told = b"error"
+        with contextlib.suppress(BaseException):
+            try:
+                told = dev.recv(0.05)[28:]
+            except TimeoutError:
+                told = b"none"
+        os.write(writer, told)
+        os._exit(0)
+    assert os.read(reader, 100) == b"none"
+    assert wait_for_end(pid)
+    assert dev.recv(PATIENCE)[28:] == b"one"
+    os.close(reader)
+    os.close(writer)
+
+
 # -- stopped, limited ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("queues", [1, 2])
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("queues", "stopped"), [(1, [0]), (2, [0]), (2, [1]), (2, [0, 1])])
 def test_a_worker_that_does_not_answer_is_destroyed(
-    run: Run, monkeypatch: pytest.MonkeyPatch, queues: int
+    run: Run, monkeypatch: pytest.MonkeyPatch, queues: int, stopped: list[int], known: bool
 ) -> None:
-    dev = make(queues=queues)
-    pids = dev.pids
-    for pid in pids:
-        stop(pid)
-    monkeypatch.setattr("tuncer.device.PATIENCE", 0.2)
-    dev.destroy()
-    assert all(wait_for_end(pid) for pid in pids)
-    assert "lab0" not in run("ip", "-br", "link")
-    assert tuncer.devices() == []
-    dev.destroy()
+    with make("first") as first:
+        root = first._repeatable("belongs")[0]
+        before = len(SupervisorRef(root._process).which_children())
+        dev = make(queues=queues)
+        above = dev._repeatable("belongs")[1].pid
+        pids = dev.pids
+        for number in stopped:
+            stop(pids[number])
+        for module in ("device", "caller"):
+            monkeypatch.setattr(f"tuncer.{module}.PATIENCE", 0.2)
+        # One that this program has called before, and one that it has not.
+        (dev if known else pickle.loads(pickle.dumps(dev))).destroy()
+        assert all(wait_for_end(pid) for pid in (*pids, above))
+        assert "lab0" not in run("ip", "-br", "link")
+        assert tuncer.devices() == [first]
+        assert len(SupervisorRef(root._process).which_children()) == before
+        dev.destroy()
+
+
+def test_a_worker_that_does_not_answer_is_not_taken_for_none(
+    dev: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = dev.pid
+    stop(pid)
+    with monkeypatch.context() as impatient:
+        for module in ("device", "caller"):
+            impatient.setattr(f"tuncer.{module}.PATIENCE", 0.2)
+        with pytest.raises(DeviceError, match="does not answer") as caught:
+            tuncer.attach("lab0")
+    assert caught.value.errno == errno.ETIMEDOUT
+    os.kill(pid, signal.SIGCONT)
+    assert tuncer.attach("lab0") == dev
 
 
 def test_a_filter_that_cannot_be_set_leaves_the_one_before(dev: Device) -> None:

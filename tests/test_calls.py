@@ -57,6 +57,26 @@ def test_replies_can_be_waited_for_later_in_any_order() -> None:
         ref.call_async("get")
 
 
+def test_a_loop_that_reads_a_threads_reply_wakes_that_thread() -> None:
+    ref = Counter.start_link(3)
+
+    async def main() -> None:
+        async def call() -> None:
+            for number in range(300):
+                assert await ref.call_async(["echo", number]) == number
+
+        def block() -> None:
+            for number in range(300):
+                assert ref.call(["echo", number], timeout=PATIENCE) == number
+
+        began = time.monotonic()
+        await asyncio.gather(call(), *(asyncio.to_thread(block) for _ in range(2)))
+        assert time.monotonic() - began < PATIENCE  # no reply was waited for until its deadline
+
+    for _ in range(5):
+        asyncio.run(main())
+
+
 def test_a_future_is_awaited_and_outlives_who_was_cancelled() -> None:
     ref = Counter.start_link(3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -30,6 +31,8 @@ class Caller:
         # Calls of recv that were given up: what comes for them is the next call's.
         self._late: deque[CallFuture] = deque()
         self._kept: deque[bytes] = deque()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
 
     def find(self) -> Ref:
         """Return the worker; while it is being restarted, wait for it."""
@@ -82,13 +85,9 @@ class Caller:
         """Do what ``Device.recv`` says."""
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
-        settled = time.monotonic() + PATIENCE
-        for late in list(self._late):
-            # It was withdrawn, so it is answered at once: by a packet, or by none.
-            with contextlib.suppress(Exception):
-                late.result(max(0.0, settled - time.monotonic()))
-        if self._harvest():
-            return self._kept.popleft()
+        kept = self._settled(PATIENCE if timeout is None else min(timeout, PATIENCE))
+        if kept is not None:
+            return kept
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         token = _token()
         worker, reply = self._asking(["recv", remaining, token])
@@ -105,8 +104,9 @@ class Caller:
 
     def _withdraw(self, worker: Ref, token: int, reply: CallFuture) -> None:
         """Give up a call; whether a packet is on its way nobody knows yet."""
-        self._late.append(reply)
-        with contextlib.suppress(NoProcess):
+        with self._lock:
+            self._late.append(reply)
+        with contextlib.suppress(NoProcess, MailboxFull):
             worker.cast(["withdraw", token])
 
     def _withdraw_asked(self, asked: asyncio.Future[tuple[Ref, CallFuture]], token: int) -> None:
@@ -114,14 +114,35 @@ class Caller:
             worker, reply = asked.result()
             self._withdraw(worker, token, reply)
 
-    def _harvest(self) -> bool:
-        """Keep what has come for calls that were given up; tell whether there is anything."""
-        for late in [call for call in self._late if call.done()]:
-            with contextlib.suppress(ValueError):  # another thread was faster
+    def _settled(self, timeout: float) -> bytes | None:
+        """Return a packet that came for a call that was given up, if there is any.
+
+        Such a call was withdrawn, so it is answered at once, unless the worker hangs.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            late = list(self._late)
+        for call in late:
+            with contextlib.suppress(Exception):
+                call.result(max(0.0, deadline - time.monotonic()))
+        return self._kept_packet()
+
+    def _kept_packet(self) -> bytes | None:
+        """Return a packet that has come for a call that was given up, without waiting."""
+        with self._lock:
+            if self._pid != os.getpid():  # the parent has them too, and gives them to its callers
+                self._pid = os.getpid()
+                self._late.clear()
+                self._kept.clear()
+            for late in [call for call in self._late if call.done()]:
                 self._late.remove(late)
                 with contextlib.suppress(Exception):  # whatever the answer was, it was no packet
                     self._kept.append(late.result(0.0)[0])
-        return bool(self._kept)
+            return self._kept.popleft() if self._kept else None
+
+    def _has_late(self) -> bool:
+        with self._lock:
+            return bool(self._kept) or any(call.done() for call in self._late)
 
     def _asking(self, request: list[Any]) -> tuple[Ref, CallFuture]:
         """Send a request to the worker, or to its successor."""
@@ -146,8 +167,9 @@ class Caller:
     async def arecv(self, timeout: float | None) -> bytes:  # noqa: ASYNC109 - as recv
         """Do what ``Device.arecv`` says."""
         check_timeout(timeout)
-        if self._harvest():
-            return self._kept.popleft()
+        kept = self._kept_packet()
+        if kept is not None:
+            return kept
         token = _token()
         asking = asyncio.ensure_future(self._aasking(["recv", timeout, token]))
         try:
@@ -158,16 +180,17 @@ class Caller:
         try:
             async with asyncio.timeout(None if timeout is None else timeout + PATIENCE):
                 # A call that is cancelled only now may still get a packet before this one.
-                await reply.until(lambda: self._harvest() or reply.done())
+                while (kept := self._kept_packet()) is None and not reply.done():
+                    await reply.until(lambda: self._has_late() or reply.done())
         except TimeoutError:
             self._withdraw(worker, token, reply)
             raise CallTimeout(f"the worker of {self._name} does not answer") from None
         except asyncio.CancelledError:
             self._withdraw(worker, token, reply)
             raise
-        if self._kept:
+        if kept is not None:
             self._withdraw(worker, token, reply)
-            return self._kept.popleft()
+            return kept
         return cast("bytes", reply.result(0.0)[0])
 
     async def acall(self, request: list[Any]) -> Any:

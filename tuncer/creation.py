@@ -248,20 +248,30 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
             place = netlink.place(name)
         except OSError:
             raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
-        path = places.door(place[1])
+        path = places.door_at(*place)
     # Its door is where it was created, and another one may have been moved to where that was.
-    for device in (*_at(path), *devices()):
-        with contextlib.suppress(OSError, NoProcess):
-            if device.place() == place:
-                return device
+    for door in (path, *(other for other in places.doors() if other != path)):
+        device = _if_there(door, name, place)
+        if device is not None:
+            return device
     raise DeviceError(errno.ENODEV, "there is an interface of this name, and not tuncer's", name)
 
 
-def _at(path: Path) -> list[Device]:
+def _if_there(path: Path, name: str, place: tuple[int, int]) -> Device | None:
+    """Return the device of a door, if it is at a place.
+
+    Raises:
+        DeviceError: ETIMEDOUT, the worker that may have it does not answer.
+    """
     try:
-        return [known(path, path.name)]
-    except DeviceError:
-        return []
+        device = known(path, name)
+        return device if device.place() == place else None
+    except DeviceError as error:
+        if error.errno == errno.ETIMEDOUT and path == places.door_at(*place):
+            raise
+        return None
+    except (OSError, NoProcess):
+        return None  # it is where this process may not go, or has ended
 
 
 def devices() -> list[Device]:

@@ -276,7 +276,7 @@ class Device(Link):
 
     def _end(self, operation: str) -> None:
         for caller in reversed(self._callers):  # the first one removes the device
-            _end(caller, operation)
+            _end(caller, operation, self.queues)
 
     # -- as an object --------------------------------------------------------------------------
 
@@ -367,7 +367,7 @@ def _parts(packets: list[bytes]) -> Iterator[list[bytes]]:
         yield part
 
 
-def _end(caller: Caller, operation: str) -> None:
+def _end(caller: Caller, operation: str, queues: int) -> None:
     """Have a worker end in order, if there is one."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -377,7 +377,7 @@ def _end(caller: Caller, operation: str) -> None:
             worker.call([operation], timeout=PATIENCE)
             monitor.wait(PATIENCE)
         except CallTimeout:
-            _kill(worker)  # it is stopped, or hangs
+            _kill(caller.path, queues)
         except (NoProcess, ProcessDown):
             if not places.is_open(caller.path):
                 return
@@ -385,27 +385,34 @@ def _end(caller: Caller, operation: str) -> None:
                 raise
             caller.forget()  # it crashed meanwhile: ask the next one
         except DeviceError as error:
-            if error.errno != errno.ENODEV:
+            if error.errno == errno.ETIMEDOUT:
+                _kill(caller.path, queues)
+            elif error.errno == errno.ENODEV:
+                return
+            else:
                 raise
-            return
         else:
             return
 
 
-def _kill(worker: Ref) -> None:
-    """Have the supervisor of a worker that does not answer end it for good.
+def _kill(path: Path, queues: int) -> None:
+    """Have a worker that does not answer be ended for good, by its supervisor.
 
-    With its last descriptor goes the device, unless it is persistent.
+    With its last descriptor goes the device, unless it is persistent. Where there are several
+    queues, their supervisor is ended, and the others with it: it would stay without them.
     """
-    try:
-        above = SupervisorRef(linux.parent(worker.pid))
-        for name, ref, _, _ in above.which_children():
-            if ref == worker:
-                above.terminate_child(name)
-                with contextlib.suppress(NotFound):
-                    above.delete_child(name)
-    except ProcessLookupError:
-        return  # it has ended meanwhile
+    hanging = places.worker(path)
+    if hanging is None:
+        return
+    with contextlib.suppress(ProcessLookupError, NoProcess, ProcessDown, NotFound):
+        child, above = Ref(hanging), linux.parent(hanging.pid)
+        if queues > 1:
+            child, above = Ref(above), linux.parent(above.pid)
+        supervisor = SupervisorRef(above)
+        for name, ref, _, _ in supervisor.which_children():
+            if ref == child:
+                supervisor.terminate_child(name)
+                supervisor.delete_child(name)
 
 
 def known(path: Path, name: str) -> Device:

@@ -14,8 +14,6 @@ from supervisor import GenServer
 from supervisor.channel import Channel, close_all
 from tuncer import door
 
-_LATER = 1.0  # seconds until somebody who does not read is told how much it has missed
-
 
 @dataclass
 class Follower:
@@ -28,8 +26,6 @@ class Follower:
     channel: Channel
     wake: int | None
     wants_events: bool
-    missed: int = 0
-    """Events that it has not been told, as it did not read those before."""
 
     @property
     def key(self) -> str:
@@ -41,14 +37,19 @@ class Followers:
     """The subscribers of a worker."""
 
     def __init__(
-        self, worker: GenServer, log: int, begin: Callable[[], int], changed: Callable[[], None]
+        self,
+        worker: GenServer,
+        log: int,
+        begin: Callable[[], tuple[int, int]],
+        changed: Callable[[], None],
     ) -> None:
         """Follow for a worker.
 
         Args:
             worker: whose fd store it is, and whose loop.
             log: the ring's descriptor, which a subscriber gets.
-            begin: returns the number of the first packet that a new subscriber gets.
+            begin: returns the number of the first packet that a new subscriber gets, and how
+                many events have been told before.
             changed: called when one has come or gone.
         """
         self._worker = worker
@@ -104,9 +105,9 @@ class Followers:
 
     def _welcome(self, follower: Follower) -> None:
         fds = () if follower.wake is None else (self._log, follower.wake)
-        place = self._begin()
+        place, events = self._begin()
         self._changed()  # before the answer: it is in force when that has come
-        follower.channel.offer("subscribed", place, fds=fds)
+        follower.channel.offer("subscribed", place, events, fds=fds)
         self._worker.drop_fd(f"asking.{follower.number}")
 
     def _add(self, follower: Follower) -> None:
@@ -142,35 +143,16 @@ class Followers:
         for event in self.events:
             os.eventfd_write(event, 1)
 
-    def tell(self, kind: str, value: Any, place: int) -> None:
-        """Tell an event to those who want to hear it. One that does not read holds up nobody."""
+    def tell(self, kind: str, value: Any, place: int, number: int) -> None:
+        """Tell an event to those who want to hear it.
+
+        One that does not read holds up nobody: it learns from the numbers what it has missed.
+        """
         for follower in self._all:
             if follower.wants_events:
-                self._tell(follower, kind, value, place)
+                follower.channel.offer(door.EVENT, kind, value, place, number)
 
-    def _tell(self, follower: Follower, kind: str, value: Any, place: int) -> None:
-        """Tell one of them; what it has no room for is counted, and told when it has."""
-        caught_up = self._catch_up(follower, place)
-        if not caught_up or not follower.channel.offer(door.EVENT, kind, value, place):
-            if not follower.missed:
-                self._look_again(follower, place)
-            follower.missed += 1
-
-    def _catch_up(self, follower: Follower, place: int) -> bool:
-        if follower.missed:
-            if not follower.channel.offer(door.EVENT, "missed", follower.missed, place):
-                return False
-            follower.missed = 0
-        return True
-
-    def _look_again(self, follower: Follower, place: int) -> None:
-        def look() -> None:
-            if follower in self._all and not self._catch_up(follower, place):
-                self._look_again(follower, place)
-
-        self._worker._actor.call_later(_LATER, look)
-
-    def end(self, number: int, text: str, packets: int) -> None:
-        """Tell all that the log ends here: with an errno or 0, a text, and how many packets."""
+    def end(self, number: int, text: str, packets: int, events: int) -> None:
+        """Tell all that the log ends: with an errno or 0, a text, how many packets and events."""
         for follower in self._all:
-            follower.channel.offer(door.END, number, text, packets)
+            follower.channel.offer(door.END, number, text, packets, events)

@@ -2,9 +2,10 @@
 
 ``devices/NAMESPACE-INDEX`` is the door (see ``tuncer.door``): it listens as long as the device
 has a worker or a supervisor that keeps its descriptor. ``devices/NAMESPACE-INDEX.pub`` is the
-publisher's endpoint. Further queues have ``.q1``, ``.q2``, ... in their names. NAMESPACE is the
-inode of the network namespace where the device was created, in hexadecimal, and INDEX the
-interface's number there: names change, and are used again.
+publisher's endpoint, ``.worker`` a symbolic link whose target is the worker's pid and start time.
+Further queues have ``.q1``, ``.q2``, ... in their names. NAMESPACE is the inode of the network
+namespace where the device was created, in hexadecimal, and INDEX the interface's number there:
+names change, and are used again.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import socket
 from pathlib import Path
 
 from supervisor import runtime
+from supervisor.linux import Process
 from tuncer.tunctl.linux import netlink, netns
 
-_PUBLISHER = ".pub"
+_PUBLISHER, _WORKER = _BESIDE = (".pub", ".worker")
 _offers = itertools.count(1)
 
 
@@ -31,7 +33,12 @@ def directory() -> Path:
 
 def door(index: int) -> Path:
     """Return the path of the door of an interface in the present network namespace."""
-    return directory() / f"{netns.inode():x}-{index}"
+    return door_at(netns.inode(), index)
+
+
+def door_at(inode: int, index: int) -> Path:
+    """Return the path of the door of an interface in a network namespace."""
+    return directory() / f"{inode:x}-{index}"
 
 
 def door_of(tun: int) -> Path:
@@ -50,6 +57,28 @@ def door_of(tun: int) -> Path:
 def queue(door_path: Path, number: int) -> Path:
     """Return the path of the door of one of a device's queues: the first one's is the device's."""
     return door_path.with_name(f"{door_path.name}.q{number}") if number else door_path
+
+
+def note_worker(door_path: Path, worker: Process) -> None:
+    """Write down which process serves a door: for whoever has to end one that does not answer."""
+    new = door_path.with_name(f"{door_path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    new.symlink_to(f"{worker.pid}.{worker.start}")
+    new.rename(_note(door_path))
+
+
+def worker(door_path: Path) -> Process | None:
+    """Return the process that serves a door, or has last served it; None if nobody knows."""
+    try:
+        pid, _, start = os.readlink(_note(door_path)).partition(".")
+    except OSError:
+        return None
+    return Process(int(pid), int(start))
+
+
+def _note(door_path: Path) -> Path:
+    return door_path.with_name(door_path.name + _WORKER)
 
 
 def publisher(door_path: Path) -> Path:
@@ -72,13 +101,14 @@ def sweep() -> None:
     """Remove the sockets of devices whose worker and supervisors were all killed."""
     with runtime.lock():  # a new door is not open yet between its bind and its listen
         for path in directory().iterdir():
-            if not is_open(path.with_name(path.name.removesuffix(_PUBLISHER))):
+            door_path = path.with_suffix("") if path.suffix in _BESIDE else path
+            if not is_open(door_path):
                 path.unlink(missing_ok=True)
 
 
 def remove(door_path: Path) -> None:
-    """Remove both sockets of a device."""
-    for path in (door_path, publisher(door_path)):
+    """Remove the sockets of a device, and what is written down beside them."""
+    for path in (door_path, publisher(door_path), _note(door_path)):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
 

@@ -48,6 +48,7 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     LISTENERS,  # how many ZeroMQ subscribers it had
     TRANSMITTED,  # one more than the kernel's count of bytes read from the device before
     HANDED_OUT,  # the kernel's count of packets, then
+    EVENTS,  # events that were told, to those who had room for them
     ENDED,  # 0 while the device lives; then one more than an errno, 0 for an end in order
     ACTIVE,  # a word of tuncer.mode: who packets are read for
     TAKEN,  # packets that a passive device has handed out, one by one
@@ -56,7 +57,7 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     FILTERED,  # packets that the filter has refused
     FILTERED_BYTES,
     SETTLED,  # whether it was decided if a new queue, of several, is to be attached
-) = range(24)
+) = range(25)
 
 Accepts: TypeAlias = Callable[[int, int], bool]
 """Tells whether a packet is wanted, from the number of the slot where it lies, and its length."""

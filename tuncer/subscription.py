@@ -213,7 +213,7 @@ class Merged(Subscription):
         """Return the next item of a queue, past what the first queue's worker tells for all."""
         while True:
             item = part._next()
-            of_all = isinstance(item, DeviceEvent) and item.kind not in {"passive", "missed"}
+            of_all = isinstance(item, DeviceEvent) and item.kind != "passive"
             if not of_all or part is self._parts[0]:
                 return item
 
@@ -253,6 +253,7 @@ class _Following(Subscription):
         self._end: DeviceError | EOFError | None = None
         self._log_end: int | None = None
         self._place = 0  # the number of the next packet
+        self._event = 0  # the number of the last event
         self._wake = wake
         self._poller.register(wake, select.EPOLLIN)
         self._poller.register(channel.fileno(), select.EPOLLIN)
@@ -302,23 +303,42 @@ class _Following(Subscription):
 
     def _hear(self) -> None:
         """Listen to what the worker says besides packets."""
+        counted = self._counted_events()  # before: what is not there then was missed
         while self._end is None:
             try:
                 received = self._channel.receive()
             except EOFError:
+                self._miss(self._counted_events())
                 self._end = self._unsaid()
                 return
             if received is None:
+                self._miss(counted)
                 return
             (word, *terms), fds = received
             close_all(fds)
-            if word == door.EVENT and self._events:
-                kind, value, place = terms
-                event = DeviceEvent(kind, self._device, value, self._queue)
-                self._told.append((place, event))
+            if word == door.EVENT:
+                kind, value, place, number = terms
+                self._miss(number - 1)
+                self._event = max(self._event, number)
+                self._tell(place, kind, value)
             elif word == door.END:
-                number, text, self._log_end = terms
+                number, text, self._log_end, events = terms
+                self._miss(events)
                 self._end = DeviceError(number, text, self._device) if number else self._over()
+
+    def _miss(self, events: int) -> None:
+        """Take note of how many events there were: what was not heard of them was missed."""
+        if events > self._event:
+            self._tell(self._place, "missed", events - self._event)
+            self._event = events
+
+    def _tell(self, place: int, kind: str, value: bool | int | str | None) -> None:
+        if self._events:
+            self._told.append((place, DeviceEvent(kind, self._device, value, self._queue)))
+
+    def _counted_events(self) -> int:
+        """Return how many events the worker has told, as far as that is known here."""
+        return self._event
 
     def _unsaid(self) -> DeviceError | EOFError:
         """Return how the device has ended, when nobody has told, or there was no room to tell."""
@@ -361,12 +381,15 @@ class RingSubscription(_Following):
             os.close(log)
         self._uncounted = 0
         super().__init__(device, channel, event, batch, events, queue)
-        self._place = answer[1]
+        self._place, self._event = answer[1:]
 
     def _rest(self) -> None:
         if self._log is not None:  # after close the number may be anybody's
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
+
+    def _counted_events(self) -> int:
+        return self._event if self._log is None else self._log.control[ring.EVENTS]
 
     def _unsaid(self) -> DeviceError | EOFError:
         ended = 0 if self._log is None else self._log.control[ring.ENDED]
@@ -398,7 +421,7 @@ class ZmqSubscription(_Following):
     """Receives messages of the wire format."""
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
-        _, _, channel = door.knock(path, device, "watch", events, timeout=PATIENCE)
+        answer, _, channel = door.knock(path, device, "watch", events, timeout=PATIENCE)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -411,6 +434,7 @@ class ZmqSubscription(_Following):
         self._socket.setsockopt(zmq.SUBSCRIBE, hello)  # after connect, to be heard in this order
         wake = int(self._socket.getsockopt(zmq.FD))
         super().__init__(device, channel, wake, batch, events, queue)
+        self._event = answer[2]
         self._early: deque[wire.Batch] = deque()
         self._had_last = False
         self._untold = 0

@@ -153,6 +153,7 @@ class Worker(GenServer):
             self.store_fd("door", self._door.fileno())
         self._path = Path(self._door.getsockname())
         self.name = self._writer.name
+        places.note_worker(self._path, process(os.getpid()))
         kept = self._stored("link", record.create)
         self._link = LinkWatch(self, self._tun, kept, self._happened, self._device_failed)
         self._vnet_hdr = tunctl.vnet_hdr_size(self._tun)
@@ -241,9 +242,10 @@ class Worker(GenServer):
         for name, fd in self.stored_fds().items():
             if name.startswith(("quiet.", "events.")):
                 channel = Channel(fd)
+                events = self._writer.control[ring.EVENTS]
                 if name.startswith("events."):
-                    channel.offer(door.EVENT, "deleted", None, self._writer.head)
-                channel.offer(door.END, errno.ENODEV, _WAS_DELETED, self._writer.head)
+                    channel.offer(door.EVENT, "deleted", None, self._writer.head, events + 1)
+                channel.offer(door.END, errno.ENODEV, _WAS_DELETED, self._writer.head, events + 1)
             elif name == "door":
                 with socket.socket(fileno=fd) as listener:
                     places.remove(Path(listener.getsockname()))
@@ -258,10 +260,13 @@ class Worker(GenServer):
     def _followed(self) -> bool:
         return bool(self._followers.events or self._publisher.listeners > 0)
 
-    def _begin(self) -> int:
-        """Return the first packet that a new subscriber gets: it may be one that nobody took."""
+    def _begin(self) -> tuple[int, int]:
+        """Return the first packet that a new subscriber gets, which may be one that nobody took.
+
+        And how many events have been told before.
+        """
         self._mode.subscribed()
-        return self._writer.control[ring.TAKEN]
+        return self._writer.control[ring.TAKEN], self._writer.control[ring.EVENTS]
 
     def _poll_device(self) -> None:
         """Watch the device for packets exactly while somebody wants them."""
@@ -449,7 +454,10 @@ class Worker(GenServer):
 
     def _happened(self, kind: str, value: bool | int | str | None = None) -> None:
         """Tell those who want to hear it, and after which packet it was."""
-        self._followers.tell(kind, value, self._writer.head)
+        # First told, then counted: what is counted and not there to be read was missed.
+        number = self._writer.control[ring.EVENTS] + 1
+        self._followers.tell(kind, value, self._writer.head, number)
+        self._writer.control[ring.EVENTS] = number
 
     def _end(self, why: str, number: int = 0, text: str = "") -> None:
         """Tell all that follow the log that it ends here, and close the door."""
@@ -462,7 +470,7 @@ class Worker(GenServer):
         self._receivers.refuse_all(number or errno.ENODEV, gone, self.name)
         if number == errno.ENODEV:
             self._happened("deleted")
-        self._followers.end(number, text, self._writer.head)
+        self._followers.end(number, text, self._writer.head, self._writer.control[ring.EVENTS])
         self._followers.wake()
         self._publisher.end(why)
         places.remove(self._path)
