@@ -395,8 +395,9 @@ def test_a_packet_that_was_kept_is_not_a_forked_childs_too(dev: Device) -> None:
 # -- stopped, limited ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize(("queues", "stopped"), [(1, [0]), (2, [0]), (2, [1]), (2, [0, 1])])
+@pytest.mark.parametrize(
+    ("queues", "stopped", "known"), [(1, [0], False), (2, [0], True), (2, [1], False)]
+)
 def test_a_worker_that_does_not_answer_is_destroyed(
     run: Run, monkeypatch: pytest.MonkeyPatch, queues: int, stopped: list[int], known: bool
 ) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, program
+from conftest import PATIENCE, program, wait_for_end
 from devices import kill_worker
 from traffic import send_one
 
 import tuncer
-from tuncer import Device, DeviceError, Flag, Protocol, VnetHdr, tunctl
+from tuncer import Device, DeviceError, Flag, Offload, Protocol, VnetHdr, tunctl
 
 Run = Callable[..., str]
 TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
@@ -158,6 +158,8 @@ def test_a_wrong_argument_leaves_device_and_worker_as_they_were(
         ({"txqueuelen": -1}, OSError),
         ({"slots": 3}, ValueError),
         ({"owner": -1, "persist": True}, ValueError),
+        ({"persist": "no"}, TypeError),
+        ({"owner": object()}, TypeError),
     ],
 )
 def test_a_wrong_option_creates_nothing(
@@ -167,6 +169,40 @@ def test_a_wrong_option_creates_nothing(
         tuncer.create("e0", TAP, **options)
     assert "e0" not in run("ip", "-br", "link")
     assert tuncer.devices() == []
+
+
+def test_a_create_that_fails_leaves_an_existing_device_as_it_was(run: Run) -> None:
+    run("ip", "tuntap", "add", "p0", "mode", "tun", "user", "1")
+    before = run("ip", "-j", "-d", "link", "show", "dev", "p0")
+    for options in ({"owner": 0, "group": "no-such-group"}, {"slots": 3}, {"active": "twice"}):
+        with pytest.raises((KeyError, ValueError, TypeError)):
+            tuncer.create("p0", TUN, **options)
+        assert run("ip", "-j", "-d", "link", "show", "dev", "p0") == before
+
+
+def test_a_device_that_was_there_before_is_still_there_after(run: Run) -> None:
+    run("ip", "tuntap", "add", "p0", "mode", "tun")
+    with tuncer.create("p0", TUN) as dev:
+        pid = dev.pid
+    assert wait_for_end(pid)
+    assert "p0" in run("ip", "-br", "link")
+    with tuncer.create("p1", TUN, persist=True):
+        pass
+    assert "p1" in run("ip", "-br", "link")
+    for name in ("p0", "p1"):
+        tuncer.create(name, TUN).destroy()
+        assert name not in run("ip", "-br", "link")
+
+
+def test_fewer_super_packets_are_queued() -> None:
+    with tuncer.create("e0", TUN | Flag.VNET_HDR) as dev:
+        dev.offload(Offload.CSUM | Offload.TSO4)
+        assert dev.txqueuelen() == 1000
+        dev.offload(0)
+        assert dev.txqueuelen() == 10_000
+        dev.txqueuelen(77)
+        dev.offload(Offload.CSUM)
+        assert dev.txqueuelen() == 77
 
 
 # -- namespaces ------------------------------------------------------------------------------------
@@ -277,42 +313,52 @@ def descriptors(pid: int) -> dict[str, str]:
     return found
 
 
-def test_devices_that_come_and_go_leave_no_descriptor_anywhere(run: Run) -> None:
+def test_devices_that_come_and_go_leave_no_descriptor_anywhere() -> None:
     with tuncer.create("first", TUN) as first:
         root = first._repeatable("belongs")[0].pid
         at_root = len(descriptors(root))
         tuncer.create("e0", TUN).destroy()
-        here = len(descriptors(os.getpid()))
-        for number in range(100):
-            if number % 4 == 3:
+        here, at_worker = len(descriptors(os.getpid())), len(descriptors(first.pid))
+        for number in range(200):
+            if number % 5 == 4:
                 with pytest.raises(OSError, match="another sort"):
                     tuncer.create("lo", TUN)
-            elif number % 4 == 2:
-                with pytest.raises(ValueError, match="user or group"):
-                    tuncer.create("e0", TUN, owner=-1)
+            elif number % 5 == 3:
+                with pytest.raises(OSError, match="without TAP and with TUN"):
+                    tuncer.create("first", TAP)
+            elif number % 5 == 2:
+                with pytest.raises(OSError, match="32 bits"):
+                    tuncer.create("e0", TUN, txqueuelen=-1)
             else:
                 with tuncer.create("e0", TUN) as dev, dev.subscribe():
                     os.close(dev.getfd())
         assert len(descriptors(os.getpid())) == here
+        # They close them when they have heard of the end. One more at the root is the pidfd of
+        # their owner.
+        limits = {first.pid: at_worker, root: at_root + 1}
         deadline = time.monotonic() + PATIENCE
-        # It closes them when it has buried the worker; one more is the pidfd of their owner.
-        while len(descriptors(root)) > at_root + 1:
-            assert time.monotonic() < deadline, descriptors(root)
+        while any(len(descriptors(pid)) > most for pid, most in limits.items()):
+            assert time.monotonic() < deadline, [descriptors(pid) for pid in limits]
 
 
-def test_every_descriptor_is_closed_on_exec(dev: Device) -> None:
-    root = dev._repeatable("belongs")[0].pid
-    with dev.subscribe(events=True), dev.subscribe(transport="zmq"):
+def test_every_descriptor_is_closed_on_exec() -> None:
+    before = set(descriptors(os.getpid()))
+    with (
+        tuncer.create("e0", TAP, queues=2) as dev,
+        dev.subscribe(events=True),
+        dev.subscribe(transport="zmq"),
+    ):
         dev.filter("udp")
         held = dev.getfd()
-        for pid in (os.getpid(), dev.pid, root):
-            for number, target in descriptors(pid).items():
-                if int(number) <= 2 or (pid == os.getpid() and "tuncer" not in target):
-                    continue
+        root, above = (ref.pid for ref in dev._repeatable("belongs"))
+        found = {os.getpid(): set(descriptors(os.getpid())) - before}
+        found |= {pid: set(descriptors(pid)) - {"0", "1", "2"} for pid in (*dev.pids, root, above)}
+        assert len(found[os.getpid()]) > 10
+        for pid, numbers in found.items():
+            for number in numbers:
                 info = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
                 flags = int(info.split("flags:")[1].split()[0], 8)
-                assert flags & os.O_CLOEXEC, (pid, number, target)
-        assert not os.get_inheritable(held)
+                assert flags & os.O_CLOEXEC, (pid, number, descriptors(pid).get(number))
         os.close(held)
 
 

@@ -129,7 +129,7 @@ def test_packets_with_a_virtio_net_hdr_both_ways(wide: int, information: bool) -
     os.close(fd)
 
 
-def test_offload_hands_over_super_packets_and_ends_when_it_is_switched_off() -> None:
+def test_offload_hands_over_partial_checksums_until_it_is_switched_off() -> None:
     fd = tunctl.create("t0", Flag.TUN | Flag.NO_PI | Flag.VNET_HDR)
     tunctl.offload(fd, Offload.CSUM | Offload.TSO4 | Offload.TSO6)
     tunctl.up(fd, "10.0.0.1/24", link_local=False)

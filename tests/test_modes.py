@@ -318,6 +318,12 @@ def test_asyncio_has_the_same_calls() -> None:
                     await dev.arecv()
                 with pytest.raises(TimeoutError):
                     await subscription.arecv(0.01)
+                with pytest.raises(ValueError, match="number of seconds"):
+                    await subscription.arecv(-1)
+                send(5, 6)
+                while dev.statistics()["packets_read"] < 2:
+                    pass
+                assert number(await subscription.arecv(0)) == 5
                 send(1, 3)
                 assert number(await subscription.arecv(PATIENCE)) == 1
                 async for item in subscription:

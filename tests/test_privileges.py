@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run
+from conftest import program, run
 from users import only_one_user, run_as_user
 
 from tuncer import doctor, tunctl
@@ -193,6 +193,18 @@ def test_all_is_well_here() -> None:
             "warn",
             "nmcli device set",
         ),
+        (
+            mounted("mount -t tmpfs none /run && mkdir -p /run/systemd/netif/state"),
+            "network managers",
+            "warn",
+            "Unmanaged=yes",
+        ),
+        (
+            ["sh", "-c", 'sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 && exec "$0" "$@"'],
+            "ipv6",
+            "warn",
+            "sysctl net.ipv6.conf.all.disable_ipv6=0",
+        ),
         (["setarch", "i686"], "system", "warn", "x86-64"),
     ],
 )
@@ -236,6 +248,14 @@ def test_a_user_who_may_not_open_the_device(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert found["tun device"]["level"] == "fail"
     assert "chmod 0666 /dev/net/tun" in found["tun device"]["mend"]
+
+
+def test_in_a_network_of_a_user_namespace_below_all_is_well(run: Any) -> None:
+    command = ("unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo ready; cat")
+    with program(*command) as holder:
+        holder.expect("ready")
+        status, found = examined("nsenter", "--net", "--target", str(holder.process.pid))
+        assert (status, found["net admin"]["level"]) == (0, "ok")
 
 
 def test_for_people_it_is_a_table() -> None:

@@ -598,6 +598,18 @@ def test_a_further_queue_of_another_framing_is_refused(asked: Flag, named: str) 
         assert tunctl.flags(fd) == multi
 
 
+def test_wishes_about_a_device_that_exists(run: Run) -> None:
+    with device("p0", TUN) as fd:
+        tunctl.persist(fd)
+    with pytest.raises(OSError, match="exists already") as caught:
+        tunctl.create("p0", TUN | Flag.TUN_EXCL)
+    assert caught.value.errno == errno.EBUSY
+    with device("p0", TUN | Flag.NO_CARRIER) as fd:
+        tunctl.up(fd)
+        assert not tunctl.carrier(fd)
+        tunctl.persist(fd, False)
+
+
 def test_settings_by_name_leave_filters_and_offload_and_queues_alone(run: Run) -> None:
     flags = TAP | Flag.VNET_HDR
     with device("p0", flags) as fd:
@@ -727,6 +739,17 @@ def test_the_receive_filter_of_a_tap(tap: int, run: Run) -> None:
     assert seen() == {"02:00:00:00:00:02", "02:00:00:00:00:03"}
     tunctl.receive_filter(tap, ["02:00:00:00:00:03"])
     assert seen() == {"02:00:00:00:00:03"}
+    multicast = "01:00:5e:00:00:09"
+    tunctl.receive_filter(tap, all_multicast=True)
+    run("sh", "-c", "ping -c 1 -W 0.01 -I e0 224.0.0.9 || true")
+    assert multicast in seen()
+    tunctl.receive_filter(tap, ["02:00:00:00:00:03"])
+    run("sh", "-c", "ping -c 1 -W 0.01 -I e0 224.0.0.9 || true")
+    assert multicast not in seen()
+    many = [f"02:00:00:00:01:{n:02x}" for n in range(7)]  # with the next one, 8: compared exactly
+    tunctl.receive_filter(tap, [*many, "02:00:00:00:00:02", multicast])
+    run("sh", "-c", "ping -c 1 -W 0.01 -I e0 224.0.0.9 || true")
+    assert seen() == {"02:00:00:00:00:02", multicast}
     tunctl.receive_filter(tap)
     assert seen() == {"02:00:00:00:00:02", "02:00:00:00:00:03"}
 
@@ -854,10 +877,20 @@ def test_no_descriptor_leaks_over_ten_thousand_devices() -> None:
     # Each takes the kernel 16 ms to delete, most of which it waits: many at a time.
     before = os.listdir("/proc/self/fd")
 
+    held = tunctl.create("held", TUN)
+    failing: list[tuple[str, int, Any]] = [
+        ("lo", TUN, None),
+        ("held", TUN, None),
+        ("held", TAP, None),
+        ("t", TUN, "no-such-namespace"),
+        ("t" * 16, TUN, None),
+        ("t", TUN | Flag.NAPI | Flag.NAPI_FRAGS, None),
+    ]
+
     def cycle(number: int) -> None:
         if number % 4 == 3:  # failing ones too
-            with pytest.raises(OSError, match="another sort of interface"):
-                tunctl.create("lo", TUN)
+            with pytest.raises((OSError, ValueError)):
+                tunctl.create(*failing[number // 4 % len(failing)])
             return
         fd = tunctl.create(f"t{threading.get_ident() % 10**9}", TUN)
         assert not os.get_inheritable(fd)
@@ -866,6 +899,7 @@ def test_no_descriptor_leaks_over_ten_thousand_devices() -> None:
     with ThreadPoolExecutor(64) as threads:
         for _ in threads.map(cycle, range(10_000)):
             pass
+    os.close(held)
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 

@@ -10,6 +10,10 @@ import time
 from tuncer.caller import DAY, check_timeout
 from tuncer.tunctl import devname
 from tuncer.tunctl.errors import explain
+from tuncer.tunctl.linux.ioctls import checked
+
+MOST = 1 << 20
+"""More bytes than any packet has."""
 
 
 def read(fd: int, size: int = 65535, timeout: float | None = None) -> bytes:
@@ -26,11 +30,14 @@ def read(fd: int, size: int = 65535, timeout: float | None = None) -> bytes:
         ValueError, TypeError: no size, no number of seconds.
     """
     check_timeout(timeout)
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"a size is a number of bytes, not {size!r}")
     if size < 1:
         raise ValueError(f"a packet has 1 byte or more, not {size}")
+    size = min(size, MOST)
     deadline = None if timeout is None else time.monotonic() + timeout
     poller = select.poll()
-    poller.register(fd, select.POLLIN)
+    poller.register(checked(fd), select.POLLIN)
     while True:
         try:
             return os.read(fd, size)

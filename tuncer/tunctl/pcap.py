@@ -75,7 +75,11 @@ def compile_filter(expression: str, flags: int) -> Program:
     if not isinstance(expression, str):
         raise TypeError(f"a filter is an expression such as 'udp port 53', not {expression!r}")
     library, program = _library(), _Program()
-    kind = _ETHERNET if Flag.TAP in parse(int(flags) & ~Flag.PERSIST) else _RAW
+    kind = (
+        _ETHERNET
+        if Flag.TAP in parse(flags & ~Flag.PERSIST if isinstance(flags, int) else flags)
+        else _RAW
+    )
     with _lock:
         handle = library.pcap_open_dead(kind, _SNAPLEN)
         if not handle:

@@ -69,7 +69,8 @@ def up(
         OSError: ENODEV, EPERM, EACCES (IPv6 disabled), EINVAL (MTU under 1280 for IPv6), ...
         ValueError, TypeError: no address.
     """
-    if address is None and any((prefix is not None, peer, broadcast, scope is not None, nodad)):
+    check_bool(nodad, "nodad")
+    if address is None and (nodad or any(x is not None for x in (prefix, peer, broadcast, scope))):
         raise TypeError("prefix, peer, broadcast, scope and nodad are an address's: give one")
     wanted = None
     if address is not None:

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from tuncer.tunctl import address as addresses
-from tuncer.tunctl.errors import check_bool, check_name
+from tuncer.tunctl.errors import check_bool, check_name, explain
 from tuncer.tunctl.linux import netlink, netns
 from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
 from tuncer.tunctl.linux.netns import Namespace
@@ -94,7 +94,7 @@ def mtu(target: Target, size: int | None = None) -> int:
         TypeError: no number.
     """
     if size is not None:
-        _check_number(size, "an MTU is a number of bytes")
+        _check_number(size, "an MTU is a number of bytes", "mtu")
     with session(target, "mtu") as kernel:
         present = int(kernel.link.get_attr("IFLA_MTU"))
         if size is None or size == present:
@@ -136,7 +136,7 @@ def txqueuelen(target: Target, packets: int | None = None) -> int:
         TypeError: no number.
     """
     if packets is not None:
-        _check_number(packets, "a queue's length is a number of packets")
+        _check_number(packets, "a queue's length is a number of packets", "txqueuelen")
     return int(_setting(target, "txqueuelen", "IFLA_TXQLEN", packets))
 
 
@@ -175,10 +175,12 @@ def master(target: Target, bridge: str | None = None) -> str:
         OSError: ENODEV there is no such interface; EOPNOTSUPP or EINVAL: it has no ports, or
             takes none of this kind (a bridge takes no TUN).
     """
+    if bridge is not None and bridge != "":
+        check_name(bridge)
     with session(target, "master") as kernel:
         present = kernel.link.get_attr("IFLA_MASTER") or 0
         if bridge is not None:
-            wanted = netlink.index_of(check_name(bridge)) if bridge else 0
+            wanted = netlink.index_of(bridge) if bridge else 0
             if wanted != present:
                 kernel.ip.link("set", index=kernel.index, master=wanted)
             return bridge
@@ -252,6 +254,8 @@ def statistics(target: Target) -> dict[str, int]:
     return {name: int(counters[name]) for name in _COUNTERS}
 
 
-def _check_number(value: Any, what: str) -> None:
+def _check_number(value: Any, what: str, operation: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what}, not {value!r}")
+    if not 0 <= value < 1 << 32:
+        raise explain(errno.EINVAL, operation)
