@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 import pytest
 import zmq
-from conftest import PATIENCE, gone, wait_for_end
+from conftest import PATIENCE, gone, kill, wait_for_end
 
 import tuncer
 from supervisor import Supervisor
@@ -164,7 +164,7 @@ def test_the_supervisor_of_the_queues_is_killed(dev: Device, run: Run) -> None:
     above = dev._repeatable("belongs")[1].pid
     with dev.subscribe() as subscription:
         send_flows()
-        os.kill(above, signal.SIGKILL)
+        kill(above)
         send_flows(FLOWS)
         found = sorted(flow_of(p)[0] for p in take(subscription, 2 * FLOWS))
         assert found == list(range(2 * FLOWS))
