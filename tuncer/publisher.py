@@ -34,9 +34,11 @@ class Publisher:
         log: ring.Reader,
         writer: ring.Writer,
         later: Callable[[float, Callable[[], None]], object],
-        queue: int = 0,
+        queue: int,
+        changed: Callable[[], None],
     ) -> None:
         self._queue = queue
+        self._changed = changed
         self._topic = device.encode()
         self._log = log
         self._writer = writer
@@ -127,6 +129,7 @@ class Publisher:
         elif self.listeners == 0:  # the first one: begin here
             self._writer.control[ring.PUBLISHED] = self._writer.control[ring.TAKEN]
         self.listeners += change
+        self._changed()  # before anybody is greeted: a queue is attached when that has come
         if not self._awaited:
             self._writer.control[ring.LISTENERS] = max(0, self.listeners)
         self._tick()

@@ -207,6 +207,7 @@ class Worker(GenServer):
             self._writer,
             self._actor.call_later,
             self._queue,
+            self._poll_device,
         )
 
     def _prefix(self) -> int:
