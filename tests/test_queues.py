@@ -124,6 +124,17 @@ def test_a_queue_that_nobody_reads_is_detached(dev: Device, run: Run) -> None:
     assert dev.send(b"\x45" + bytes(39)) == 1  # a detached one still takes what is written
 
 
+@pytest.mark.parametrize("transport", ["ring", "zmq"])
+def test_queues_are_attached_when_a_subscription_is_in_force(
+    dev: Device, run: Run, transport: str
+) -> None:
+    for _ in range(5):
+        with dev.subscribe(transport=transport) as subscription:
+            send_flows()
+            assert len(take(subscription, FLOWS)) == FLOWS
+        await_queues(run, (0, 3))
+
+
 def test_recv_of_a_queue_attaches_it_and_it_stays(dev: Device, run: Run) -> None:
     with pytest.raises(TimeoutError):
         dev.recv(0.01, queue=2)
