@@ -5,7 +5,6 @@ import errno
 import ipaddress
 import json
 import os
-import stat
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import pytest
 from conftest import PATIENCE, program
 from hypothesis import given
 from hypothesis import strategies as st
+from users import only_one_user, run_as_user
 
 from tuncer import tunctl
 from tuncer.tunctl import Address, Flag, Route
@@ -847,22 +847,12 @@ except PermissionError as error:
 
 
 def test_an_unprivileged_owner_uses_what_was_made_ready_for_it(run: Run, tmp_path: Path) -> None:
-    if Path("/proc/self/uid_map").read_text().split()[2] == "1":
+    if only_one_user():
         pytest.skip("there is only one user in this user namespace")
     run("ip", "tuntap", "add", "p0", "mode", "tun", "user", "54321")
     run("ip", "addr", "add", "10.0.0.1/24", "dev", "p0")
     run("ip", "link", "set", "p0", "up", "mtu", "1400")
-    # Everybody may open the device here, as on an ordinary Debian, in a mount namespace alone.
-    node = tmp_path / "tun"
-    os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(10, 200))
-    node.chmod(0o666)
-    # What the interpreter and its packages are is read as root; then the privileges go.
-    code = (
-        "import os, tuncer.tunctl, encodings.idna\n"
-        "os.setgroups([]); os.setresgid(*[54321] * 3); os.setresuid(*[54321] * 3)\n"
-    ) + _AS_OWNER
-    mounted = f'mount --bind {node} /dev/net/tun && exec "$0" -c "$1"'
-    output = run("unshare", "--mount", "sh", "-c", mounted, sys.executable, code)
+    output = run_as_user(_AS_OWNER, tmp_path).stdout
     first, second = output.splitlines()
     assert first == "1400 500 TUN|PERSIST|NO_PI"
     assert second.startswith("p0 ")
