@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import select
@@ -11,9 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
-
-import zmq
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from supervisor import connection, linux, registry, waiting, wire
 from supervisor.channel import SIZE, Channel
@@ -23,7 +20,6 @@ from supervisor.errors import (
     SHUT_DOWN,
     SHUTDOWN,
     ActorError,
-    BadMessage,
     Reason,
     RemoteError,
     Shutdown,
@@ -31,14 +27,13 @@ from supervisor.errors import (
     is_orderly,
 )
 from supervisor.links import Links
-from supervisor.mailbox import Mailbox
+from supervisor.mailbox import Mailbox, Peer
 from supervisor.owners import Owners
 from supervisor.parent import Parent
 from supervisor.protocol import (
     ANSWER,
     CALL,
     CAST,
-    DOWN,
     EXIT,
     FAILED,
     FORGET,
@@ -46,7 +41,6 @@ from supervisor.protocol import (
     INFO,
     LEAVE,
     LINK,
-    MARK,
     MONITOR,
     OWN,
     RAISE,
@@ -74,9 +68,11 @@ from supervisor.telemetry import SUPERVISION, TRACE, Event, Streams, traced
 from supervisor.timers import Timer, Timers
 from supervisor.watchers import Watchers
 
+if TYPE_CHECKING:
+    import zmq
+
 _BATCH = 64  # messages between two looks at timers and descriptors
-_LINGERING = 10_000  # messages answered, at most, after the decision to end
-_SUSPENDABLE = (CALL, CAST, INFO, MARK)
+_FAREWELL = 2000  # ms that ZeroMQ sockets of the actor's own may take to send the last of it
 
 
 class Actor:
@@ -98,13 +94,14 @@ class Actor:
         self.process = linux.process(os.getpid())
         self.ref = cls.reference(self.process, name)
         self.stored = stored
-        self._mailbox = Mailbox(self.process)
-        self._poller = select.poll()
+        self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._timers = Timers()
+        self._mailbox = Mailbox(self.process, self.ref, self, self._caller_gone)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._quiet_since: float | None = None
         self._inbox: deque[Callable[[], None]] = deque()
-        self._watchers = Watchers(self._mailbox)
+        self._watchers = Watchers()
         self.owners = Owners(self, self._owner_ended)
         self._had_owners = False
         self._registered = False
@@ -115,7 +112,6 @@ class Actor:
         self._status = 0
         self.server = cls._new(self)
         self._system = System(self.server, self._watchers)
-        self.add_reader(self._mailbox.fileno(), lambda: None)  # the loop itself receives
         self.parent = Parent(channel, supervised, self, self.server._order_to_stop)
 
     # -- life ----------------------------------------------------------------------------------
@@ -180,20 +176,10 @@ class Actor:
                 self.log.error("%r: terminate failed: %s", self.ref, RemoteError.of(error))  # noqa: TRY400
         if self._registered and self.ref.name is not None:
             registry.unregister(self.ref.name, self.process)
-        # Whoever has asked already learns the reason; who asks from now on, that nobody is there.
-        self._watchers.tell(reason)
-        for _ in range(_LINGERING):
-            try:
-                message = self._mailbox.receive()
-            except BadMessage:
-                continue
-            if message is None:
-                break
-            sender, _, number, *_ = message
-            if number:
-                self._mailbox.answer(sender, DOWN, number, reason)
         self.parent.tell(EXIT, reason)
-        self._mailbox.close()
+        self._mailbox.close(reason)
+        if self._context is not None:
+            self._context.destroy(_FAREWELL)
         connection.close_all()
         if not is_orderly(reason):
             return 1
@@ -212,82 +198,73 @@ class Actor:
 
     def _loop(self) -> None:
         while self._reason is None:
-            quiet = self._serve_mailbox()
+            self._serve_messages()
+            self._fire_timers()
             if self._reason is not None:
                 return
-            if quiet and self._fire_idle():
-                quiet = False  # it may have used the mailbox's socket
-            for fd, _ in self._poller.poll(self._patience() if quiet else 0):
+            for fd, _ in self._epoll.poll(self._patience()):
                 # An earlier callback of this round may have removed a later one.
                 callback = self._readers.get(fd)
                 if callback is not None and self._reason is None:
                     callback()
-            self._fire_timers()
+            if self._quiet_since is not None and not self._has_messages():
+                self._fire_idle()
 
-    def _serve_mailbox(self) -> bool:
-        """Serve a batch of messages; return whether there are no more.
-
-        Nothing may use the mailbox's socket between its "no more" and the poll: the socket's
-        descriptor is edge-triggered, and an edge taken here would not wake the poll.
-        """
+    def _serve_messages(self) -> None:
+        """Serve a batch of messages, from this process itself or from the mailbox."""
+        system = self._system
         for _ in range(_BATCH):
             if self._reason is not None:
-                return True
-            if self._inbox and not self._system.suspended:
+                return
+            if self._inbox and not system.suspended:
                 self._inbox.popleft()()
                 continue
-            try:
-                message = self._mailbox.receive()
-            except BadMessage as error:
-                self.log.warning("%r: %s", self.ref, error)
-                continue
+            message = self._mailbox.receive(system.suspended)
             if message is None:
-                return not self._inbox or self._system.suspended
+                return
             self._dispatch(*message)
-        return False
+
+    def _has_messages(self) -> bool:
+        suspended = self._system.suspended
+        return bool(self._inbox and not suspended) or self._mailbox.has_messages(suspended)
 
     def _patience(self) -> float | None:
-        """Return how many milliseconds the poll may wait."""
+        """Return how many seconds the loop may wait for an event."""
+        if self._has_messages():
+            return 0.0
         patience, idle = self._timers.patience(), self.server.idle_timeout
-        if idle is None or self._quiet_since is None:
+        if idle is None or self._system.suspended:
+            self._quiet_since = None
             return patience
-        left = min((self._quiet_since + idle - time.monotonic()) * 1000 + 1, linux.LONGEST_POLL)
-        return max(0.0, left if patience is None else min(left, patience))
+        if self._quiet_since is None:
+            self._quiet_since = time.monotonic()
+        left = max(0.0, self._quiet_since + idle - time.monotonic())
+        return min(left, linux.LONGEST_POLL / 1000 if patience is None else patience)
 
     def _fire_timers(self) -> None:
         while self._reason is None and (timer := self._timers.due()) is not None:
             timer.callback()
 
-    def _fire_idle(self) -> bool:
-        """Tell the actor if nothing has come for its ``idle_timeout``, and return whether so."""
-        idle = self.server.idle_timeout
-        if idle is None or self._system.suspended:
-            self._quiet_since = None
-            return False
-        if self._quiet_since is None:
-            self._quiet_since = time.monotonic()
-        if time.monotonic() - self._quiet_since < idle:
-            return False
-        self._serve_info(Timeout())
-        return True
+    def _fire_idle(self) -> None:
+        """Tell the actor if nothing has come for its ``idle_timeout``."""
+        idle, since = self.server.idle_timeout, self._quiet_since
+        if idle is None or since is None or self._reason is not None:
+            return
+        if time.monotonic() - since >= idle:
+            self._serve_info(Timeout())
 
-    def _dispatch(self, address: bytes, kind: int, number: int, term: Any, chain: Any) -> None:
-        if self._system.suspended and kind in _SUSPENDABLE:
-            # In its order: no longer received, but not yet served, and so not marked as served.
-            self._inbox.append(
-                functools.partial(self._dispatch, address, kind, number, term, chain)
-            )
-        elif kind == CAST:
+    def _dispatch(self, peer: Peer, kind: int, number: int, term: Any, chain: list[Any]) -> None:
+        if kind == CAST:
             self._note("cast", term)
             self._then(self.server.handle_cast(term))
         elif kind == INFO:
             self._serve_info(term)
         elif kind == CALL:
-            self._serve_call(Sender(address, number, self.process), term, *chain)
+            self._serve_call(Sender(peer.number, number, self.process), term, *chain)
         elif kind in self._REQUESTS:
-            self._REQUESTS[kind](self, Sender(address, number, self.process), term)
+            self._REQUESTS[kind](self, Sender(peer.number, number, self.process), term)
         else:
-            self.log.warning("%r: a message of unknown kind %r", self.ref, kind)
+            self._mailbox.refuse(peer, f"its kind is {kind}")
 
     def _serve_info(self, message: Any) -> None:
         self._note("info", message)
@@ -303,15 +280,12 @@ class Actor:
                 value = result.reply if isinstance(result, (Stop, Continue)) else result
                 self.reply(sender, value)
         except RAISED as error:
-            self._mailbox.answer(sender.address, RAISE, sender.number, RemoteError.of(error))
+            self._answer(sender, RAISE, RemoteError.of(error))
             raise
         finally:
             if chain:
                 waiting.serving(())
         self._then(result, replied=True)
-
-    def _serve_mark(self, sender: Sender, _: Any) -> None:
-        self._mailbox.answer(sender.address, REPLY, sender.number, None)
 
     def _serve_monitor(self, sender: Sender, _: Any) -> None:
         self._watchers.add(sender.address, sender.number)
@@ -322,7 +296,7 @@ class Actor:
         self.server._order_to_stop(reason if orderly else Shutdown(reason))
 
     def _serve_own(self, sender: Sender, pid: Any) -> None:
-        self._answer(sender, self._add_owner, pid)
+        self._attempt(sender, self._add_owner, pid)
 
     def _serve_link(self, _: Sender, ref: Any) -> None:
         if isinstance(ref, Ref):
@@ -335,13 +309,13 @@ class Actor:
     def _serve_answer(self, _: Sender, answer: Any) -> None:
         """Pass on what another process has answered to a call of this actor."""
         match answer:
-            case [bytes(address), int(number), kind, term] if kind in {REPLY, RAISE}:
-                self._mailbox.answer(address, kind, number, term)
+            case [int(address), int(number), int(kind), term] if kind in {REPLY, RAISE}:
+                self._mailbox.answer(self._mailbox.find(address), kind, number, term)
             case _:
                 self.log.warning("%r: what was to be passed on is no answer", self.ref)
 
     def _serve_system(self, sender: Sender, request: Any) -> None:
-        self._answer(sender, self._system.serve, request)
+        self._attempt(sender, self._system.serve, request)
 
     def _serve_subscribe(self, sender: Sender, topic: Any) -> None:
         try:
@@ -381,11 +355,20 @@ class Actor:
         elif result is not None and not isinstance(result, NoReply) and not replied:
             self.log.debug("%r: a callback's result is ignored: %.200r", self.ref, result)
 
-    def _answer(self, sender: Sender, function: Callable[[Any], Any], argument: Any) -> None:
+    def _answer(self, sender: Sender, kind: int, term: Any) -> bool:
+        """Answer a request of a caller; tell whether that was still there."""
+        return self._mailbox.answer(self._mailbox.find(sender.address), kind, sender.number, term)
+
+    def _caller_gone(self, peer: Peer) -> None:
+        """Forget what the caller of a connection that has ended wanted to be told."""
+        self._watchers.forget(peer.number)
+        self._streams.forget(peer.number)
+
+    def _attempt(self, sender: Sender, function: Callable[[Any], Any], argument: Any) -> None:
         """Reply with a function's result, or with its error, which does not end the actor."""
         try:
             self.reply(sender, function(argument))
-        except (OSError, ActorError, ValueError, TypeError) as error:
+        except (OSError, ActorError, ValueError, TypeError, OverflowError) as error:
             self.refuse(sender, error)
 
     # -- for GenServer's methods ----------------------------------------------------------------
@@ -397,13 +380,13 @@ class Actor:
             self._streams.publish(TRACE, lambda: traced("reply", value))
         if sender.actor != self.process:
             return sender.reply(value)
-        return self._mailbox.answer(sender.address, REPLY, sender.number, value)
+        return self._answer(sender, REPLY, value)
 
     def refuse(self, sender: Sender, error: Exception) -> None:
         """Answer a call by an error, of ``errors.CARRIED`` or described, that the caller raises."""
         travels = carried(error) and wire.portable(error) is error
         term = error if travels else RemoteError.of(error)
-        self._mailbox.answer(sender.address, RAISE, sender.number, term)
+        self._answer(sender, RAISE, term)
 
     def send_after(self, seconds: float, message: Any) -> Timer:
         """Deliver a message later."""
@@ -419,13 +402,21 @@ class Actor:
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """Watch a descriptor."""
+        self.watch(fd, callback, select.EPOLLIN)
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int) -> None:
+        """Watch a descriptor for events of epoll_ctl(2), errors and its other side's end."""
+        try:
+            self._epoll.register(fd, events)
+        except FileExistsError:
+            self._epoll.modify(fd, events)
         self._readers[fd] = callback
-        self._poller.register(fd, select.POLLIN)
 
     def remove_reader(self, fd: int) -> None:
         """No longer watch a descriptor."""
         if self._readers.pop(fd, None) is not None:
-            self._poller.unregister(fd)
+            with contextlib.suppress(OSError):  # it was closed, and so left the set by itself
+                self._epoll.unregister(fd)
 
     def linked_ended(self, message: Exit) -> None:
         """A linked actor has ended: be told, or end with it, unless its end was normal."""
@@ -466,7 +457,6 @@ class Actor:
         LINK: _serve_link,
         UNLINK: _serve_unlink,
         ANSWER: _serve_answer,
-        MARK: _serve_mark,
         SYSTEM: _serve_system,
         SUBSCRIBE: _serve_subscribe,
         SEEN: _serve_seen,
@@ -479,7 +469,11 @@ class Actor:
 
         It ends with the actor, after ``terminate``, and waits for their LINGER.
         """
-        return self._mailbox.context
+        if self._context is None:
+            import zmq  # noqa: PLC0415 - libzmq starts threads and takes memory, and few need it
+
+            self._context = zmq.Context(1)
+        return self._context
 
     @property
     def left_by_owners(self) -> bool:

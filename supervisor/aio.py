@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 from typing import Any
 
 from supervisor.calls import FOREVER, deadline_of, no_reply
 from supervisor.connection import Connection
 from supervisor.errors import MailboxFull
-from supervisor.loop_watch import finish, watch
+from supervisor.loop_watch import finish, room, watch
 from supervisor.pending import Pending
 from supervisor.protocol import CALL
 
@@ -23,7 +21,7 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
     with watch(loop, there):
         try:
             async with asyncio.timeout_at(_on_clock(loop, deadline)):
-                await _send(loop, there, request, pending)
+                await _send(there, request, pending)
                 await answered
         except TimeoutError:
             if pending.number == 0:
@@ -34,20 +32,13 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
     return pending.result(who)
 
 
-async def _send(
-    loop: asyncio.AbstractEventLoop, there: Connection, request: Any, pending: Pending
-) -> None:
+async def _send(there: Connection, request: Any, pending: Pending) -> None:
     """Send a call, after waiting for room if need be."""
-    while True:
-        with contextlib.suppress(MailboxFull):
+    while pending.number == 0:
+        try:
             there.ask(CALL, request, 0.0, pending)
-            return
-        changed = loop.create_future()
-        there.when_changed(functools.partial(finish, changed))
-        with contextlib.suppress(MailboxFull):  # there may have been a change before that
-            there.ask(CALL, request, 0.0, pending)
-            return
-        await changed
+        except MailboxFull:
+            await room(there, lambda: there.ask(CALL, request, 0.0, pending))
 
 
 def _on_clock(loop: asyncio.AbstractEventLoop, deadline: float) -> float | None:

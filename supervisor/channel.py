@@ -13,7 +13,7 @@ import select
 import socket
 from typing import Any
 
-from supervisor import wire
+from supervisor import transport, wire
 
 SIZE = 65536
 """Bytes of a message at most."""
@@ -91,16 +91,16 @@ class Channel:
                     return None
                 self._wait(select.POLLIN)
                 continue
+            except ConnectionResetError:  # told once, if the other side has left something unread:
+                continue  # what it had sent itself is still to come
             except ConnectionError as error:
                 raise EOFError("the other side has ended") from error
-            fds = array.array("i")
-            for _, _, content in ancillary:
-                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+            fds = transport.descriptors(ancillary)
             if not data:
                 close_all(fds)
                 raise EOFError("the other side has ended")
             try:
-                return _message(data), list(fds)
+                return _message(data), fds
             except ValueError:
                 close_all(fds)
                 raise

@@ -1,102 +1,168 @@
-"""What one process has to do with another's mailbox: calls in flight, and a watch on its life.
+"""The connection of this process to another's mailbox: requests under way, and a watch on its life.
 
-A connection belongs to one incarnation. ZeroMQ tells nothing of who is there (a connect and a
-send to a dead path succeed), so that is asked of the pidfd. Callers do their own input and
-output: the thread that waits leads, polls for all and reads for all; the others wait for it.
+A connection belongs to one incarnation. The socket's end of file says that this has ended, after
+all that it had sent. Threads share a connection as leader and followers: of those that wait, one,
+the leader, polls the socket, reads, and hands each answer to the request that it belongs to. The
+others wait on a condition until theirs has come, or until the leader leaves and one of them takes
+its place. Two things could break in between, and the rules that follow from them are these:
+
+- A signal's handler runs in the middle of what its own thread does here, may raise, and may call
+  the same actor. So the lock is one that its thread can take again; a frame is sent by one system
+  call; what is read reaches the buffer of frames within one call of C, during which no handler
+  runs; and a request is known before it is sent. A handler that finds its own thread polling leads
+  in its place. It may read what that thread polls for, and so it writes to a descriptor that the
+  main thread, the only one in which handlers run, polls as well.
+- A loop of asyncio, or of an actor, watches the socket too. It reads only when no thread leads:
+  otherwise that thread would go on polling for an answer that the loop has taken.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
+import errno
+import functools
 import itertools
 import os
+import resource
 import select
+import socket
+import struct
+import termios
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from fcntl import ioctl
 from typing import Any
 
-import zmq
-
-from supervisor import linux, runtime, wire
-from supervisor.errors import (
-    KILLED,
-    CallTimeout,
-    MailboxFull,
-    NoProcess,
-    Reason,
-    reason_of,
-)
+from supervisor import linux, runtime, transport, wire
+from supervisor.errors import KILLED, CallTimeout, MailboxFull, NoProcess, Reason, reason_of
+from supervisor.flow_control import Credit, Passed
 from supervisor.linux import Process
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import (
     CALL,
     CAST,
+    CREDIT,
     DOWN,
     EVENT,
     EVENTS,
     FORGET,
     IN_FLIGHT,
     INFO,
-    MAILBOX,
-    MARK,
+    RAISE,
+    REPLY,
     SEEN,
 )
-from supervisor.room import Room
 
-_NEVER = 2**31 - 1  # ms. RECONNECT_IVL=-1 would drop what was received and not yet read.
-_FAREWELL = 2000  # ms that what was sent may take to leave when this process ends
 _COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
-_DISCONNECT = 1000  # ms at most from a process's end to its socket's
+_DYING = 1.0  # seconds at most from the end of a connection to its process's
+_BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
+_AGAIN = 0.01  # seconds between two tries where the kernel has no event to wait for
+_SHARE = 4  # of the descriptors that this process may have: one part is for connections
+_GONE = (BrokenPipeError, ConnectionResetError)
+_END = object()
 
 
 class Connection:
     """The way from this process to one other."""
 
     def __init__(self, process: Process) -> None:
-        try:
-            self.pidfd = linux.open_process(process)
-        except ProcessLookupError as error:
-            raise NoProcess(str(error)) from None
         self.process = process
         self.dead = False
-        self._pending: dict[int, Pending] = {}
-        self._calls = 0
+        self.stalled = False
+        """Whether it was the kernel that had no room for the last message."""
+        self._calls: dict[int, Pending] = {}
+        self._others: dict[int, Pending] = {}
+        """Requests that are no calls: they do not count for IN_FLIGHT."""
         self._numbers = itertools.count(1)
-        # A signal's handler may ask something while its own thread is in the middle of this.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._made_by = os.getpid()
-        self._closed = False
+        self._forked = False
         self._last_words: Reason | None = None
         self._leader = 0  # the thread that polls for all
-        self._drained = True
-        self._room = Room()
+        self._followers = 0
         self._watchers = 0
         self._waiters: list[Callable[[], None]] = []
-        self._poke = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._socket = _context().socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, _NEVER)
-        self._socket.setsockopt(zmq.LINGER, _FAREWELL)
-        self._socket.setsockopt(zmq.SNDHWM, 2 * MAILBOX)  # the bound is kept by Room
-        # Only the end of the connection says that nothing more will come: see _bury.
-        self._ending = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
-        self._socket.connect(f"ipc://{runtime.mailbox(process)}")
-        self._poller = self._new_poller()
-        self._life = select.poll()
-        self._life.register(self.pidfd, select.POLLIN)
+        self._credit, self._passed = Credit(), Passed()
+        self._arrived: deque[bytes] = deque()
+        self._frames = transport.frames(wire.LIMIT)
+        self._inline = 0
+        self._socket: socket.socket | None = None
+        self._open()
 
-    def _new_poller(self) -> select.poll:
-        poller = select.poll()
-        for fd in (self.fileno(), self.pidfd, self._poke):
-            poller.register(fd, select.POLLIN)
-        return poller
+    # -- the socket --------------------------------------------------------------------------------
+
+    def _open(self) -> socket.socket:
+        """Connect. An idle connection was closed if descriptors were short, and is opened again."""
+        if self._socket is not None:
+            return self._socket
+        if self.dead:
+            raise NoProcess(f"process {self.process.pid} has ended")
+        made = _table.socket()
+        try:
+            self._connect(made)
+        except BaseException:
+            made.close()
+            raise
+        self._credit, self._passed = Credit(), Passed()
+        self._frames = transport.frames(wire.LIMIT)
+        read = functools.partial(made.recv, transport.CHUNK, transport.FLAGS)
+        self._feed = map(self._frames.feed, iter(read, b""))  # a step is one call of C
+        self._inline = transport.longest_inline(made)
+        self._pollers: dict[int, select.poll] = {}
+        self._socket = made
+        _table.opened[self] = None
+        return made
+
+    def _connect(self, made: socket.socket) -> None:
+        path, pid = str(runtime.mailbox(self.process)), self.process.pid
+        try:
+            made.setblocking(False)
+            try:
+                made.connect(path)
+            except BlockingIOError:  # the backlog is full
+                made.setblocking(True)
+                patience = struct.pack("ll", _BACKLOG, 0)  # struct timeval: unix(7) waits so long
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+                made.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            self.dead = True
+            raise NoProcess(f"process {pid} has ended") from None
+        except BlockingIOError:
+            raise MailboxFull(f"process {pid} accepts no connection") from None
+        except OSError as error:
+            text = f"the mailbox of process {pid} cannot be reached: {error.strerror}"
+            raise OSError(error.errno, text, path) from None
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when there may be something to read."""
-        return int(self._socket.getsockopt(zmq.FD))
+        """Return the descriptor that becomes readable when there is something to read."""
+        return self._open().fileno()
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        _table.opened.pop(self, None)
+
+    def close_if_idle(self, unread: bool) -> bool:
+        """Close the socket if nothing is waited for; tell whether it is closed.
+
+        Args:
+            unread: also if the actor has not read yet all that was sent. It will do so.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            idle = not (self._calls or self._others or self._leader or self._watchers)
+            if idle and self._socket is not None and (unread or not _unread(self._socket)):
+                self._close()
+            return self._socket is None
+        finally:
+            self._lock.release()
+
+    # -- requests ----------------------------------------------------------------------------------
 
     def send(self, kind: int, term: Any, deadline: float) -> None:
         """Send a message that needs no answer.
@@ -105,10 +171,11 @@ class Connection:
             NoProcess: the actor has ended.
             MailboxFull: there was no room until the deadline, of ``time.monotonic``.
             TypeError, ValueError: the term cannot travel.
+            OSError: the mailbox cannot be reached, or there is no descriptor.
         """
         data = wire.pack_message(kind, 0, term)
-        with self._lock:
-            self._send(data, deadline, counted=kind in _COUNTED)
+        while not self._sent(kind, data):
+            self._wait_for_room(kind, data, deadline)
 
     def ask(
         self, kind: int, term: Any, deadline: float, pending: Pending | None = None, chain: Any = ()
@@ -123,24 +190,74 @@ class Connection:
             chain: who waits for it, as of ``waiting.encode``.
 
         Raises:
-            NoProcess, MailboxFull, TypeError, ValueError: as ``send``.
+            NoProcess, MailboxFull, TypeError, ValueError, OSError: as ``send``.
         """
         number = next(self._numbers)
         data = wire.pack_message(kind, number, term, chain)
         pending = pending or Pending(kind == CALL)
-        with self._lock:
-            while kind == CALL and self._calls >= IN_FLIGHT and not self.dead:
-                self._step(deadline, MailboxFull(f"{IN_FLIGHT} calls are under way already"))
-            pending.number = number
-            self._pending[number] = pending
-            self._calls += pending.is_call
-            try:
-                self._send(data, deadline, counted=kind in _COUNTED)
-            except BaseException:
-                self._give_up(number)
-                pending.number = 0
-                raise
+        while not self._asked(kind, number, data, pending):
+            self._wait_for_room(kind, data, deadline)
         return pending
+
+    def _asked(self, kind: int, number: int, data: bytes, pending: Pending) -> bool:
+        with self._lock:
+            if kind == CALL and len(self._calls) >= IN_FLIGHT:
+                return False
+            sent = False
+            try:
+                pending.number = number
+                (self._calls if pending.is_call else self._others)[number] = pending
+                sent = self._sent(kind, data)
+            finally:
+                if not sent:
+                    self._give_up(number)
+                    pending.number = 0
+            return sent
+
+    def _sent(self, kind: int, data: bytes) -> bool:
+        """Send a message if there is room for it, and tell whether there was."""
+        with self._lock:
+            size = len(data)
+            self.stalled = False
+            if kind in _COUNTED and not self._credit.covers(self._passed, size):
+                return False
+            try:
+                if size <= self._inline and self._socket is not None:
+                    self._socket.send(transport.frame(data), transport.FLAGS)
+                else:
+                    transport.send(self._open(), data, self._inline)
+            except BlockingIOError as error:
+                self.stalled = error.errno != errno.ETOOMANYREFS
+                return False
+            except _GONE:
+                self._read_to_the_end()
+                raise NoProcess(f"process {self.process.pid} has ended") from None
+            self._passed.count(size)
+            return True
+
+    def _wait_for_room(self, kind: int, data: bytes, deadline: float) -> None:
+        """Wait until it is worth trying again.
+
+        Raises:
+            MailboxFull: it is not until the deadline.
+        """
+        size = len(data)
+        if kind == CALL and len(self._calls) >= IN_FLIGHT:
+            if not self._until(lambda: self.dead or len(self._calls) < IN_FLIGHT, deadline):
+                raise MailboxFull(f"{IN_FLIGHT} calls are under way already")
+            return
+        if kind in _COUNTED and not self._credit.covers(self._passed, size):
+            room = self._until(
+                lambda: self.dead or self._credit.covers(self._passed, size), deadline
+            )
+        elif self.stalled:
+            room = self._step(lambda: self.dead, deadline, select.POLLIN | select.POLLOUT)
+        else:  # nobody tells when descriptors under way have arrived
+            again = time.monotonic() + _AGAIN
+            room = self._step(lambda: self.dead, min(again, deadline)) or again < deadline
+        if not room:
+            text = f"process {self.process.pid} does not serve its mailbox, which is full"
+            raise MailboxFull(text)
 
     def forget(self, pending: Pending) -> None:
         """Wait no longer for an answer: if it comes, it is dropped."""
@@ -149,14 +266,16 @@ class Connection:
 
     def withdraw(self, pending: Pending, deadline: float) -> None:
         """Wait no longer for an end or for events, and tell the actor so. Raises as ``send``."""
-        with self._lock:
-            self._give_up(pending.number)
-            self._send(wire.pack([FORGET, pending.number, None]), deadline, counted=False)
+        self.forget(pending)
+        data = wire.pack([FORGET, pending.number, None])
+        while not self._sent(FORGET, data):
+            self._wait_for_room(FORGET, data, deadline)
 
     def _give_up(self, number: int) -> None:
-        pending = self._pending.pop(number, None)
-        if pending is not None:
-            self._calls -= pending.is_call
+        self._calls.pop(number, None)
+        self._others.pop(number, None)
+
+    # -- waiting -----------------------------------------------------------------------------------
 
     def wait(self, pending: Pending, deadline: float) -> None:
         """Wait until a request is answered; the actor's end is an answer.
@@ -164,10 +283,8 @@ class Connection:
         Raises:
             CallTimeout: it was not until the deadline. It may still be.
         """
-        self._not_in_a_fork()
-        with self._lock:
-            while pending.answer is None:
-                self._step(deadline, CallTimeout("no reply in time"), pending)
+        if not self._until(lambda: pending.answer is not None, deadline):
+            raise CallTimeout("no reply in time")
 
     def wait_for_event(self, stream: Stream, deadline: float) -> None:
         """Wait until a stream has an event or is at its end.
@@ -175,24 +292,8 @@ class Connection:
         Raises:
             CallTimeout: neither until the deadline.
         """
-        self._not_in_a_fork()
-        with self._lock:
-            while not stream.events and stream.answer is None:
-                self._step(deadline, CallTimeout("no event in time"))
-
-    def watch(self, by: int) -> None:
-        """Have a loop, by 1, read what comes, by ``serve`` whenever a descriptor is readable.
-
-        By -1: no longer.
-        """
-        with self._lock:
-            self._watchers += by
-            self._drain()
-
-    def when_changed(self, callback: Callable[[], None]) -> None:
-        """Call back, once, from any thread, when an answer has come: there may be room again."""
-        with self._lock:
-            self._waiters.append(callback)
+        if not self._until(lambda: bool(stream.events or stream.answer), deadline):
+            raise CallTimeout("no event in time")
 
     def wait_for_end(self, deadline: float) -> None:
         """Wait until the process has ended.
@@ -200,179 +301,279 @@ class Connection:
         Raises:
             CallTimeout: it has not until the deadline.
         """
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = linux.open_process(self.process)
+            try:
+                while not linux.ended(pidfd, min(max(0.0, deadline - time.monotonic()), 1e6)):
+                    if time.monotonic() >= deadline:
+                        text = f"process {self.process.pid} has not ended in time"
+                        raise CallTimeout(text)
+            finally:
+                os.close(pidfd)
+
+    def watch(self, by: int) -> None:
+        """Have a loop, by 1, call ``serve`` whenever the descriptor is readable.
+
+        By -1: no longer. The descriptor stays open as long as a loop has it.
+        """
         with self._lock:
-            while not self.dead:
-                self._step(
-                    deadline, CallTimeout(f"process {self.process.pid} has not ended in time")
-                )
+            if by > 0:
+                self._open()
+            self._watchers += by
+            if self.dead and not self._watchers:
+                self._close()
+
+    def when_changed(self, callback: Callable[[], None]) -> None:
+        """Call back, once, from any thread, when an answer has come: there may be room again."""
+        with self._lock:
+            self._waiters.append(callback)
+
+    def changed(self) -> None:
+        """Call back those who wait for a change."""
+        with self._lock:
+            self._tell_waiters()
 
     def serve(self) -> None:
         """Read what has come, without waiting."""
         self._not_in_a_fork()
-        with self._lock:
-            if self._closed:
-                return
-            self._drain()
-            if not self.dead and self._life.poll(0):
-                self._bury()
-            self._changed.notify_all()
+        with contextlib.suppress(BlockingIOError):
+            while self._read():
+                pass
 
     def _not_in_a_fork(self) -> None:
-        if os.getpid() != self._made_by:
-            raise RuntimeError(
-                f"process {self._made_by} has asked this: its fork cannot wait for the answer"
-            )
+        if self._forked:
+            raise RuntimeError("the parent of this process has asked this: a fork cannot wait")
 
-    def _send(self, data: bytes, deadline: float, counted: bool) -> None:
-        room, size = self._room, len(data)
-        while True:
-            if self._ended():
-                raise NoProcess(f"process {self.process.pid} has ended")
-            if not counted or room.has(size):
-                try:
-                    self._socket.send(data, zmq.NOBLOCK)
-                    break
-                except zmq.Again:
-                    pass
-            who = f"process {self.process.pid}"
-            self._step(deadline, MailboxFull(f"{who} does not serve its mailbox, which is full"))
-        if counted and room.take(size):
-            self._mark()
-        # A send may take the edge of the socket's descriptor that a poll would wait for.
-        self._drained = False
-        if self._leader or self._watchers:
-            self._drain()
-        if self._leader:
-            os.eventfd_write(self._poke, 1)
-            self._changed.notify_all()
+    def _until(self, ready: Callable[[], bool], deadline: float) -> bool:
+        """Wait until something is so; return False if it is not until the deadline."""
+        self._not_in_a_fork()
+        while not ready():
+            if not self._step(ready, deadline):
+                return False
+        return True
 
-    def _mark(self) -> None:
-        """Ask to be told when everything up to here has been served."""
-        number = next(self._numbers)
+    def _step(
+        self, ready: Callable[[], bool], deadline: float, events: int = select.POLLIN
+    ) -> bool:
+        """Wait for one event, as the leader or for it, unless something is so already.
+
+        Returns:
+            False if the deadline is over, and nothing has come.
+        """
+        me, seconds = threading.get_ident(), deadline - time.monotonic()
+        before = None
         try:
-            self._socket.send(wire.pack([MARK, number, None]), zmq.NOBLOCK)
-        except zmq.Again:
-            return  # with the next message
-        marked = self._room.mark()
-        self._pending[number] = Pending(False, lambda _: self._room.give(*marked))
+            with self._lock:
+                leads = self._leader in (0, me)
+                if ready() or self._socket is None:
+                    return True
+                self._settle()  # what a thread has read that was interrupted before it did this
+                if ready():
+                    return True
+                if seconds <= 0:
+                    return self._read_now()
+                if leads:
+                    before, self._leader = self._leader, me
+                elif not events & select.POLLOUT:
+                    self._follow(seconds)
+                    return True
+                poller = self._poller(me, events if leads else select.POLLOUT, before)
+            found = poller.poll(min(seconds * 1000 + 1, linux.LONGEST_POLL))
+        except BaseException:
+            self._lead_no_longer(before)  # or all others would wait for a leader
+            raise
+        with self._lock:
+            self._lead_no_longer(before)
+            self._read_now()
+        if before:
+            _table.wake()
+        elif found and found[-1][0] == _table.wakeup:
+            _table.woken()
+        return True
 
-    def _step(self, deadline: float, late: Exception, wanted: Pending | None = None) -> None:
-        """Wait for one event, as the leader or for it. The lock is held, but not meanwhile."""
-        if not self._drained:
-            self._drain(wanted)
-            return  # that may have been what is waited for
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise late
-        me = threading.get_ident()
-        if self._leader not in {0, me}:
-            self._changed.wait(min(remaining, threading.TIMEOUT_MAX))
-            return
-        before, self._leader = self._leader, me
-        self._changed.release()
+    def _follow(self, seconds: float) -> None:
+        """Wait until the leader has read something, or leaves."""
+        self._followers += 1
         try:
-            # A signal's handler runs within the poll of its thread, and needs one of its own.
-            poller = self._new_poller() if before else self._poller
-            events = poller.poll(min(remaining * 1000 + 1, linux.LONGEST_POLL))
+            self._changed.wait(min(seconds, threading.TIMEOUT_MAX))
         finally:
-            self._changed.acquire()
-            self._leader = before
-            self._changed.notify_all()
-        self._drain(wanted)
-        for fd, _ in events:
-            if fd == self._poke:
-                os.eventfd_read(self._poke)
-            elif fd == self.pidfd and not self.dead:
-                self._bury()
+            self._followers -= 1
 
-    def _drain(self, wanted: Pending | None = None) -> None:
-        """Read until there is nothing, or the wanted answer is there."""
-        self._drained = False
-        while True:
+    def _lead_no_longer(self, before: int | None) -> None:
+        """Let another thread lead, or the same one as before a signal's handler ran in it."""
+        if before is not None:
+            self._leader = before
+            self._tell_followers()
+
+    def _tell_followers(self) -> None:
+        if self._followers:
+            with self._lock:
+                self._changed.notify_all()
+
+    def _poller(self, me: int, events: int, before: int | None) -> select.poll:
+        """Return what polls the socket; in the main thread, what polls for a handler's word too.
+
+        One object cannot poll twice at a time, as a handler within a poll of its thread would.
+        """
+        usual = events == select.POLLIN and before == 0
+        if usual and me in self._pollers:
+            return self._pollers[me]
+        poller = select.poll()
+        poller.register(self.fileno(), events)
+        if me == _table.main_thread:
+            poller.register(_table.open_wakeup(), select.POLLIN)
+        if usual:
+            self._pollers = {me: poller}
+        return poller
+
+    def _read_now(self) -> bool:
+        """Read what has come, if anything; tell whether it has."""
+        try:
+            self._read()
+        except BlockingIOError:
+            return False
+        return True
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def _read(self) -> bool:
+        """Read a chunk of answers, and tell whether there may be more.
+
+        Raises:
+            BlockingIOError: there is nothing.
+        """
+        with self._lock:
+            if self._leader not in (0, threading.get_ident()) or self._socket is None:
+                return False
             try:
-                data = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                self._drained = True
-                return
+                end = next(self._feed, _END) is _END
+                self._settle()
+            except _GONE:
+                end = True
+            except BlockingIOError:
+                raise
+            except BaseException:  # a signal's handler has raised: others wait for what was read
+                self._settle()
+                raise
+            if end:
+                self._bury()
+            self._tell_followers()
+            return not end
+
+    def _read_to_the_end(self) -> None:
+        """The actor has gone: what it had sent has all arrived, and counts before its end does."""
+        while self._leader in (0, threading.get_ident()) and not self.dead:
+            self._read()
+
+    def _settle(self) -> None:
+        """Hand what has been read to the requests that it belongs to.
+
+        An answer that is interrupted by a signal's handler is taken again, to no other effect.
+        """
+        arrived = self._arrived
+        arrived.extend(self._frames)
+        while arrived:
+            data = arrived[0]
+            self._take(data)
+            with contextlib.suppress(ValueError):  # a handler has taken it meanwhile
+                arrived.remove(data)
+
+    def _take(self, data: bytes) -> None:
+        try:
             kind, number, term = wire.unpack(data)
-            if kind == DOWN:  # the reason of an end that is still to come
-                self._last_words = term
-                continue
-            if kind == EVENT:
-                stream = self._pending.get(number)
-                if isinstance(stream, Stream):
-                    stream.feed(*term)
-                    self._acknowledge(stream)
-                continue
-            pending = self._pending.pop(number, None)
+        except ValueError as error:  # of a type that this process does not know, say
+            kind, number, term = RAISE, wire.number_of(data), error
+        if kind in (REPLY, RAISE):
+            pending = self._calls.get(number) or self._others.get(number)
             if pending is not None:
-                self._calls -= pending.is_call
                 pending.settle(kind, term)
-                self._tell_waiters()
-                if self._leader not in {0, threading.get_ident()}:
-                    # It may be about to poll for what has just been read here.
-                    os.eventfd_write(self._poke, 1)
-                if pending is wanted:
-                    return
+                self._give_up(number)
+        elif kind == EVENT:
+            stream = self._others.get(number)
+            if isinstance(stream, Stream):
+                stream.feed(*term)
+                self._acknowledge(stream)
+            return
+        elif kind == CREDIT:
+            self._credit.extend(*term)
+        elif kind == DOWN:  # the reason of an end that is still to come
+            self._last_words = term
+        self._tell_waiters()
 
     def _acknowledge(self, stream: Stream) -> None:
         """Say how much of a stream has been received: there may be more of it."""
         if stream.received % (EVENTS // 4) == 0:
-            with contextlib.suppress(zmq.Again):  # then the next time
-                self._socket.send(wire.pack([SEEN, stream.number, stream.received]), zmq.NOBLOCK)
+            with contextlib.suppress(NoProcess):  # if there is no room, the next time
+                self._sent(SEEN, wire.pack([SEEN, stream.number, stream.received]))
 
     def _tell_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for callback in waiters:
-            callback()
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for callback in waiters:
+                callback()
+
+    # -- the actor's end ---------------------------------------------------------------------------
 
     def _bury(self) -> None:
-        """The process has ended: take what it had sent, then answer what is open.
-
-        Its last replies may be in the kernel or in libzmq's thread when the pidfd fires. When
-        the connection's end has been reported, they have all been read.
-        """
-        self._ending.poll(_DISCONNECT)
-        self._drain()
+        """Everything has been read: answer what is open by the reason of the end."""
         self.dead = True
-        reason = self._status() if self._last_words is None else self._last_words
-        open_requests, self._pending = self._pending, {}
-        for pending in open_requests.values():
-            pending.settle(DOWN, reason)
+        reason = self._reason()
+        for requests in (self._calls, self._others):
+            for pending in list(requests.values()):
+                pending.settle(DOWN, reason)
+            requests.clear()
         self._tell_waiters()
-        self._poller.unregister(self.pidfd)
-        # If it was killed, nobody else may be there to do it; no other process has this path.
-        runtime.mailbox(self.process).unlink(missing_ok=True)
+        if not self._watchers:
+            self._close()
 
-    def _status(self) -> Reason:
-        """Return why the process ended, as far as its status tells."""
-        status = linux.exit_status(self.pidfd, self.process.pid)
+    def _reason(self) -> Reason:
+        """Wait for the end of the process, which has begun to exit; return why.
+
+        It is what the actor has told, or what the process's exit status tells. The kernel closes a
+        process's sockets just before whoever waits for the process is told that it has ended.
+        """
+        pidfd = transport.peer_pidfd(self._socket) if self._socket else None
+        status = None
+        with contextlib.suppress(ProcessLookupError):  # it was reaped already
+            pidfd = linux.open_process(self.process) if pidfd is None else pidfd
+            try:
+                if not linux.ended(pidfd, _DYING):
+                    return "the actor has closed the connection"
+                status = linux.exit_status(pidfd, self.process.pid)
+            finally:
+                os.close(pidfd)
+        # If it was killed, nobody else may do it; no other process has this path.
+        runtime.mailbox(self.process).unlink(missing_ok=True)
+        if self._last_words is not None:
+            return self._last_words
         return KILLED if status is None else reason_of(os.waitstatus_to_exitcode(status))
 
     def alive(self) -> bool:
-        """Tell whether the process still runs."""
+        """Tell whether the process still serves its mailbox."""
         with self._lock:
-            return not self._ended()
+            if self.dead:
+                return False
+            if self._socket is None:
+                return linux.alive(self.process)
+            poller = select.poll()
+            poller.register(self._socket, select.POLLRDHUP)
+            return not poller.poll(0)
 
-    def idle(self) -> bool:
+    def is_over(self) -> bool:
         """Tell whether the process has ended, and nobody waits for anything of it."""
-        with self._lock:
-            return self._ended() and not (self._pending or self._leader or self._watchers)
+        return self.dead and not (self._calls or self._others or self._leader or self._watchers)
 
-    def _ended(self) -> bool:
-        return self.dead or bool(self._life.poll(0))
-
-    def close(self, linger: int) -> None:
-        """Give the connection up; what was sent has so many milliseconds to leave."""
+    def close(self) -> None:
+        """Close the connection for good. What was sent arrives."""
         with self._lock:
-            linger = 0 if self._ended() else linger
-            self.dead = self._closed = True
-        self._socket.disable_monitor()
-        self._ending.close(0)
-        self._socket.close(linger)
-        for fd in (self.pidfd, self._poke):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            self.dead = True
+            self._close()
+
+    def leave(self) -> None:
+        """Close what a fork has inherited. Its only thread must not wait for a lock of another."""
+        self.dead = self._forked = True
+        if self._socket is not None:
+            self._socket.close()
 
 
 class _Table:
@@ -381,28 +582,76 @@ class _Table:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # as a connection's: for handlers of signals
         self.connections: dict[Process, Connection] = {}
-        self.context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self.opened: dict[Connection, None] = {}
+        """Those that have a socket, in the order in which they were opened."""
+        self.main_thread = threading.main_thread().ident
+        self.wakeup = -1
+
+    def socket(self) -> socket.socket:
+        """Return a new socket; idle connections are closed if this process has too many open.
+
+        Raises:
+            OSError: there is no descriptor for it.
+        """
+        most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE)
+        if len(self.opened) >= most:
+            self.close_idle(len(self.opened) - most + 1)
+        try:
+            return transport.new_socket()
+        except OSError as error:
+            if error.errno != errno.EMFILE or not self.close_idle(len(self.opened)):
+                raise
+            return transport.new_socket()
+
+    def close_idle(self, number: int) -> int:
+        """Close so many idle connections, and return how many there were."""
+        closed = 0
+        for unread in (False, True):
+            for connection in list(self.opened):
+                if closed < number:
+                    closed += connection.close_if_idle(unread)
+        return closed
+
+    def open_wakeup(self) -> int:
+        """Return the descriptor by which a signal's handler wakes the main thread's poll."""
+        if self.wakeup < 0:
+            self.wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return self.wakeup
+
+    def wake(self) -> None:
+        """Let the poll that a handler has interrupted look again."""
+        os.eventfd_write(self.open_wakeup(), 1)
+
+    def woken(self) -> None:
+        """Take note that the main thread's poll looks again."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.wakeup)
+
+    def close(self) -> None:
+        """Close what there is besides connections."""
+        if self.wakeup >= 0:
+            os.close(self.wakeup)
+            self.wakeup = -1
 
 
 _table = _Table()
 
 
+def _unread(sock: socket.socket) -> int:
+    """Return how many bytes of what was sent have not been read yet (SIOCOUTQ of unix(7))."""
+    (unread,) = struct.unpack("i", ioctl(sock, termios.TIOCOUTQ, b"\0" * 4))
+    return int(unread)
+
+
 def _after_fork() -> None:
-    global _table  # noqa: PLW0603
-    # What the parent's threads hold must neither be used nor finalised here, not even when the
-    # interpreter ends: one reference more than there are keeps it for ever.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_table))
-    _table = _Table()
+    global _table
+    inherited, _table = _table, _Table()
+    for connection in inherited.connections.values():
+        connection.leave()
+    inherited.close()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _context() -> zmq.Context[zmq.Socket[bytes]]:
-    if _table.context is None:
-        _table.context = zmq.Context(1)
-        _table.context.set(zmq.MAX_SOCKETS, 65535)
-    return _table.context
 
 
 def connect(process: Process) -> Connection:
@@ -410,30 +659,29 @@ def connect(process: Process) -> Connection:
 
     Raises:
         NoProcess: it has ended.
+        MailboxFull: it has not accepted a connection in time.
+        OSError: its mailbox cannot be reached, or there is no descriptor.
     """
     table = _table
     connection = table.connections.get(process)
-    if connection is not None:
+    if connection is not None and not connection.dead:
         return connection
     with table.lock:
-        if process not in table.connections:
-            for ended in [c for c in table.connections.values() if c.idle()]:
-                table.connections.pop(ended.process).close(0)
-            made = Connection(process)
-            if table.connections.setdefault(process, made) is not made:
-                made.close(0)  # a signal's handler has made one meanwhile
-        return table.connections[process]
+        for ended in [c for c in table.connections.values() if c.is_over()]:
+            table.connections.pop(ended.process).close()
+        connection = table.connections.get(process)
+        if connection is None or connection.dead:
+            connection = table.connections[process] = Connection(process)
+        return connection
 
 
 def close_all() -> None:
-    """Close every connection; what was sent to the living leaves first, within a bound."""
+    """Close every connection. What was sent arrives."""
     with _table.lock:
-        for connection in _table.connections.values():
-            connection.close(_FAREWELL)
+        for connection in list(_table.connections.values()):
+            connection.close()
         _table.connections.clear()
-        if _table.context is not None:
-            _table.context.term()  # ends: every socket of it has a bounded LINGER
-            _table.context = None
+        _table.close()
 
 
 atexit.register(close_all)

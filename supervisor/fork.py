@@ -1,7 +1,6 @@
 """A supervisor's children are forks of it: they find everything imported, and serve in 3 ms.
 
-The supervisor has one Python thread. libzmq's I/O threads are the only others, and the child
-never touches what they hold: it closes every descriptor but its own, and keeps the parent's
+The supervisor has one thread. The child closes every descriptor but its own, and keeps the parent's
 objects, unused, for ever.
 """
 
@@ -47,8 +46,8 @@ def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None
     parent = os.getpid()
     try:
         with warnings.catch_warnings():
-            # Python 3.12 warns of a fork beside threads: libzmq's are no Python threads, hold no
-            # lock that the child takes, and were tried with thousands of forks under load.
+            # Python 3.12 warns of a fork beside threads. _prepare refuses Python's own; a library
+            # that a child's module has imported (numpy, say) may have others.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
     except OSError:

@@ -7,9 +7,7 @@ A subclass says what it does with what it receives; everything else is here. Sta
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
-
-import zmq
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from supervisor.actor import Actor
 from supervisor.errors import SHUTDOWN, Reason
@@ -19,6 +17,9 @@ from supervisor.ref import Ref
 from supervisor.results import Sender
 from supervisor.telemetry import SUPERVISION
 from supervisor.timers import Timer
+
+if TYPE_CHECKING:
+    import zmq
 
 
 class GenServer:

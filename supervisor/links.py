@@ -42,7 +42,7 @@ class Links:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._linked: dict[Process, Pending | None] = {}
-        self._watched: dict[Connection, tuple[int, int]] = {}
+        self._watched: dict[Connection, int] = {}
         self._monitors: dict[Process, list[Pending]] = {}
 
     def monitor(self, ref: Ref) -> None:
@@ -134,13 +134,11 @@ class Links:
             if there.dead:
                 self._leave(there)
 
-        self._watched[there] = (there.fileno(), there.pidfd)
-        for fd in self._watched[there]:
-            self._loop.add_reader(fd, serve)
         there.watch(1)  # and so it is not closed under the loop's feet
+        self._watched[there] = there.fileno()
+        self._loop.add_reader(there.fileno(), serve)
 
     def _leave(self, there: Connection) -> None:
-        for fd in self._watched.pop(there, ()):
-            self._loop.remove_reader(fd)
+        self._loop.remove_reader(self._watched.pop(there))
         self._monitors.pop(there.process, None)
         there.watch(-1)

@@ -14,10 +14,32 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from supervisor.connection import Connection
+from supervisor.errors import MailboxFull
 
 _watched: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Counter[Connection]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+async def room(there: Connection, attempt: Callable[[], object]) -> None:
+    """Wait until there may be room, after an attempt to send that has found none.
+
+    Args:
+        there: the connection.
+        attempt: what to try once more, as there may have been room before this waits.
+
+    Raises:
+        Whatever the attempt raises but ``MailboxFull``.
+    """
+    loop = asyncio.get_running_loop()
+    changed = loop.create_future()
+    there.when_changed(functools.partial(finish, changed))
+    with contextlib.suppress(MailboxFull):
+        attempt()
+        return
+    if there.stalled:
+        loop.add_writer(there.fileno(), _writable, loop, there)
+    await changed
 
 
 async def until(there: Connection, ready: Callable[[], bool]) -> None:
@@ -49,8 +71,7 @@ def watch(loop: asyncio.AbstractEventLoop, there: Connection) -> Iterator[None]:
     watched = _watched.setdefault(loop, Counter())
     if not watched[there]:
         there.watch(1)
-        for fd in (there.fileno(), there.pidfd):
-            loop.add_reader(fd, _serve, loop, there)
+        loop.add_reader(there.fileno(), _serve, loop, there, there.fileno())
     watched[there] += 1
     try:
         yield
@@ -58,16 +79,17 @@ def watch(loop: asyncio.AbstractEventLoop, there: Connection) -> Iterator[None]:
         watched[there] -= 1
         if not watched[there]:
             del watched[there]
-            _unwatch(loop, there)
+            loop.remove_reader(there.fileno())
+            loop.remove_writer(there.fileno())
+            there.watch(-1)
 
 
-def _serve(loop: asyncio.AbstractEventLoop, there: Connection) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
     there.serve()
-    if there.dead:  # its pidfd stays readable
-        loop.remove_reader(there.pidfd)
-
-
-def _unwatch(loop: asyncio.AbstractEventLoop, there: Connection) -> None:
-    for fd in (there.fileno(), there.pidfd):
+    if there.dead:  # its end of file stays readable
         loop.remove_reader(fd)
-    there.watch(-1)
+
+
+def _writable(loop: asyncio.AbstractEventLoop, there: Connection) -> None:
+    loop.remove_writer(there.fileno())
+    there.changed()

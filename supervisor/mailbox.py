@@ -1,124 +1,410 @@
-"""An actor's mailbox: one ZeroMQ ROUTER socket on a path that belongs to this process alone.
+"""An actor's mailbox: a listening Unix socket on a path that belongs to this process alone.
 
 On a path that outlives its process, messages for the dead would reach its successor.
+Each caller has one connection. What it has sent is read a chunk at a time, and served in turns with
+the messages of others: a caller that floods the mailbox delays the others little. What the actor
+has not read stays in the kernel's buffers, and slows its sender down.
 """
 
+from __future__ import annotations
+
 import contextlib
-from typing import Any
+import errno
+import functools
+import itertools
+import logging
+import os
+import select
+import socket
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
 
-import zmq
+import msgpack
 
-from supervisor import runtime, wire
-from supervisor.errors import BadMessage, NoProcess
+from supervisor import runtime, transport, wire
+from supervisor.errors import BadMessage
+from supervisor.flow_control import Passed
 from supervisor.linux import Process
-from supervisor.protocol import EVENT, MAILBOX, RAISE
+from supervisor.protocol import CALL, CAST, CREDIT, DOWN, INFO, MAILBOX, MAILBOX_BYTES
 
-_BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
-_FAREWELL = 2000  # ms that the last replies may take to leave
+log = logging.getLogger("supervisor")
 
-Message = tuple[bytes, int, int, Any, Any]
+_BACKLOG = 4096  # connections that wait to be accepted, at most net.core.somaxconn
+_TURN = 16  # messages of one caller that are served before the next one's
+_UNREAD = 1 << 20  # bytes of answers at which nothing is read of a caller until it reads them
+_FAREWELL = 2.0  # seconds that the last answers to callers that do not read may take to leave
+_RETRY = 1.0  # seconds until connections are accepted again after descriptors were short
+_MOST_DESCRIPTORS = 64  # that one caller may have sent without a message that they belong to
+_ANCILLARY = socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
+_NOTHING = object()
+_SUSPENDABLE = (CALL, CAST, INFO)
+
+
+class Loop(Protocol):
+    """An actor's loop."""
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int) -> None:
+        """Call back when a descriptor is ready."""
+
+    def remove_reader(self, fd: int) -> None:
+        """No longer watch one."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
+        """Call a function later."""
+
+
+class Peer:
+    """The connection of one caller."""
+
+    def __init__(self, number: int, sock: socket.socket) -> None:
+        self.number = number
+        self.sock = sock
+        self.pid, self.user = transport.peer_of(sock)
+        self.frames = transport.frames(transport.INLINE)
+        self.fds: deque[int] = deque()
+        self.served = Passed()
+        self.held = self.held_bytes = 0
+        """Messages that a suspended actor has received and not served."""
+        self.silent = True
+        self.in_turn = False
+        self.gone = False
+        self.unsent = bytearray()
+        """Answers for which the kernel had no room."""
+        self.events = 0
+        """What the loop watches it for."""
+        self.next: Peer | None = None
+        """A later connection of the same process, whose messages come after all of these."""
+
+    def has_hung_up(self) -> bool:
+        """Tell whether the caller has closed its end: what it has sent may still be unread."""
+        poller = select.poll()
+        poller.register(self.sock, select.POLLRDHUP)
+        return bool(poller.poll(0))
+
+
+Message = tuple[Peer, int, int, Any, list[Any]]
 """Who sent it, its kind, its number (0: no answer is expected), its term, who waits for it."""
 
 
 class Mailbox:
     """Receives messages and sends answers."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(
+        self, process: Process, who: object, loop: Loop, gone: Callable[[Peer], None]
+    ) -> None:
+        """Listen; ``gone`` is called for each connection of ``who`` that has ended."""
+        self._who = who
         self._path = runtime.mailbox(process)
         self._path.unlink(missing_ok=True)  # of a process of a former boot with the same numbers
-        self.context = zmq.Context(1)
-        self._socket = self.context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, _FAREWELL)
-        self._socket.setsockopt(zmq.BACKLOG, _BACKLOG)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.LIMIT + 64)
-        # Room for the answers to all that one caller may have sent, and then ceased to read.
-        self._socket.setsockopt(zmq.SNDHWM, 2 * MAILBOX)
-        # Without it a reply for which there is no room would be dropped without a word.
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.bind(f"ipc://{self._path}")
+        self._loop = loop
+        self._gone = gone
+        self._numbers = itertools.count(1)
+        self._peers: dict[int, Peer] = {}
+        self._newest: dict[int, Peer] = {}
+        self._turns: deque[Peer] = deque()
+        self._left = _TURN
+        self._held: deque[tuple[int, Message]] = deque()
+        # Whose messages are served: root's, and those of the user who has started this process. A
+        # socket knows that user also when the process has become another, or has entered a user
+        # namespace, where every number means somebody else, or nobody.
+        self._of_this_user = socket.socketpair()[0]
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.setblocking(False)
+        os.fchmod(self._listener.fileno(), 0o600)  # of the path: others may not even connect
+        self._listener.bind(str(self._path))
+        self._listener.listen(_BACKLOG)
+        self._listen()
+        _open.add(self)
 
-    def fileno(self) -> int:
-        """Return the descriptor to poll. It is edge-triggered: receive until there is nothing."""
-        return int(self._socket.getsockopt(zmq.FD))
+    # -- connections -------------------------------------------------------------------------------
 
-    def receive(self) -> Message | None:
-        """Return the next message, or None when there is none.
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.watch(self._listener.fileno(), self._accept, select.EPOLLIN)
 
-        Raises:
-            BadMessage: what came is no message of ours; its sender has been told.
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                    raise
+                self._cannot_accept(error)
+                return
+            sock.setblocking(False)
+            self._add(Peer(next(self._numbers), sock))
+
+    def _add(self, peer: Peer) -> None:
+        if peer.user not in (0, transport.peer_of(self._of_this_user)[1]):
+            text = "%r: a connection of process %d, user %d, is refused"
+            log.warning(text, self._who, peer.pid, peer.user)
+            peer.sock.close()
+            return
+        transport.enlarge(peer.sock)
+        former, self._newest[peer.pid] = self._newest.get(peer.pid), peer
+        self._peers[peer.number] = peer
+        # A caller may close an idle connection, and open another: its order stays the same. A
+        # process that is not of this pid namespace has pid 0.
+        if former is not None and peer.pid and former.has_hung_up():
+            former.next = peer
+        else:
+            self._watch(peer)
+
+    def _cannot_accept(self, error: OSError) -> None:
+        """Close who has connected and said nothing; if there is nobody, accept later."""
+        silent = [peer for peer in self._peers.values() if peer.silent]
+        for peer in silent:
+            self._close(peer, f"it has sent nothing, and others need its descriptor ({error})")
+        if not silent:
+            log.error("%r: no new connection for %g s: %s", self._who, _RETRY, error)
+            self._loop.remove_reader(self._listener.fileno())
+            self._loop.call_later(_RETRY, self._listen)
+
+    def _watch(self, peer: Peer) -> None:
+        """Read of a caller unless it has sent more than its credit, or does not read itself."""
+        beyond = peer.held > MAILBOX or peer.held_bytes > MAILBOX_BYTES
+        reads = not beyond and len(peer.unsent) <= _UNREAD
+        events = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if peer.unsent else 0)
+        if peer.gone or events == peer.events:
+            return
+        peer.events = events
+        if events:
+            ready = self._read if events == select.EPOLLIN else self._ready
+            self._loop.watch(peer.sock.fileno(), functools.partial(ready, peer), events)
+        else:  # not even for its end, which a loop would be told of all the time
+            self._loop.remove_reader(peer.sock.fileno())
+
+    def _ready(self, peer: Peer) -> None:
+        if peer.unsent:
+            self._flush(peer)
+        if peer.events & select.EPOLLIN:
+            self._read(peer)
+
+    def _read(self, peer: Peer) -> None:
+        if peer.in_turn:  # what it has sent before is served first
+            return
+        try:
+            data, ancillary, flags, _ = peer.sock.recvmsg(
+                transport.CHUNK, _ANCILLARY, transport.RECEIVE
+            )
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data, ancillary, flags = b"", [], 0
+        if ancillary:
+            peer.fds.extend(transport.descriptors(ancillary))
+        if flags & socket.MSG_CTRUNC or len(peer.fds) > _MOST_DESCRIPTORS:
+            self._close(peer, "it has sent more descriptors than can be received")
+            return
+        if not data:
+            self._close(peer)
+            return
+        try:
+            peer.frames.feed(data)
+        except msgpack.BufferFull:
+            self.refuse(peer, f"a frame has at most {transport.INLINE} bytes")
+            return
+        peer.silent, peer.in_turn = False, True
+        self._turns.append(peer)
+
+    def _close(self, peer: Peer, why: str | None = None) -> None:
+        """Close a connection; if that is not the caller's own doing, say why."""
+        if peer.gone:
+            return
+        if why is not None:
+            text = "%r: the connection of process %d is closed: %s"
+            log.warning(text, self._who, peer.pid, why)
+        peer.gone = True
+        self._loop.remove_reader(peer.sock.fileno())
+        peer.sock.close()
+        while peer.fds:
+            os.close(peer.fds.pop())
+        del self._peers[peer.number]
+        if self._newest.get(peer.pid) is peer:
+            del self._newest[peer.pid]
+        if peer.next is not None:
+            self._watch(peer.next)
+        self._gone(peer)
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def has_messages(self, suspended: bool) -> bool:
+        """Tell whether there may be messages that ``receive`` returns without a look at sockets."""
+        return bool(self._turns or (self._held and not suspended))
+
+    def receive(self, suspended: bool) -> Message | None:
+        """Return the next message that has been read, or None.
+
+        Args:
+            suspended: calls, casts and messages are held back, in their order.
         """
-        try:
-            sender = self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-        # Two receives cost half of a recv_multipart. A stranger may send any number of parts.
-        data = self._socket.recv()
-        if self._socket.getsockopt(zmq.RCVMORE):
-            while self._socket.getsockopt(zmq.RCVMORE):
-                self._socket.recv()
-            raise self._refused(sender, "it has several parts")
-        try:
-            kind, number, term, *chain = wire.unpack(data)
-        except (ValueError, TypeError) as error:
-            raise self._refused(sender, str(error)) from None
-        if type(kind) is not int or type(number) is not int:
-            raise self._refused(sender, "it is not [kind, number, term]")
-        if chain and not _is_chain(*chain):
-            raise self._refused(sender, "who waits for it is no list of pids and start times")
-        return sender, kind, number, term, chain
+        if self._held and not suspended:
+            size, message = self._held.popleft()
+            peer = message[0]
+            peer.held -= 1
+            peer.held_bytes -= size
+            self._watch(peer)
+            if peer.served.count(size):
+                self._give_credit(peer)
+            return message
+        turns = self._turns
+        while turns:
+            peer = turns[0]
+            try:
+                data = _NOTHING if peer.gone else next(peer.frames, _NOTHING)
+                if data is _NOTHING:
+                    turns.popleft()
+                    peer.in_turn, self._left = False, _TURN
+                    continue
+                self._left -= 1
+                if not self._left:
+                    self._left = _TURN
+                    turns.rotate(-1)
+                size, message = _message(peer, data)
+            except (BadMessage, ValueError) as error:
+                self.refuse(peer, str(error))
+                continue
+            if suspended and message[1] in _SUSPENDABLE:
+                self._hold(size, message)
+                continue
+            if peer.served.count(size):
+                self._give_credit(peer)
+            return message
+        return None
 
-    def _refused(self, sender: bytes, why: str) -> BadMessage:
-        error = BadMessage(f"this is a mailbox of actors, and that was no message of theirs: {why}")
-        self.answer(sender, RAISE, 0, error)
-        return error
+    def _hold(self, size: int, message: Message) -> None:
+        peer = message[0]
+        peer.held += 1
+        peer.held_bytes += size
+        self._held.append((size, message))
+        self._watch(peer)
 
-    def answer(self, sender: bytes, kind: int, number: int, term: Any) -> bool:
-        """Send an answer; return False if its receiver has gone, or does not read.
+    def _give_credit(self, peer: Peer) -> None:
+        """Tell a sender how much of what it has sent was served."""
+        self.answer(peer, CREDIT, 0, peer.served.tell())
 
-        A caller has a bounded number of messages in a mailbox, fewer than there is room for
-        answers: only who does not keep to this is not answered.
+    def refuse(self, peer: Peer, why: str) -> None:
+        """Close the connection of whoever has sent what no caller of this package sends."""
+        self._close(peer, f"this is a mailbox of actors, and that was no message of theirs: {why}")
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def find(self, number: int) -> Peer | None:
+        """Return the connection of this number, if it is still there."""
+        return self._peers.get(number)
+
+    def answer(self, peer: Peer | None, kind: int, number: int, term: Any) -> bool:
+        """Send an answer; return False if its receiver has gone.
 
         Raises:
             TypeError, ValueError: the term cannot travel.
         """
-        try:
-            return self.offer(sender, kind, number, term)
-        except NoProcess:
+        data = transport.frame(wire.pack_message(kind, number, term))
+        if peer is None or peer.gone:
             return False
-
-    def offer(self, sender: bytes, kind: int, number: int, term: Any) -> bool:
-        """Send an answer; return False if its receiver does not read.
-
-        Raises:
-            NoProcess: the receiver has gone.
-            TypeError, ValueError: the term cannot travel.
-        """
-        data = wire.pack_message(kind, number, term)
-        try:
-            self._socket.send(sender, zmq.SNDMORE | zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            raise NoProcess("who has asked has gone") from None
-        self._socket.send(data, zmq.NOBLOCK)
+        sent = 0
+        if not peer.unsent:
+            try:
+                sent = peer.sock.send(data, transport.FLAGS)
+            except BlockingIOError:
+                pass
+            except ConnectionError:  # its end is read later, after all that it has sent
+                return False
+        if sent < len(data):
+            peer.unsent += data[sent:]
+            self._watch(peer)
         return True
 
-    def probe(self, sender: bytes) -> None:
-        """See whether somebody is still there, by an answer that nobody has asked for.
+    def _flush(self, peer: Peer) -> None:
+        """Send what there was no room for."""
+        try:
+            while peer.unsent:
+                del peer.unsent[: peer.sock.send(peer.unsent[:_UNREAD], transport.FLAGS)]
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            peer.unsent.clear()
+        self._watch(peer)
 
-        Raises:
-            NoProcess: nobody is.
+    # -- the end -----------------------------------------------------------------------------------
+
+    def close(self, reason: Any) -> None:
+        """Tell every caller why this actor ends, and let the last answers leave.
+
+        From now on the kernel tells whoever connects that nobody is there. It closes the callers'
+        connections when the process ends, and so no caller learns of the end before it is one.
         """
-        self.offer(sender, EVENT, 0, None)
-
-    def close(self) -> None:
-        """Remove the path, let the last answers leave, within a bound, and close."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
-        self.context.destroy(_FAREWELL)  # with the actor's own sockets, if it has left any
+        with contextlib.suppress(OSError):  # whoever waits to be accepted is told as well
+            self._accept()
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for peer in list(self._peers.values()):
+            self.answer(peer, DOWN, 0, reason)
+        deadline = time.monotonic() + _FAREWELL
+        while unsent := [peer for peer in self._peers.values() if peer.unsent]:
+            poller = select.poll()
+            for peer in unsent:
+                poller.register(peer.sock, select.POLLOUT)
+            if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                text = "%r: %d callers did not read their last answers"
+                log.warning(text, self._who, len(unsent))
+                break
+            for peer in unsent:
+                self._flush(peer)
+
+    def leave(self) -> None:
+        """Close what a fork of this process has inherited: it is not this actor."""
+        self._listener.close()
+        self._of_this_user.close()
+        for peer in self._peers.values():
+            peer.sock.close()
+
+
+def _message(peer: Peer, data: object) -> tuple[int, Message]:
+    """Return a message, and its size.
+
+    Raises:
+        BadMessage, ValueError: it is none.
+    """
+    if type(data) is not bytes:
+        raise BadMessage("it stands in no frame")
+    parts = wire.unpack(data)
+    if type(parts) is int:  # the size of one in a memfd
+        if not peer.fds:
+            raise BadMessage("its descriptor is missing")
+        data = transport.read_long(parts, peer.fds.popleft())
+        parts = wire.unpack(data)
+    chain: list[Any] = []
+    try:
+        kind, number, term, *chain = parts
+    except (TypeError, ValueError):
+        kind = None
+    if type(kind) is not int or type(number) is not int:
+        raise BadMessage("it is not [kind, number, term]")
+    if chain and not _is_chain(*chain):
+        raise BadMessage("who waits for it is no list of pids and start times")
+    return len(data), (peer, kind, number, term, chain)
 
 
 def _is_chain(numbers: Any, *rest: Any) -> bool:
-    return not rest and isinstance(numbers, list) and all(type(n) is int for n in numbers)
+    return not rest and type(numbers) is list and all(type(n) is int for n in numbers)
+
+
+_open: weakref.WeakSet[Mailbox] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # Otherwise the callers of an actor that is killed would not be told while a fork of it lives.
+    for mailbox in list(_open):
+        mailbox.leave()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

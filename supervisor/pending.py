@@ -27,10 +27,11 @@ class Pending:
         """Take the answer, once."""
         if self.answer is None:
             self.answer = (kind, term)
-            if self._then:
-                self._then(self)
+        if self._then is not None:
+            self._then(self)
+            self._then = None
 
-    def result(self, who: str) -> Any:
+    def result(self, who: object) -> Any:
         """Return the answer's value, or raise what it says."""
         assert self.answer is not None  # noqa: S101 - callers wait before they ask
         kind, term = self.answer
@@ -38,7 +39,7 @@ class Pending:
             return term
         if kind == RAISE:
             raise term.with_traceback(None)  # it may be raised more than once
-        raise ProcessDown(who, term)
+        raise ProcessDown(str(who), term)
 
     def reason(self) -> Reason:
         """Return why the actor ended, if that was asked for."""
@@ -66,7 +67,9 @@ class Stream(Pending):
         self._taken = taken
 
     def feed(self, place: int, event: Any) -> None:
-        """Take an event; places that were left out are of events that found no room."""
+        """Take an event, once; places that were left out are of events that found no room."""
+        if place < self._next:
+            return
         self.received += 1
         self.lost += place - self._next
         self._next = place + 1

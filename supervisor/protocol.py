@@ -6,13 +6,13 @@ An answer is ``[kind, number, term]`` on the same connection.
 """
 
 CALL, CAST, INFO, MONITOR, STOP, OWN, LEAVE = range(7)
-LINK, UNLINK, ANSWER, MARK, SYSTEM, SUBSCRIBE, SEEN, FORGET = range(7, 15)
+LINK, UNLINK, ANSWER, SYSTEM, SUBSCRIBE, SEEN, FORGET = range(7, 14)
 """Kinds of messages to an actor. SEEN says how far a subscriber has come; FORGET withdraws a
 MONITOR or SUBSCRIBE of the same number."""
 
-REPLY, RAISE, DOWN, EVENT = range(4)
-"""Kinds of answers: a value, an error to raise in the caller, the reason why the actor ended,
-and one of many to SUBSCRIBE."""
+REPLY, RAISE, DOWN, EVENT, CREDIT = range(5)
+"""Kinds of answers: a value, an error to raise in the caller, the reason why the actor ends,
+one of many to SUBSCRIBE, and how many messages and bytes were served, see ``flow_control``."""
 
 IN_FLIGHT = 500
 """Calls that one process may have under way with one actor; further ones wait."""

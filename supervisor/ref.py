@@ -108,8 +108,7 @@ class Ref:
     def _begin(self, request: Any, timeout: float | None) -> CallFuture:
         """Send a request whose reply this thread is about to wait for: ``call`` in two steps."""
         there = self._connection()
-        chain = waiting.encode(waiting.chain_to(there.process, self))
-        pending = there.ask(CALL, request, deadline_of(timeout), chain=chain)
+        pending = self._request(there, CALL, request, deadline_of(timeout))
         return CallFuture(there, pending, str(self))
 
     def cast(self, request: Any, timeout: float | None = 5.0) -> None:
@@ -230,26 +229,50 @@ class Ref:
 
     def _send(self, kind: int, term: Any, timeout: float | None) -> None:
         deadline = deadline_of(timeout)
-        known = _by_name.get(self.name or "")
-        if known is not None:  # to ask whether it still lives would cost as much as to send
-            with contextlib.suppress(NoProcess):
-                known.send(kind, term, deadline)
-                return
-        self._connection().send(kind, term, deadline)
+        there = self._known()
+        try:
+            there.send(kind, term, deadline)
+        except NoProcess:
+            self._successor(there).send(kind, term, deadline)
 
     def _ask(self, kind: int, term: Any, timeout: float | None) -> Any:
-        there = self._connection()
-        chain = waiting.chain_to(there.process, self)
         deadline = deadline_of(timeout)
-        waiters = waiting.encode(chain) if kind == CALL else ()
-        pending = there.ask(kind, term, deadline, chain=waiters)
+        there = self._known()
+        try:
+            pending = self._request(there, kind, term, deadline)
+        except NoProcess:
+            there = self._successor(there)
+            pending = self._request(there, kind, term, deadline)
         if pending.answer is None:
             try:
                 there.wait(pending, deadline)
             except CallTimeout:
                 there.forget(pending)
                 raise no_reply(self, timeout, term) from None
-        return pending.result(str(self))
+        return pending.result(self)
+
+    def _request(self, there: Connection, kind: int, term: Any, deadline: float) -> Pending:
+        """Send a request whose answer this thread is about to wait for."""
+        chain: Any = waiting.chain_to(there.process, self)
+        if chain:
+            chain = waiting.encode(chain) if kind == CALL else ()
+        return there.ask(kind, term, deadline, None, chain)
+
+    def _known(self) -> Connection:
+        """Return the connection that was used last; whether it has ended, sending to it tells."""
+        known = _by_name.get(self.name) if self.name is not None else None
+        return self._connection() if known is None else known
+
+    def _successor(self, ended: Connection) -> Connection:
+        """Return a connection after one has ended, to which nothing was sent.
+
+        Raises:
+            NoProcess: there is no other process, and this one serves no mailbox any more.
+        """
+        there = self._connection()
+        if there is ended:
+            raise NoProcess(f"process {ended.process.pid} has ended")
+        return there
 
     def _not_myself(self, there: Connection) -> None:
         if waiting.is_me(there.process):

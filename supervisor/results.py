@@ -20,7 +20,8 @@ _ROOM = 5.0  # seconds that a mailbox may be full
 class Sender(NamedTuple):
     """Who waits for a reply to a call. It can be sent to other processes, and answered there."""
 
-    address: bytes
+    address: int
+    """Of the connection on which the call has come."""
     number: int
     actor: Process
     """Who was called: the reply goes through it."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from supervisor import wire
-from supervisor.errors import NoProcess, Reason
+from supervisor.errors import Reason
 from supervisor.mailbox import Mailbox
 from supervisor.protocol import EVENT, EVENTS
 
@@ -91,11 +91,11 @@ class Streams:
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
-        self._topics: dict[str, dict[tuple[bytes, int], _Subscriber]] = {t: {} for t in TOPICS}
+        self._topics: dict[str, dict[tuple[int, int], _Subscriber]] = {t: {} for t in TOPICS}
         self.tracing = self._topics[TRACE]
         """Truthy while somebody traces: asked for each message, and so at hand."""
 
-    def add(self, topic: Any, address: bytes, number: int) -> None:
+    def add(self, topic: Any, address: int, number: int) -> None:
         """Add one.
 
         Raises:
@@ -105,17 +105,23 @@ class Streams:
             raise ValueError(f"events are of {TOPICS}, not {topic!r:.200}")
         self._topics[topic][address, number] = _Subscriber()
 
-    def seen(self, address: bytes, number: int, count: int) -> None:
+    def seen(self, address: int, number: int, count: int) -> None:
         """Take note that a subscriber has received so many."""
         for subscribers in self._topics.values():
             subscriber = subscribers.get((address, number))
             if subscriber is not None:
                 subscriber.seen = count
 
-    def remove(self, address: bytes, number: int) -> None:
+    def remove(self, address: int, number: int) -> None:
         """Remove one."""
         for subscribers in self._topics.values():
             subscribers.pop((address, number), None)
+
+    def forget(self, address: int) -> None:
+        """Remove all of a connection that has ended."""
+        for subscribers in self._topics.values():
+            for subscriber in [key for key in subscribers if key[0] == address]:
+                del subscribers[subscriber]
 
     def publish(self, topic: str, make: Callable[[], Any]) -> None:
         """Tell all; whoever has no room for it sees by the next one's place that it was there."""
@@ -124,17 +130,13 @@ class Streams:
             return
         event = make()
         for (address, number), subscriber in list(subscribers.items()):
-            try:
-                self._tell(address, number, subscriber, event)
-            except NoProcess:
-                del subscribers[address, number]
+            self._tell(address, number, subscriber, event)
 
-    def _tell(self, address: bytes, number: int, subscriber: _Subscriber, event: Any) -> None:
+    def _tell(self, address: int, number: int, subscriber: _Subscriber, event: Any) -> None:
         place, subscriber.place = subscriber.place, subscriber.place + 1
         if subscriber.sent - subscriber.seen < EVENTS:
-            subscriber.sent += self._mailbox.offer(address, EVENT, number, [place, event])
-        elif place % EVENTS == 0:
-            self._mailbox.probe(address)
+            peer = self._mailbox.find(address)
+            subscriber.sent += self._mailbox.answer(peer, EVENT, number, [place, event])
 
 
 def _fields(event: Event | Traced) -> list[Any]:

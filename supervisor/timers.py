@@ -42,13 +42,13 @@ class Timers:
         return timer
 
     def patience(self) -> float | None:
-        """Return how many milliseconds a poll may wait until the first; None: for ever."""
+        """Return how many seconds a loop may wait until the first; None: for ever."""
         while self._timers and self._timers[0].cancelled:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        remaining = (self._timers[0].when - time.monotonic()) * 1000 + 1
-        return min(max(0.0, remaining), linux.LONGEST_POLL)
+        remaining = self._timers[0].when - time.monotonic()
+        return min(max(0.0, remaining), linux.LONGEST_POLL / 1000)
 
     def due(self) -> Timer | None:
         """Take out the first one whose time has come."""

@@ -20,6 +20,20 @@ from supervisor.errors import CARRIED, RemoteError, Shutdown, carried
 LIMIT = 16 << 20
 """Bytes of a message at most."""
 
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+    MemoryError,
+)
+"""What a stranger's bytes may provoke. Not every Exception: a signal's handler raises what it likes
+in the middle of this."""
+
+_LONG = 32 << 10  # bytes of a message from which on its counts are checked first
 _DEEPEST = 64  # tuples and other extensions within one another
 
 _TUPLE, _SET, _FROZENSET, _BIG_INTEGER, _REMOTE_ERROR, _SHUTDOWN, _CARRIED_ERROR = range(1, 8)
@@ -66,11 +80,14 @@ def pack(term: Any) -> bytes:
         TypeError: a value in it cannot travel; the text says which and where.
         ValueError: the message would be longer than ``LIMIT``.
     """
-    # The packer is taken away while it works: an extension's content is packed meanwhile.
-    packer, _here.packer = _here.packer or _packer(), None
+    # A packer is taken while it works: other threads, and extensions within the term, take others.
+    try:
+        packer = _packers.pop()
+    except IndexError:
+        packer = _packer()
     try:
         data: bytes = packer.pack(term)
-        _here.packer = packer
+        _packers.append(packer)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(_complaint(term) or f"cannot travel in a message: {error}") from error
     if len(data) > LIMIT:
@@ -88,11 +105,14 @@ def pack_message(kind: int, number: int, term: Any, chain: Any = ()) -> bytes:
 
 
 class _Here(threading.local):
-    """What a thread packs with: making a packer costs more than packing, so it is kept."""
+    """How deep in extensions a thread is as it packs."""
 
     def __init__(self) -> None:
         self.depth = 0
-        self.packer: msgpack.Packer | None = None
+
+
+_packers: list[msgpack.Packer] = []
+"""Those that are at hand: making a packer costs more than packing."""
 
 
 def _packer() -> msgpack.Packer:
@@ -115,18 +135,42 @@ def unpack(data: bytes) -> Any:
         ValueError: they are no message of ours.
     """
     try:
-        return _unpack(data, 0)
-    except (
-        Exception
-    ) as error:  # whatever a stranger's bytes provoke: IndexError, RecursionError, ...
+        if len(data) > _LONG:
+            _check_counts(data)
+        return msgpack.unpackb(data, ext_hook=_decode, strict_map_key=False, timestamp=3)
+    except _MALFORMED as error:
         raise ValueError(f"not a term: {error!r:.200}") from error
+
+
+def number_of(data: bytes) -> int:
+    """Return the number of a message whose term cannot be unpacked; 0 if it has none."""
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    try:
+        unpacker.read_array_header()
+        unpacker.skip()
+        number = unpacker.unpack()
+    except _MALFORMED:
+        return 0
+    return number if isinstance(number, int) else 0
 
 
 def _unpack(data: bytes, depth: int) -> Any:
     if depth > _DEEPEST:  # each level takes tens of KiB of the C stack
         raise ValueError(f"nested more than {_DEEPEST} deep")
-    hook = _decode if depth == 0 else functools.partial(_decode, depth=depth)
+    hook = functools.partial(_decode, depth=depth)
     return msgpack.unpackb(data, ext_hook=hook, strict_map_key=False, timestamp=3)
+
+
+def _check_counts(data: bytes) -> None:
+    """See that what arrays and maps say they hold is there, before room is made for it.
+
+    msgpack makes it from their heads alone. It takes no more of them than there are bytes, which is
+    a bound for a short message; a long one could ask for it in each of a thousand nested arrays.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    unpacker.skip()
 
 
 def _encode(value: Any) -> Any:

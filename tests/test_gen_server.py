@@ -1,5 +1,6 @@
 """GenServer and Ref, on real processes."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
 from actors import Counter, Later, Refuses, Starter, Witness
 from conftest import PATIENCE, gone, run, wait_for_end
+from strangers import hear, is_closed, say, stranger
 
 from supervisor import (
     AlreadyRegistered,
@@ -29,12 +30,11 @@ from supervisor import (
     StartFailed,
     connection,
     protocol,
-    runtime,
+    transport,
     whereis,
     wire,
 )
-from supervisor.linux import process
-from supervisor.protocol import RAISE, REPLY
+from supervisor.protocol import REPLY
 
 
 def test_calls_and_casts_keep_their_order() -> None:
@@ -242,46 +242,49 @@ def test_wrong_arguments_fail_the_start() -> None:
         Counter.start_link(nonsense=1)
 
 
-def test_a_message_that_is_none_gets_an_error_and_harms_nobody(
-    capfd: pytest.CaptureFixture[str],
+JUNK = {
+    "no frame": b"hello",
+    "a map": b"\x81\x01\x02",
+    "a frame that is longer than any": b"\xc6\xff\xff\xff\xff" + bytes(300_000),
+    "an array of four billion": b"\xdd\xff\xff\xff\xff",
+    "nothing in it": transport.frame(b""),
+    "no msgpack": transport.frame(b"\xc1"),
+    "two values": transport.frame(b"\x01\x02"),
+    "an array of more than there is": transport.frame(b"\x93\x01\x02\xdd\xff\xff\xff\xff"),
+    "arrays in arrays": transport.frame(b"\x93\x01\x00" + b"\xdd\x00\x00\x10\x00" * 5000),
+    "an empty list": transport.frame(wire.pack([])),
+    "too short": transport.frame(wire.pack([1, 2])),
+    "too long": transport.frame(wire.pack([1, 2, 3, [], 5])),
+    "a kind that is text": transport.frame(wire.pack(["0", 1, 2])),
+    "a number that is none": transport.frame(wire.pack([0, None, 2])),
+    "an unknown kind": transport.frame(wire.pack([99, 1, 2])),
+    "a chain of text": transport.frame(wire.pack([0, 1, "get", ["x"]])),
+    "a memfd's size without a memfd": transport.frame(wire.pack(1 << 20)),
+}
+
+
+@pytest.mark.parametrize("what", JUNK)
+def test_a_message_that_is_none_ends_its_connection_and_harms_nobody(
+    what: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ref = Counter.start_link(name="target")
-    context = zmq.Context()
-    stranger = context.socket(zmq.DEALER)
-    stranger.setsockopt(zmq.LINGER, 0)
-    stranger.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
-    stranger.connect(f"ipc://{runtime.mailbox(process(ref.pid))}")
-    for junk in (
-        b"",
-        b"\xc1",
-        b"hello",
-        b"{}",
-        wire.pack([]),
-        wire.pack({"a": 1}),
-        wire.pack([1, 2]),
-    ):
-        stranger.send(junk)
-        kind, number, error = wire.unpack(stranger.recv())
-        assert (kind, number, type(error).__name__) == (RAISE, 0, "BadMessage")
-    stranger.send_multipart([b"a", b"b", b"c"])
-    assert "several parts" in str(wire.unpack(stranger.recv())[2])
-    stranger.send(wire.pack([99, 1, "unknown kind"]))
-    stranger.send(bytes(100 << 20))  # over the limit: the connection ends, and makes itself anew
-    stranger.send(wire.pack([0, 7, "get"]))
-    assert ref.call("get") == 0
+    with stranger(ref.pid) as other, stranger(ref.pid) as bystander:
+        with contextlib.suppress(BrokenPipeError):
+            other.sendall(JUNK[what])
+        assert is_closed(other)
+        say(bystander, [0, 7, "get"])
+        assert hear(bystander) == [REPLY, 7, 0]
     assert ref.call(["echo", 1]) == 1
-    context.destroy(0)
-    capfd.readouterr()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"the connection of process {os.getpid()} is closed: this is a mailbox" in line
 
 
 def test_a_stranger_that_speaks_the_protocol_is_served() -> None:
     ref = Counter.start_link(5)
-    context = zmq.Context()
-    stranger = context.socket(zmq.DEALER)
-    stranger.connect(f"ipc://{runtime.mailbox(process(ref.pid))}")
-    stranger.send(wire.pack([0, 7, "get"]))
-    assert wire.unpack(stranger.recv()) == [REPLY, 7, 5]
-    context.destroy(0)
+    with stranger(ref.pid) as other:
+        for byte in transport.frame(wire.pack([0, 7, "get"])):
+            other.send(bytes([byte]))  # a frame may come in pieces
+        assert hear(other) == [REPLY, 7, 5]
 
 
 def test_a_mailbox_has_a_bound() -> None:

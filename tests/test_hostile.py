@@ -21,10 +21,10 @@ from typing import Any
 
 import msgpack
 import pytest
-import zmq
 from actors import Counter, Later
 from conftest import PATIENCE, program, wait_for_end
 from devices import kill_worker
+from strangers import say, stranger
 from traffic import send_one
 
 import tuncer
@@ -35,7 +35,6 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
     linux,
-    runtime,
     wire,
 )
 from tuncer import Device, Flag, places, ring
@@ -93,18 +92,15 @@ def test_messages_of_any_shape_end_neither_worker_nor_root(dev: Device, capfd: A
         b"\xc7\x0c\xff" + b"\xff" * 12,
     ]
     pids = dev.pid, root_of(dev)
-    context = zmq.Context()
-    strangers = [context.socket(zmq.DEALER) for _ in pids]
-    for pid, stranger in zip(pids, strangers, strict=True):
-        stranger.connect(f"ipc://{runtime.mailbox(linux.process(pid))}")
+    for pid in pids:
         for message in [*map(msgpack.packb, SHAPES), *raw]:
-            stranger.send(message)
+            with stranger(pid) as other:
+                say(other, message)
     for pid in pids:
         ref = Ref(linux.process(pid))
         with pytest.raises(ValueError, match="does not know"):
             ref.call(["hello"])
     assert (dev.pid, root_of(dev)) == pids
-    context.destroy(0)
     capfd.readouterr()
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import RemoteError, Shutdown
+from supervisor.flow_control import Credit, Passed
 from supervisor.jobs import Job, Jobs
 from supervisor.protocol import MAILBOX, MAILBOX_BYTES
-from supervisor.room import Room
 from supervisor.strategy import (
     RESTARTS,
     STRATEGIES,
@@ -126,23 +126,21 @@ def test_a_preempting_job_ends_the_others() -> None:
 
 @given(st.lists(st.integers(1, MAILBOX_BYTES // 3), max_size=60), st.data())
 def test_a_mailboxs_bound_is_of_what_was_not_served(sizes: list[int], data: st.DataObject) -> None:
-    room, unserved, marks = Room(), deque[int](), deque[tuple[int, int, int]]()
+    credit, sent, served, unserved = Credit(), Passed(), Passed(), deque[int]()
+
+    def serve() -> None:
+        if served.count(unserved.popleft()):
+            credit.extend(*served.tell())
+
     for size in sizes:
-        while not room.has(size):
+        while not credit.covers(sent, size):
             assert unserved
             assert sum(unserved) + size > MAILBOX_BYTES // 2  # nobody waits without a reason
-            served, messages, given = marks.popleft()
-            for _ in range(min(served, len(unserved))):
-                unserved.popleft()
-            room.give(messages, given)
+            serve()
         unserved.append(size)
-        if room.take(size):
-            marked = room.mark()
-            marks.append((marked[0], *marked))
+        sent.count(size)
         assert sum(unserved) <= MAILBOX_BYTES
         assert len(unserved) <= MAILBOX
-        if marks and data.draw(st.booleans()):
-            served, messages, given = marks.popleft()
-            for _ in range(served):
-                unserved.popleft()
-            room.give(messages, given)
+        if data.draw(st.booleans()):
+            for _ in range(data.draw(st.integers(0, len(unserved)))):
+                serve()

@@ -43,6 +43,12 @@ class Caller:
             worker = self._worker = answer[1]
         return worker
 
+    def publisher(self) -> str:
+        """Have the worker bind its publisher; return the endpoint."""
+        answer, _, channel = door.knock(self.path, self._name, "publish", timeout=PATIENCE)
+        channel.close()
+        return f"ipc://{answer[1]}"
+
     def forget(self) -> None:
         """Ask anew who the worker is."""
         self._worker = None

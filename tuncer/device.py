@@ -220,13 +220,20 @@ class Device(Link):
 
     @property
     def endpoint(self) -> str:
-        """Where plain ZeroMQ SUB sockets connect to for messages in the wire format."""
+        """Where plain ZeroMQ SUB sockets connect to for messages in the wire format.
+
+        The worker binds it when it is first asked for, here or by a subscription, and from then on
+        after each of its restarts.
+
+        Raises:
+            DeviceError: there is no such device any more, or it does not answer.
+        """
         return self.endpoints[0]
 
     @property
     def endpoints(self) -> list[str]:
         """The same, of each queue."""
-        return [f"ipc://{places.publisher(caller.path)}" for caller in self._callers]
+        return [caller.publisher() for caller in self._callers]
 
     def statistics(self) -> dict[str, Any]:
         """Return counters, which go on over restarts of the worker.

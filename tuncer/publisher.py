@@ -1,5 +1,8 @@
 """The publisher: a follower of the ring that sends its packets as ZeroMQ messages.
 
+Its endpoint is bound when it is first asked for, and by each successor of that worker. Most devices
+have no subscribers by ZeroMQ, and are spared its threads.
+
 ZeroMQ tells a publisher nothing of what has arrived. So after a restart it waits, within a
 bound, until as many subscribers as there were have come back, and sends again from the log
 what may not have left the killed process.
@@ -55,7 +58,8 @@ class Publisher:
         self._socket.bind(f"ipc://{path}")
         self._awaited = writer.control[ring.LISTENERS]
         # Also when nobody is awaited: this worker's predecessor may have waited in vain itself.
-        self._catching_up = self._epoch > 0
+        self._catching_up = writer.control[ring.PUBLISHES] > 0
+        writer.control[ring.PUBLISHES] = 1
         if self._catching_up:
             self._rewind()
             later(_RETURN, self._wait_no_longer)

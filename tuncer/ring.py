@@ -57,7 +57,8 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     FILTERED,  # packets that the filter has refused
     FILTERED_BYTES,
     SETTLED,  # whether it was decided if a new queue, of several, is to be attached
-) = range(25)
+    PUBLISHES,  # whether the publisher's endpoint has been asked for
+) = range(26)
 
 Accepts: TypeAlias = Callable[[int, int], bool]
 """Tells whether a packet is wanted, from the number of the slot where it lies, and its length."""

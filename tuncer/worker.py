@@ -130,13 +130,14 @@ class Worker(GenServer):
                 return None
             return Stop(error)
         self._visitors = Visitors(self, self._door, self._serve_visitor)
-        self.add_reader(self._publisher.fileno(), self._publish)
         self._followers.take_up()
         if self._mode.is_active(self._followed):  # what was recovered is the subscribers' already
             self._writer.control[ring.TAKEN] = self._writer.head
         self._link.begin()
         self._tell_if_over()
-        self._publish()
+        if self._writer.control[ring.PUBLISHES]:
+            self._bind_publisher()
+        self._poll_device()
         return None
 
     def _take_up(self, opened: Callable[[], int], slots: int) -> None:
@@ -168,6 +169,7 @@ class Worker(GenServer):
         self._followers = Followers(self, log, self._begin, self._poll_device)
         control = self._writer.control
         self._receivers = Receivers(self, control, self._reader, self._poll_device)
+        self._publisher: Publisher | None = None
 
     def _listen(self) -> int:
         name = tunctl.devname(self._tun)
@@ -199,6 +201,10 @@ class Worker(GenServer):
         else:
             control[ring.RESTARTS] += 1
             self._writer.recover(self._measure, self._filter.accepts)
+
+    def _bind_publisher(self) -> None:
+        if self._publisher is not None:
+            return
         self._publisher = Publisher(
             self.context,
             places.publisher(self._path),
@@ -209,6 +215,8 @@ class Worker(GenServer):
             self._queue,
             self._poll_device,
         )
+        self.add_reader(self._publisher.fileno(), self._publish)
+        self._publish()
 
     def _prefix(self) -> int:
         """How many bytes precede each packet."""
@@ -259,7 +267,12 @@ class Worker(GenServer):
 
     @property
     def _followed(self) -> bool:
-        return bool(self._followers.events or self._publisher.listeners > 0)
+        return bool(self._followers.events) or self._listeners > 0
+
+    @property
+    def _listeners(self) -> int:
+        """Subscribers by ZeroMQ."""
+        return 0 if self._publisher is None else max(0, self._publisher.listeners)
 
     def _begin(self) -> tuple[int, int]:
         """Return the first packet that a new subscriber gets, which may be one that nobody took.
@@ -313,7 +326,7 @@ class Worker(GenServer):
             self._device_failed(error)
             return
         self._followers.wake()
-        if self._publisher.follows:
+        if self._publisher is not None and self._publisher.follows:
             self._publisher.follow()
         if self._mode.left == 0:
             self._tell_if_over()
@@ -416,7 +429,7 @@ class Worker(GenServer):
             "kernel": kernel,
             "queue": self._queue,
             "attached": self._queues == 1 or tunctl.is_attached(self._tun),
-            "subscribers": len(self._followers.events) + max(0, self._publisher.listeners),
+            "subscribers": len(self._followers.events) + self._listeners,
             "receivers": len(self._receivers),
             "active": self._mode.is_active(self._followed),
         }
@@ -438,7 +451,11 @@ class Worker(GenServer):
             case ["subscribe", bool(events)]:
                 self._subscribe(visitor, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), events)
             case ["watch", bool(events)]:
+                self._bind_publisher()
                 self._subscribe(visitor, None, events)
+            case ["publish"]:
+                self._bind_publisher()
+                return visitor.offer("publishes", str(places.publisher(self._path)))
             case _:
                 return visitor.offer(ValueError(f"a door does not know {message!r:.100}"))
         return True
@@ -448,7 +465,8 @@ class Worker(GenServer):
         self._followers.subscribe(visitor, wake, wants_events)
 
     def _publish(self) -> None:
-        self._publisher.follow()
+        if self._publisher is not None:
+            self._publisher.follow()
         self._poll_device()
 
     # -- events, and the end -----------------------------------------------------------------------
@@ -473,7 +491,8 @@ class Worker(GenServer):
             self._happened("deleted")
         self._followers.end(number, text, self._writer.head, self._writer.control[ring.EVENTS])
         self._followers.wake()
-        self._publisher.end(why)
+        if self._publisher is not None:
+            self._publisher.end(why)
         places.remove(self._path)
 
     def _delete(self) -> None:

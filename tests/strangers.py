@@ -1,0 +1,48 @@
+"""Those who speak to a mailbox by themselves: raw sockets, with or without the protocol."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from conftest import PATIENCE
+
+from supervisor import linux, runtime, transport, wire
+
+
+@contextlib.contextmanager
+def stranger(pid: int) -> Iterator[socket.socket]:
+    """Connect to the mailbox of a process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
+        connected.settimeout(PATIENCE)
+        connected.connect(str(runtime.mailbox(linux.process(pid))))
+        yield connected
+
+
+def say(connected: socket.socket, message: Any) -> None:
+    """Send a message in its frame."""
+    connected.sendall(
+        transport.frame(message if isinstance(message, bytes) else wire.pack(message))
+    )
+
+
+def hear(connected: socket.socket) -> Any:
+    """Return the next answer; None at the end."""
+    frames = transport.frames(wire.LIMIT)
+    while data := connected.recv(1):  # and so nothing of the next one
+        frames.feed(data)
+        for answer in frames:
+            return wire.unpack(answer)
+    return None
+
+
+def is_closed(connected: socket.socket) -> bool:
+    """Wait until the other side has closed the connection; tell whether it has."""
+    try:
+        while connected.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
