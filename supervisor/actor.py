@@ -112,6 +112,7 @@ class Actor:
         self._status = 0
         self.server = cls._new(self)
         self._system = System(self.server, self._watchers)
+        self._counts = self._system.counts
         self.parent = Parent(channel, supervised, self, self.server._order_to_stop)
 
     # -- life ----------------------------------------------------------------------------------
@@ -253,14 +254,18 @@ class Actor:
         if time.monotonic() - since >= idle:
             self._serve_info(Timeout())
 
-    def _dispatch(self, peer: Peer, kind: int, number: int, term: Any, chain: list[Any]) -> None:
+    def _dispatch(
+        self, peer: Peer, _size: int, kind: int, number: int, term: Any, chain: list[Any]
+    ) -> None:
         if kind == CAST:
             self._note("cast", term)
-            self._then(self.server.handle_cast(term))
+            result = self.server.handle_cast(term)
+            if result is not None:
+                self._then(result)
         elif kind == INFO:
             self._serve_info(term)
         elif kind == CALL:
-            self._serve_call(Sender(peer.number, number, self.process), term, *chain)
+            self._serve_call(Sender(peer.number, number, self.process), term, chain)
         elif kind in self._REQUESTS:
             self._REQUESTS[kind](self, Sender(peer.number, number, self.process), term)
         else:
@@ -327,14 +332,15 @@ class Actor:
         if isinstance(count, int):
             self._streams.seen(sender.address, sender.number, count)
 
-    def _serve_forget(self, sender: Sender, _: Any) -> None:
-        self._streams.remove(sender.address, sender.number)
-        self._watchers.remove(sender.address, sender.number)
+    def _serve_forget(self, sender: Sender, number: Any) -> None:
+        if isinstance(number, int):
+            self._streams.remove(sender.address, number)
+            self._watchers.remove(sender.address, number)
 
     def _note(self, kind: str, term: Any) -> None:
         """Count a message, and tell whoever traces this actor."""
         self._quiet_since = None
-        self._system.counts[kind] += 1
+        self._counts[kind] += 1
         if self._streams.tracing:
             self._streams.publish(TRACE, lambda: traced(kind, term))
 
@@ -375,7 +381,7 @@ class Actor:
 
     def reply(self, sender: Sender, value: Any) -> bool:
         """Answer a call of this actor, or of another; tell whether the caller was still there."""
-        self._system.counts["reply"] += 1
+        self._counts["reply"] += 1
         if self._streams.tracing:
             self._streams.publish(TRACE, lambda: traced("reply", value))
         if sender.actor != self.process:

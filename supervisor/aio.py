@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from supervisor.calls import FOREVER, deadline_of, no_reply
-from supervisor.connection import Connection
+from supervisor.calls import no_reply
+from supervisor.connection import FOREVER, Connection, deadline_of
 from supervisor.errors import MailboxFull
 from supervisor.loop_watch import finish, room, watch
 from supervisor.pending import Pending

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Self
 
-from supervisor.connection import Connection
+from supervisor.connection import Connection, deadline_of
 from supervisor.errors import ActorError, CallTimeout, Cancelled
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import RAISE, SUBSCRIBE
 from supervisor.telemetry import after
-
-FOREVER = float("inf")
-
-
-def deadline_of(timeout: float | None) -> float:
-    """Return when a timeout is over, by ``time.monotonic``."""
-    return FOREVER if timeout is None else time.monotonic() + timeout
 
 
 def no_reply(who: object, timeout: float | None, request: Any = ...) -> CallTimeout:
@@ -135,7 +127,7 @@ class Events:
             return
         stream.settle(RAISE, StopIteration())
         with contextlib.suppress(ActorError):  # it has ended, or does not read: it will see
-            self._there.withdraw(stream, deadline_of(5.0))
+            self._there.withdraw(stream, 5.0)
 
     def __iter__(self) -> Iterator[Any]:
         return self

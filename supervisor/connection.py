@@ -61,8 +61,14 @@ _DYING = 1.0  # seconds at most from the end of a connection to its process's
 _BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
 _AGAIN = 0.01  # seconds between two tries where the kernel has no event to wait for
 _SHARE = 4  # of the descriptors that this process may have: one part is for connections
+FOREVER = float("inf")
 _GONE = (BrokenPipeError, ConnectionResetError)
 _END = object()
+
+
+def deadline_of(timeout: float | None) -> float:
+    """Return when a timeout is over, by ``time.monotonic``."""
+    return FOREVER if timeout is None else time.monotonic() + timeout
 
 
 class Connection:
@@ -164,18 +170,20 @@ class Connection:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def send(self, kind: int, term: Any, deadline: float) -> None:
+    def send(self, kind: int, term: Any, timeout: float | None) -> None:
         """Send a message that needs no answer.
 
         Raises:
             NoProcess: the actor has ended.
-            MailboxFull: there was no room until the deadline, of ``time.monotonic``.
+            MailboxFull: there was no room for so many seconds.
             TypeError, ValueError: the term cannot travel.
             OSError: the mailbox cannot be reached, or there is no descriptor.
         """
         data = wire.pack_message(kind, 0, term)
-        while not self._sent(kind, data):
-            self._wait_for_room(kind, data, deadline)
+        if not self._sent(kind, data):
+            deadline = deadline_of(timeout)
+            while not self._sent(kind, data):
+                self._wait_for_room(kind, data, deadline)
 
     def ask(
         self, kind: int, term: Any, deadline: float, pending: Pending | None = None, chain: Any = ()
@@ -217,9 +225,11 @@ class Connection:
     def _sent(self, kind: int, data: bytes) -> bool:
         """Send a message if there is room for it, and tell whether there was."""
         with self._lock:
-            size = len(data)
+            size, credit, sent = len(data), self._credit, self._passed
             self.stalled = False
-            if kind in _COUNTED and not self._credit.covers(self._passed, size):
+            if (
+                sent.messages >= credit.messages or sent.bytes + size > credit.bytes
+            ) and kind in _COUNTED:
                 return False
             try:
                 if size <= self._inline and self._socket is not None:
@@ -232,7 +242,9 @@ class Connection:
             except _GONE:
                 self._read_to_the_end()
                 raise NoProcess(f"process {self.process.pid} has ended") from None
-            self._passed.count(size)
+            sent = self._passed  # a new one, if the socket has been opened again
+            sent.messages += 1
+            sent.bytes += size
             return True
 
     def _wait_for_room(self, kind: int, data: bytes, deadline: float) -> None:
@@ -264,12 +276,10 @@ class Connection:
         with self._lock:
             self._give_up(pending.number)
 
-    def withdraw(self, pending: Pending, deadline: float) -> None:
+    def withdraw(self, pending: Pending, timeout: float) -> None:
         """Wait no longer for an end or for events, and tell the actor so. Raises as ``send``."""
         self.forget(pending)
-        data = wire.pack([FORGET, pending.number, None])
-        while not self._sent(FORGET, data):
-            self._wait_for_room(FORGET, data, deadline)
+        self.send(FORGET, pending.number, timeout)
 
     def _give_up(self, number: int) -> None:
         self._calls.pop(number, None)

@@ -56,7 +56,7 @@ class Links:
         with contextlib.suppress(NoProcess):
             there = ref._connection()
             for pending in self._monitors.pop(there.process, []):
-                there.withdraw(pending, time.monotonic() + _ROOM)
+                there.withdraw(pending, _ROOM)
 
     def link(self, ref: Ref, mutual: bool = True) -> None:
         """Link the actor to another one's present incarnation.
@@ -79,7 +79,7 @@ class Links:
         there, self._linked[process] = watch
         if mutual:
             with contextlib.suppress(NoProcess):  # its end is told by the watch
-                there.send(LINK, Ref(self._loop.process), time.monotonic() + _ROOM)
+                there.send(LINK, Ref(self._loop.process), _ROOM)
 
     def unlink(self, ref: Ref, mutual: bool = True) -> None:
         """Undo a link."""
@@ -88,9 +88,9 @@ class Links:
             if there.process in self._linked:
                 pending = self._linked.pop(there.process)
                 if pending is not None:
-                    there.withdraw(pending, time.monotonic() + _ROOM)
+                    there.withdraw(pending, _ROOM)
                 if mutual:
-                    there.send(UNLINK, Ref(self._loop.process), time.monotonic() + _ROOM)
+                    there.send(UNLINK, Ref(self._loop.process), _ROOM)
 
     def _ended(self, ref: Ref, process: Process, reason: Reason) -> None:
         if process in self._linked:  # otherwise it has been unlinked since

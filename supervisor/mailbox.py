@@ -85,8 +85,8 @@ class Peer:
         return bool(poller.poll(0))
 
 
-Message = tuple[Peer, int, int, Any, list[Any]]
-"""Who sent it, its kind, its number (0: no answer is expected), its term, who waits for it."""
+Message = tuple[Peer, int, int, int, Any, list[Any]]
+"""Who sent it, its bytes, kind, number (0: no answer is expected), term, and who waits for it."""
 
 
 class Mailbox:
@@ -106,11 +106,12 @@ class Mailbox:
         self._newest: dict[int, Peer] = {}
         self._turns: deque[Peer] = deque()
         self._left = _TURN
-        self._held: deque[tuple[int, Message]] = deque()
+        self._held: deque[Message] = deque()
         # Whose messages are served: root's, and those of the user who has started this process. A
         # socket knows that user also when the process has become another, or has entered a user
         # namespace, where every number means somebody else, or nobody.
-        self._of_this_user = socket.socketpair()[0]
+        self._of_this_user, other = socket.socketpair()
+        other.close()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
         os.fchmod(self._listener.fileno(), 0o600)  # of the path: others may not even connect
@@ -244,8 +245,8 @@ class Mailbox:
             suspended: calls, casts and messages are held back, in their order.
         """
         if self._held and not suspended:
-            size, message = self._held.popleft()
-            peer = message[0]
+            message = self._held.popleft()
+            peer, size = message[:2]
             peer.held -= 1
             peer.held_bytes -= size
             self._watch(peer)
@@ -265,23 +266,23 @@ class Mailbox:
                 if not self._left:
                     self._left = _TURN
                     turns.rotate(-1)
-                size, message = _message(peer, data)
+                message = _message(peer, data)
             except (BadMessage, ValueError) as error:
                 self.refuse(peer, str(error))
                 continue
-            if suspended and message[1] in _SUSPENDABLE:
-                self._hold(size, message)
+            if suspended and message[2] in _SUSPENDABLE:
+                self._hold(message)
                 continue
-            if peer.served.count(size):
+            if peer.served.count(message[1]):
                 self._give_credit(peer)
             return message
         return None
 
-    def _hold(self, size: int, message: Message) -> None:
-        peer = message[0]
+    def _hold(self, message: Message) -> None:
+        peer, size = message[:2]
         peer.held += 1
         peer.held_bytes += size
-        self._held.append((size, message))
+        self._held.append(message)
         self._watch(peer)
 
     def _give_credit(self, peer: Peer) -> None:
@@ -367,8 +368,8 @@ class Mailbox:
             peer.sock.close()
 
 
-def _message(peer: Peer, data: object) -> tuple[int, Message]:
-    """Return a message, and its size.
+def _message(peer: Peer, data: object) -> Message:
+    """Return a message.
 
     Raises:
         BadMessage, ValueError: it is none.
@@ -382,19 +383,20 @@ def _message(peer: Peer, data: object) -> tuple[int, Message]:
         data = transport.read_long(parts, peer.fds.popleft())
         parts = wire.unpack(data)
     chain: list[Any] = []
-    try:
-        kind, number, term, *chain = parts
-    except (TypeError, ValueError):
-        kind = None
+    if type(parts) is list and len(parts) > 3:  # noqa: PLR2004
+        *parts, chain = parts
+        if not _is_chain(chain):
+            raise BadMessage("who waits for it is no list of pids and start times")
+    if type(parts) is not list or len(parts) != 3:  # noqa: PLR2004
+        raise BadMessage("it is not [kind, number, term]")
+    kind, number, term = parts
     if type(kind) is not int or type(number) is not int:
         raise BadMessage("it is not [kind, number, term]")
-    if chain and not _is_chain(*chain):
-        raise BadMessage("who waits for it is no list of pids and start times")
-    return len(data), (peer, kind, number, term, chain)
+    return peer, len(data), kind, number, term, chain
 
 
-def _is_chain(numbers: Any, *rest: Any) -> bool:
-    return not rest and type(numbers) is list and all(type(n) is int for n in numbers)
+def _is_chain(numbers: Any) -> bool:
+    return type(numbers) is list and all(type(n) is int for n in numbers)
 
 
 _open: weakref.WeakSet[Mailbox] = weakref.WeakSet()

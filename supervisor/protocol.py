@@ -7,8 +7,8 @@ An answer is ``[kind, number, term]`` on the same connection.
 
 CALL, CAST, INFO, MONITOR, STOP, OWN, LEAVE = range(7)
 LINK, UNLINK, ANSWER, SYSTEM, SUBSCRIBE, SEEN, FORGET = range(7, 14)
-"""Kinds of messages to an actor. SEEN says how far a subscriber has come; FORGET withdraws a
-MONITOR or SUBSCRIBE of the same number."""
+"""Kinds of messages to an actor. SEEN says how far a subscriber has come; FORGET withdraws the
+MONITOR or SUBSCRIBE of a number."""
 
 REPLY, RAISE, DOWN, EVENT, CREDIT = range(5)
 """Kinds of answers: a value, an error to raise in the caller, the reason why the actor ends,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from supervisor import connection, linux, registry, waiting, wire
-from supervisor.calls import CallFuture, Events, deadline_of, no_reply
-from supervisor.connection import Connection
+from supervisor.calls import CallFuture, Events, no_reply
+from supervisor.connection import Connection, deadline_of
 from supervisor.errors import (
     NORMAL,
     CallCycle,
@@ -228,16 +228,17 @@ class Ref:
         return Events(self._connection(), "trace")
 
     def _send(self, kind: int, term: Any, timeout: float | None) -> None:
-        deadline = deadline_of(timeout)
-        there = self._known()
+        known = _by_name.get(self.name) if self.name is not None else None
+        there = self._connection() if known is None else known
         try:
-            there.send(kind, term, deadline)
+            there.send(kind, term, timeout)
         except NoProcess:
-            self._successor(there).send(kind, term, deadline)
+            self._successor(there).send(kind, term, timeout)
 
     def _ask(self, kind: int, term: Any, timeout: float | None) -> Any:
         deadline = deadline_of(timeout)
-        there = self._known()
+        known = _by_name.get(self.name) if self.name is not None else None
+        there = self._connection() if known is None else known
         try:
             pending = self._request(there, kind, term, deadline)
         except NoProcess:
@@ -257,11 +258,6 @@ class Ref:
         if chain:
             chain = waiting.encode(chain) if kind == CALL else ()
         return there.ask(kind, term, deadline, None, chain)
-
-    def _known(self) -> Connection:
-        """Return the connection that was used last; whether it has ended, sending to it tells."""
-        known = _by_name.get(self.name) if self.name is not None else None
-        return self._connection() if known is None else known
 
     def _successor(self, ended: Connection) -> Connection:
         """Return a connection after one has ended, to which nothing was sent.
@@ -325,7 +321,7 @@ class Monitor:
         """Watch no longer. Source: ``erlang:demonitor/1``."""
         if self._pending.answer is None:
             with contextlib.suppress(NoProcess):
-                self._there.withdraw(self._pending, deadline_of(5.0))
+                self._there.withdraw(self._pending, 5.0)
             self._pending.settle(RAISE, Cancelled("this monitor was closed"))
 
     def wait(self, timeout: float | None = None) -> Down:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -37,7 +36,7 @@ class Sender(NamedTuple):
         """
         answer = [self.address, self.number, REPLY, value]
         with contextlib.suppress(NoProcess):
-            Ref(self.actor)._connection().send(ANSWER, answer, time.monotonic() + _ROOM)
+            Ref(self.actor)._connection().send(ANSWER, answer, _ROOM)
             return True
         return False
 

@@ -80,26 +80,36 @@ def pack(term: Any) -> bytes:
         TypeError: a value in it cannot travel; the text says which and where.
         ValueError: the message would be longer than ``LIMIT``.
     """
+    try:
+        return _packed(term)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, _TooLong):
+            raise
+        raise TypeError(_complaint(term) or f"cannot travel in a message: {error}") from error
+
+
+class _TooLong(ValueError):
+    """A message is over the limit."""
+
+
+def _packed(term: Any) -> bytes:
     # A packer is taken while it works: other threads, and extensions within the term, take others.
     try:
         packer = _packers.pop()
     except IndexError:
-        packer = _packer()
-    try:
-        data: bytes = packer.pack(term)
-        _packers.append(packer)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(_complaint(term) or f"cannot travel in a message: {error}") from error
+        packer = msgpack.Packer(default=_encode, strict_types=True, datetime=True)
+    data: bytes = packer.pack(term)
+    _packers.append(packer)
     if len(data) > LIMIT:
-        raise ValueError(f"a message of {len(data)} bytes is over the limit of {LIMIT}")
+        raise _TooLong(f"a message of {len(data)} bytes is over the limit of {LIMIT}")
     return data
 
 
 def pack_message(kind: int, number: int, term: Any, chain: Any = ()) -> bytes:
     """Make bytes of a message of ``protocol``. Raises as ``pack``, of the term in it."""
     try:
-        return pack([kind, number, term, chain] if chain else [kind, number, term])
-    except TypeError:
+        return _packed([kind, number, term, chain] if chain else [kind, number, term])
+    except (TypeError, ValueError, OverflowError):
         pack(term)  # says where in the term, not where in the message around it
         raise
 
@@ -113,10 +123,6 @@ class _Here(threading.local):
 
 _packers: list[msgpack.Packer] = []
 """Those that are at hand: making a packer costs more than packing."""
-
-
-def _packer() -> msgpack.Packer:
-    return msgpack.Packer(default=_encode, strict_types=True, datetime=True)
 
 
 def portable(term: Any) -> Any:
