@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # As root, tests run directly (each in a network namespace of its own); as a user, inside a user namespace.
 RUN    := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net)
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test soak check format bench clean
 
 demo: $(READY)
 	$(BIN)/tuncer demo
@@ -14,6 +14,10 @@ demo: $(READY)
 test: $(READY)
 	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux sysctl:procps ethtool:ethtool udhcpc:udhcpc escript:erlang-base
 	$(RUN) $(BIN)/pytest $(ARGS)
+
+# Trials that take minutes: hundreds of kills and callers.
+soak: $(READY)
+	$(RUN) $(BIN)/pytest tests/soak_*.py $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -64,6 +64,7 @@ _SHARE = 4  # of the descriptors that this process may have: one part is for con
 FOREVER = float("inf")
 _GONE = (BrokenPipeError, ConnectionResetError)
 _END = object()
+_FEW = 16  # connections that are not worth looking whether their processes have ended
 
 
 def deadline_of(timeout: float | None) -> float:
@@ -527,14 +528,17 @@ class Connection:
     def _bury(self) -> None:
         """Everything has been read: answer what is open by the reason of the end."""
         self.dead = True
-        reason = self._reason()
+        self._answer_all(self._reason())
+        if not self._watchers:
+            self._close()
+
+    def _answer_all(self, reason: Reason) -> None:
         for requests in (self._calls, self._others):
             for pending in list(requests.values()):
                 pending.settle(DOWN, reason)
             requests.clear()
         self._tell_waiters()
-        if not self._watchers:
-            self._close()
+        self._tell_followers()
 
     def _reason(self) -> Reason:
         """Wait for the end of the process, which has begun to exit; return why.
@@ -577,6 +581,7 @@ class Connection:
         """Close the connection for good. What was sent arrives."""
         with self._lock:
             self.dead = True
+            self._answer_all("this process has closed its connections")
             self._close()
 
     def leave(self) -> None:
@@ -594,6 +599,7 @@ class _Table:
         self.connections: dict[Process, Connection] = {}
         self.opened: dict[Connection, None] = {}
         """Those that have a socket, in the order in which they were opened."""
+        self._limit = _FEW
         self.main_thread = threading.main_thread().ident
         self.wakeup = -1
 
@@ -612,6 +618,17 @@ class _Table:
             if error.errno != errno.EMFILE or not self.close_idle(len(self.opened)):
                 raise
             return transport.new_socket()
+
+    def forget_ended(self) -> None:
+        """Forget the connections of processes that have ended, when there may be many of them."""
+        if len(self.connections) < self._limit:
+            return
+        for connection in list(self.connections.values()):
+            if not connection.alive():
+                connection.serve()  # to its end
+            if connection.is_over():
+                self.connections.pop(connection.process).close()
+        self._limit = max(_FEW, 2 * len(self.connections))
 
     def close_idle(self, number: int) -> int:
         """Close so many idle connections, and return how many there were."""
@@ -677,8 +694,7 @@ def connect(process: Process) -> Connection:
     if connection is not None and not connection.dead:
         return connection
     with table.lock:
-        for ended in [c for c in table.connections.values() if c.is_over()]:
-            table.connections.pop(ended.process).close()
+        table.forget_ended()
         connection = table.connections.get(process)
         if connection is None or connection.dead:
             connection = table.connections[process] = Connection(process)

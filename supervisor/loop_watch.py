@@ -38,12 +38,14 @@ async def room(there: Connection, attempt: Callable[[], object]) -> None:
         attempt()
         return
     if there.stalled:
-        loop.add_writer(there.fileno(), _writable, loop, there)
+        loop.add_writer(there.fileno(), _writable, loop, there, there.fileno())
     await changed
 
 
 async def until(there: Connection, ready: Callable[[], bool]) -> None:
     """Wait until something is so, which may come to be with an answer on a connection."""
+    if ready():
+        return
     loop = asyncio.get_running_loop()
     with watch(loop, there):
         while not ready():
@@ -72,6 +74,7 @@ def watch(loop: asyncio.AbstractEventLoop, there: Connection) -> Iterator[None]:
     if not watched[there]:
         there.watch(1)
         loop.add_reader(there.fileno(), _serve, loop, there, there.fileno())
+    fd = there.fileno()  # it stays open as long as it is watched
     watched[there] += 1
     try:
         yield
@@ -79,8 +82,8 @@ def watch(loop: asyncio.AbstractEventLoop, there: Connection) -> Iterator[None]:
         watched[there] -= 1
         if not watched[there]:
             del watched[there]
-            loop.remove_reader(there.fileno())
-            loop.remove_writer(there.fileno())
+            loop.remove_reader(fd)
+            loop.remove_writer(fd)
             there.watch(-1)
 
 
@@ -90,6 +93,6 @@ def _serve(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
         loop.remove_reader(fd)
 
 
-def _writable(loop: asyncio.AbstractEventLoop, there: Connection) -> None:
-    loop.remove_writer(there.fileno())
+def _writable(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
+    loop.remove_writer(fd)
     there.changed()

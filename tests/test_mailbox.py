@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import resource
 import signal
@@ -90,14 +92,14 @@ def unshare() -> None:
     assert ctypes.CDLL(None, use_errno=True).unshare(0x10000000) == 0
 
 
-def program(code: str, *arguments: str) -> str:
+def program(code: str, *arguments: str, timeout: float = 50.0) -> str:
     """Run a program that may import the tests' actors; return what it printed."""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {TESTS!r})\n{code}", *arguments],
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -291,6 +293,47 @@ def test_a_full_backlog_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             ref.cast(1)
             break
     assert ref.call("get") == 1
+
+
+def ordinary(sock: socket.socket) -> None:
+    """Give a socket what an ordinary user may have where net.core.wmem_max is 212,992."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992)
+
+
+def test_an_ordinary_users_buffer_slows_a_sender_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "enlarge", ordinary)
+    ref = Recorder.start_link()
+    os.kill(ref.pid, signal.SIGSTOP)
+    sent = 0
+    with pytest.raises(MailboxFull, match="does not serve its mailbox"):
+        for _ in itertools.count():
+            ref.cast(sent, timeout=0)
+            sent += 1
+    assert 500 < sent < 600
+    threading.Timer(0.1, os.kill, (ref.pid, signal.SIGCONT)).start()
+    for number in range(sent, 20_000):
+        ref.cast(number, timeout=PATIENCE)
+    assert ref.call("seen", timeout=PATIENCE) == list(range(20_000))
+
+
+def test_asyncio_waits_for_the_kernels_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "enlarge", ordinary)
+    ref = Recorder.start_link()
+
+    async def main() -> None:
+        busy = asyncio.create_task(ref.acall(["busy", 0.2]))
+        await asyncio.sleep(0)
+        calls = [asyncio.create_task(ref.acall("x" * 20_000, PATIENCE)) for _ in range(300)]
+        await asyncio.sleep(0.05)
+        assert not busy.done()
+        began = time.process_time()
+        await busy
+        assert time.process_time() - began < 0.15  # it does not look all the time
+        assert set(await asyncio.gather(*calls)) == {"x" * 20_000}
+
+    asyncio.run(main())
 
 
 # -- long messages ---------------------------------------------------------------------------------

@@ -1,5 +1,10 @@
-"""What is measured of the supervisor package. Usage: ours.py call|cast|restart|memory|start N."""
+"""What is measured of the supervisor package. Usage: ours.py MEASUREMENT N.
 
+Measurements: call, cast, restart, memory (of actors in a program that uses no devices), devices
+(memory of devices' workers), start, fan_in, burst.
+"""
+
+import contextlib
 import gc
 import json
 import os
@@ -7,19 +12,19 @@ import signal
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from supervisor import (
     ActorError,
     ChildSpec,
     GenServer,
+    MailboxFull,
+    Ref,
     Sender,
     Supervisor,
     SupervisorRef,
 )
-from tuncer import create  # workers are as large as in a program that uses devices
-
-assert create
 
 
 class Worker(GenServer):
@@ -94,6 +99,92 @@ def memory(number: int) -> dict[str, float]:
     }
 
 
+def devices(number: int) -> dict[str, float]:
+    """Measure workers of devices to which nobody has subscribed by ZeroMQ."""
+    import tuncer
+
+    made = [tuncer.create(f"bench{n}", tuncer.Flag.TUN | tuncer.Flag.NO_PI) for n in range(number)]
+    sizes = [rollup(device.pid) for device in made if device.statistics()]
+    return {"pss_mib": statistics.mean(size["Pss"] for size in sizes) / 1024}
+
+
+def fan_in(number: int) -> dict[str, float]:
+    """Measure the calls of many callers at a time, alone and with one more that floods.
+
+    Returns:
+        ``alone_us`` and ``flooded_us``, the median of the callers' medians, and their ``ratio``;
+        the same of one caller, ``one_alone_us``, ``one_flooded_us`` and ``one_ratio``.
+    """
+    ref = start().child("w0")
+    ref.call("get")
+    found = {}
+    for name, callers, calls in (("one_", 1, 2000), ("", number - 1, 20)):
+        alone = together(ref, callers, calls)
+        flooder = forked(flood, ref)
+        flooded = together(ref, callers, calls)
+        os.kill(flooder, signal.SIGKILL)
+        os.waitpid(flooder, 0)
+        found |= {f"{name}alone_us": alone, f"{name}flooded_us": flooded}
+        found[f"{name}ratio"] = flooded / alone
+    return found
+
+
+def together(ref: Ref, callers: int, calls: int) -> float:
+    """Let so many processes call at a time; return the median of their medians, in us."""
+    go, gate = os.pipe()
+    reader, writer = os.pipe()
+
+    def run() -> None:
+        ref.call("get", timeout=None)
+        os.close(gate)
+        os.read(go, 1)  # until the parent has closed it too
+        took = []
+        for _ in range(calls):
+            began = time.perf_counter()
+            ref.call("get", timeout=None)
+            took.append(time.perf_counter() - began)
+        os.write(writer, f"{statistics.median(took) * 1e6}\n".encode())
+
+    pids = [forked(run) for _ in range(callers)]
+    time.sleep(0.01 * callers + 0.5)  # they have connected
+    os.close(gate)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    os.close(writer)
+    with open(reader) as pipe:
+        medians = [float(line) for line in pipe]
+    os.close(go)
+    return statistics.median(medians)
+
+
+def flood(ref: Ref) -> None:
+    while True:
+        ref.cast(0, timeout=None)
+
+
+def forked(run: Callable[..., None], *arguments: Any) -> int:
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            run(*arguments)
+        os._exit(0)
+    return pid
+
+
+def burst(number: int) -> dict[str, float]:
+    """Count the casts that a mailbox takes while its actor is stopped, at most so many."""
+    ref = start().child("w0")
+    ref.call("get")
+    os.kill(ref.pid, signal.SIGSTOP)
+    taken = 0
+    with contextlib.suppress(MailboxFull):
+        for _ in range(number):
+            ref.cast(0, timeout=0)
+            taken += 1
+    os.kill(ref.pid, signal.SIGCONT)
+    return {"messages": taken}
+
+
 def rollup(pid: int) -> dict[str, int]:
     """Return what the kernel says of a process's memory, in KiB. Source: proc(5), smaps_rollup."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
@@ -116,6 +207,9 @@ if __name__ == "__main__":
         "cast": cast,
         "restart": restart,
         "memory": memory,
+        "devices": devices,
         "start": start_many,
+        "fan_in": fan_in,
+        "burst": burst,
     }[sys.argv[1]]
     print(json.dumps(measure(int(sys.argv[2]))))
