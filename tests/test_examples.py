@@ -171,7 +171,7 @@ def test_the_readmes_ten_lines_answer_pings(run: Run) -> None:
     prelude = "import sys; sys.path.insert(0, 'tests'); from traffic import reply_to\n"
     ten_lines = blocks_of_readme()[0].replace("print(", "print('got', flush=True), print(")
     with program(sys.executable, "-c", prelude + ten_lines) as example:
-        while "10.9.0.1" not in run("ip", "addr"):
+        while "10.9.0.0/24" not in run("ip", "route"):  # the link is up, and has the address
             assert example.process.poll() is None
         assert "3 received" in run("ping", "-c", "3", "-i", "0.2", "-W", "5", "10.9.0.2")
         example.expect("got")
