@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from supervisor import connection, linux, registry, waiting, wire
+from supervisor import connections, linux, registry, waiting, wire
 from supervisor.channel import SIZE, Channel
 from supervisor.errors import (
     NORMAL,
@@ -181,7 +181,7 @@ class Actor:
         self._mailbox.close(reason)
         if self._context is not None:
             self._context.destroy(_FAREWELL)
-        connection.close_all()
+        connections.close_all()
         if not is_orderly(reason):
             return 1
         return self._status if reason == NORMAL or self.server.supervises else SHUT_DOWN

@@ -18,27 +18,19 @@ its place. Two things could break in between, and the rules that follow from the
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
-import functools
 import itertools
 import os
-import resource
 import select
-import socket
-import struct
-import termios
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from fcntl import ioctl
-from typing import Any
+from typing import Any, Protocol
 
-from supervisor import linux, runtime, transport, wire
-from supervisor.errors import KILLED, CallTimeout, MailboxFull, NoProcess, Reason, reason_of
-from supervisor.flow_control import Credit, Passed
+from supervisor import linux, wire
+from supervisor.caller_socket import CallerSocket
+from supervisor.errors import CallTimeout, MailboxFull, NoProcess, Reason
 from supervisor.linux import Process
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import (
@@ -56,15 +48,32 @@ from supervisor.protocol import (
     SEEN,
 )
 
-_COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
-_DYING = 1.0  # seconds at most from the end of a connection to its process's
-_BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
-_AGAIN = 0.01  # seconds between two tries where the kernel has no event to wait for
-_SHARE = 4  # of the descriptors that this process may have: one part is for connections
 FOREVER = float("inf")
+_COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
+_AGAIN = 0.01  # seconds between two tries where the kernel has no event to wait for
 _GONE = (BrokenPipeError, ConnectionResetError)
-_END = object()
-_FEW = 16  # connections that are not worth looking whether their processes have ended
+
+
+class Table(Protocol):
+    """What a connection needs to know of this process's others."""
+
+    main_thread: int | None
+    wakeup: int
+
+    def connected(self, connection: Connection) -> CallerSocket:
+        """Connect a socket for a connection."""
+
+    def closed(self, connection: Connection) -> None:
+        """Take note that a connection's socket is closed."""
+
+    def open_wakeup(self) -> int:
+        """Return the descriptor by which a signal's handler wakes the main thread's poll."""
+
+    def wake(self) -> None:
+        """Write to it."""
+
+    def woken(self) -> None:
+        """Read from it."""
 
 
 def deadline_of(timeout: float | None) -> float:
@@ -75,11 +84,17 @@ def deadline_of(timeout: float | None) -> float:
 class Connection:
     """The way from this process to one other."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, table: Table) -> None:
+        """Connect.
+
+        Raises:
+            NoProcess, MailboxFull, OSError: as ``CallerSocket``.
+        """
         self.process = process
         self.dead = False
         self.stalled = False
         """Whether it was the kernel that had no room for the last message."""
+        self._table = table
         self._calls: dict[int, Pending] = {}
         self._others: dict[int, Pending] = {}
         """Requests that are no calls: they do not count for IN_FLIGHT."""
@@ -92,56 +107,20 @@ class Connection:
         self._followers = 0
         self._watchers = 0
         self._waiters: list[Callable[[], None]] = []
-        self._credit, self._passed = Credit(), Passed()
-        self._arrived: deque[bytes] = deque()
-        self._frames = transport.frames(wire.LIMIT)
-        self._inline = 0
-        self._socket: socket.socket | None = None
+        self._pollers: dict[int, select.poll] = {}
+        self._socket: CallerSocket | None = None
         self._open()
 
     # -- the socket --------------------------------------------------------------------------------
 
-    def _open(self) -> socket.socket:
-        """Connect. An idle connection was closed if descriptors were short, and is opened again."""
-        if self._socket is not None:
-            return self._socket
-        if self.dead:
-            raise NoProcess(f"process {self.process.pid} has ended")
-        made = _table.socket()
-        try:
-            self._connect(made)
-        except BaseException:
-            made.close()
-            raise
-        self._credit, self._passed = Credit(), Passed()
-        self._frames = transport.frames(wire.LIMIT)
-        read = functools.partial(made.recv, transport.CHUNK, transport.FLAGS)
-        self._feed = map(self._frames.feed, iter(read, b""))  # a step is one call of C
-        self._inline = transport.longest_inline(made)
-        self._pollers: dict[int, select.poll] = {}
-        self._socket = made
-        _table.opened[self] = None
-        return made
-
-    def _connect(self, made: socket.socket) -> None:
-        path, pid = str(runtime.mailbox(self.process)), self.process.pid
-        try:
-            made.setblocking(False)
-            try:
-                made.connect(path)
-            except BlockingIOError:  # the backlog is full
-                made.setblocking(True)
-                patience = struct.pack("ll", _BACKLOG, 0)  # struct timeval: unix(7) waits so long
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-                made.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            self.dead = True
-            raise NoProcess(f"process {pid} has ended") from None
-        except BlockingIOError:
-            raise MailboxFull(f"process {pid} accepts no connection") from None
-        except OSError as error:
-            text = f"the mailbox of process {pid} cannot be reached: {error.strerror}"
-            raise OSError(error.errno, text, path) from None
+    def _open(self) -> CallerSocket:
+        """Return the socket; one that was idle, and so was closed, is connected again."""
+        if self._socket is None:
+            if self.dead:
+                raise NoProcess(f"process {self.process.pid} has ended")
+            self._pollers = {}
+            self._socket = self._table.connected(self)
+        return self._socket
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when there is something to read."""
@@ -151,7 +130,7 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        _table.opened.pop(self, None)
+        self._table.closed(self)
 
     def close_if_idle(self, unread: bool) -> bool:
         """Close the socket if nothing is waited for; tell whether it is closed.
@@ -163,7 +142,7 @@ class Connection:
             return False
         try:
             idle = not (self._calls or self._others or self._leader or self._watchers)
-            if idle and self._socket is not None and (unread or not _unread(self._socket)):
+            if idle and self._socket is not None and (unread or not self._socket.unread()):
                 self._close()
             return self._socket is None
         finally:
@@ -226,26 +205,21 @@ class Connection:
     def _sent(self, kind: int, data: bytes) -> bool:
         """Send a message if there is room for it, and tell whether there was."""
         with self._lock:
-            size, credit, sent = len(data), self._credit, self._passed
+            there = self._socket or self._open()
+            credit, sent = there.credit, there.sent
             self.stalled = False
-            if (
-                sent.messages >= credit.messages or sent.bytes + size > credit.bytes
-            ) and kind in _COUNTED:
+            if kind in _COUNTED and (
+                sent.messages >= credit.messages or sent.bytes + len(data) > credit.bytes
+            ):
                 return False
             try:
-                if size <= self._inline and self._socket is not None:
-                    self._socket.send(transport.frame(data), transport.FLAGS)
-                else:
-                    transport.send(self._open(), data, self._inline)
+                there.send(data)
             except BlockingIOError as error:
                 self.stalled = error.errno != errno.ETOOMANYREFS
                 return False
             except _GONE:
                 self._read_to_the_end()
                 raise NoProcess(f"process {self.process.pid} has ended") from None
-            sent = self._passed  # a new one, if the socket has been opened again
-            sent.messages += 1
-            sent.bytes += size
             return True
 
     def _wait_for_room(self, kind: int, data: bytes, deadline: float) -> None:
@@ -254,15 +228,12 @@ class Connection:
         Raises:
             MailboxFull: it is not until the deadline.
         """
-        size = len(data)
         if kind == CALL and len(self._calls) >= IN_FLIGHT:
             if not self._until(lambda: self.dead or len(self._calls) < IN_FLIGHT, deadline):
                 raise MailboxFull(f"{IN_FLIGHT} calls are under way already")
             return
-        if kind in _COUNTED and not self._credit.covers(self._passed, size):
-            room = self._until(
-                lambda: self.dead or self._credit.covers(self._passed, size), deadline
-            )
+        if kind in _COUNTED and not self._has_credit(len(data)):
+            room = self._until(lambda: self._has_credit(len(data)), deadline)
         elif self.stalled:
             room = self._step(lambda: self.dead, deadline, select.POLLIN | select.POLLOUT)
         else:  # nobody tells when descriptors under way have arrived
@@ -271,6 +242,10 @@ class Connection:
         if not room:
             text = f"process {self.process.pid} does not serve its mailbox, which is full"
             raise MailboxFull(text)
+
+    def _has_credit(self, size: int) -> bool:
+        there = self._socket  # of a new one, nothing is used up
+        return there is None or self.dead or there.credit.covers(there.sent, size)
 
     def forget(self, pending: Pending) -> None:
         """Wait no longer for an answer: if it comes, it is dropped."""
@@ -378,7 +353,8 @@ class Connection:
                 leads = self._leader in (0, me)
                 if ready() or self._socket is None:
                     return True
-                self._settle()  # what a thread has read that was interrupted before it did this
+                # What a thread has read that was interrupted before it came to this.
+                self._settle(self._socket)
                 if ready():
                     return True
                 if seconds <= 0:
@@ -397,9 +373,9 @@ class Connection:
             self._lead_no_longer(before)
             self._read_now()
         if before:
-            _table.wake()
-        elif found and found[-1][0] == _table.wakeup:
-            _table.woken()
+            self._table.wake()
+        elif found and found[-1][0] == self._table.wakeup:
+            self._table.woken()
         return True
 
     def _follow(self, seconds: float) -> None:
@@ -431,8 +407,8 @@ class Connection:
             return self._pollers[me]
         poller = select.poll()
         poller.register(self.fileno(), events)
-        if me == _table.main_thread:
-            poller.register(_table.open_wakeup(), select.POLLIN)
+        if me == self._table.main_thread:
+            poller.register(self._table.open_wakeup(), select.POLLIN)
         if usual:
             self._pollers = {me: poller}
         return poller
@@ -457,14 +433,12 @@ class Connection:
             if self._leader not in (0, threading.get_ident()) or self._socket is None:
                 return False
             try:
-                end = next(self._feed, _END) is _END
-                self._settle()
-            except _GONE:
-                end = True
+                end = self._socket.read()
+                self._settle(self._socket)
             except BlockingIOError:
                 raise
             except BaseException:  # a signal's handler has raised: others wait for what was read
-                self._settle()
+                self._settle(self._socket)
                 raise
             if end:
                 self._bury()
@@ -476,20 +450,20 @@ class Connection:
         while self._leader in (0, threading.get_ident()) and not self.dead:
             self._read()
 
-    def _settle(self) -> None:
+    def _settle(self, there: CallerSocket) -> None:
         """Hand what has been read to the requests that it belongs to.
 
         An answer that is interrupted by a signal's handler is taken again, to no other effect.
         """
-        arrived = self._arrived
-        arrived.extend(self._frames)
+        there.collect()
+        arrived = there.arrived
         while arrived:
             data = arrived[0]
-            self._take(data)
+            self._take(there, data)
             with contextlib.suppress(ValueError):  # a handler has taken it meanwhile
                 arrived.remove(data)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, there: CallerSocket, data: bytes) -> None:
         try:
             kind, number, term = wire.unpack(data)
         except ValueError as error:  # of a type that this process does not know, say
@@ -506,7 +480,7 @@ class Connection:
                 self._acknowledge(stream)
             return
         elif kind == CREDIT:
-            self._credit.extend(*term)
+            there.credit.extend(*term)
         elif kind == DOWN:  # the reason of an end that is still to come
             self._last_words = term
         self._tell_waiters()
@@ -528,7 +502,10 @@ class Connection:
     def _bury(self) -> None:
         """Everything has been read: answer what is open by the reason of the end."""
         self.dead = True
-        self._answer_all(self._reason())
+        reason = self._socket.reason() if self._socket is not None else None
+        if reason is None:
+            reason = "the actor has closed the connection"
+        self._answer_all(reason if self._last_words is None else self._last_words)
         if not self._watchers:
             self._close()
 
@@ -540,28 +517,6 @@ class Connection:
         self._tell_waiters()
         self._tell_followers()
 
-    def _reason(self) -> Reason:
-        """Wait for the end of the process, which has begun to exit; return why.
-
-        It is what the actor has told, or what the process's exit status tells. The kernel closes a
-        process's sockets just before whoever waits for the process is told that it has ended.
-        """
-        pidfd = transport.peer_pidfd(self._socket) if self._socket else None
-        status = None
-        with contextlib.suppress(ProcessLookupError):  # it was reaped already
-            pidfd = linux.open_process(self.process) if pidfd is None else pidfd
-            try:
-                if not linux.ended(pidfd, _DYING):
-                    return "the actor has closed the connection"
-                status = linux.exit_status(pidfd, self.process.pid)
-            finally:
-                os.close(pidfd)
-        # If it was killed, nobody else may do it; no other process has this path.
-        runtime.mailbox(self.process).unlink(missing_ok=True)
-        if self._last_words is not None:
-            return self._last_words
-        return KILLED if status is None else reason_of(os.waitstatus_to_exitcode(status))
-
     def alive(self) -> bool:
         """Tell whether the process still serves its mailbox."""
         with self._lock:
@@ -569,9 +524,7 @@ class Connection:
                 return False
             if self._socket is None:
                 return linux.alive(self.process)
-            poller = select.poll()
-            poller.register(self._socket, select.POLLRDHUP)
-            return not poller.poll(0)
+            return not self._socket.has_hung_up()
 
     def is_over(self) -> bool:
         """Tell whether the process has ended, and nobody waits for anything of it."""
@@ -589,125 +542,3 @@ class Connection:
         self.dead = self._forked = True
         if self._socket is not None:
             self._socket.close()
-
-
-class _Table:
-    """This process's connections. A forked child starts with none."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()  # as a connection's: for handlers of signals
-        self.connections: dict[Process, Connection] = {}
-        self.opened: dict[Connection, None] = {}
-        """Those that have a socket, in the order in which they were opened."""
-        self._limit = _FEW
-        self.main_thread = threading.main_thread().ident
-        self.wakeup = -1
-
-    def socket(self) -> socket.socket:
-        """Return a new socket; idle connections are closed if this process has too many open.
-
-        Raises:
-            OSError: there is no descriptor for it.
-        """
-        most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE)
-        if len(self.opened) >= most:
-            self.close_idle(len(self.opened) - most + 1)
-        try:
-            return transport.new_socket()
-        except OSError as error:
-            if error.errno != errno.EMFILE or not self.close_idle(len(self.opened)):
-                raise
-            return transport.new_socket()
-
-    def forget_ended(self) -> None:
-        """Forget the connections of processes that have ended, when there may be many of them."""
-        if len(self.connections) < self._limit:
-            return
-        for connection in list(self.connections.values()):
-            if not connection.alive():
-                connection.serve()  # to its end
-            if connection.is_over():
-                self.connections.pop(connection.process).close()
-        self._limit = max(_FEW, 2 * len(self.connections))
-
-    def close_idle(self, number: int) -> int:
-        """Close so many idle connections, and return how many there were."""
-        closed = 0
-        for unread in (False, True):
-            for connection in list(self.opened):
-                if closed < number:
-                    closed += connection.close_if_idle(unread)
-        return closed
-
-    def open_wakeup(self) -> int:
-        """Return the descriptor by which a signal's handler wakes the main thread's poll."""
-        if self.wakeup < 0:
-            self.wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        return self.wakeup
-
-    def wake(self) -> None:
-        """Let the poll that a handler has interrupted look again."""
-        os.eventfd_write(self.open_wakeup(), 1)
-
-    def woken(self) -> None:
-        """Take note that the main thread's poll looks again."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.wakeup)
-
-    def close(self) -> None:
-        """Close what there is besides connections."""
-        if self.wakeup >= 0:
-            os.close(self.wakeup)
-            self.wakeup = -1
-
-
-_table = _Table()
-
-
-def _unread(sock: socket.socket) -> int:
-    """Return how many bytes of what was sent have not been read yet (SIOCOUTQ of unix(7))."""
-    (unread,) = struct.unpack("i", ioctl(sock, termios.TIOCOUTQ, b"\0" * 4))
-    return int(unread)
-
-
-def _after_fork() -> None:
-    global _table
-    inherited, _table = _table, _Table()
-    for connection in inherited.connections.values():
-        connection.leave()
-    inherited.close()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def connect(process: Process) -> Connection:
-    """Return this process's connection to another.
-
-    Raises:
-        NoProcess: it has ended.
-        MailboxFull: it has not accepted a connection in time.
-        OSError: its mailbox cannot be reached, or there is no descriptor.
-    """
-    table = _table
-    connection = table.connections.get(process)
-    if connection is not None and not connection.dead:
-        return connection
-    with table.lock:
-        table.forget_ended()
-        connection = table.connections.get(process)
-        if connection is None or connection.dead:
-            connection = table.connections[process] = Connection(process)
-        return connection
-
-
-def close_all() -> None:
-    """Close every connection. What was sent arrives."""
-    with _table.lock:
-        for connection in list(_table.connections.values()):
-            connection.close()
-        _table.connections.clear()
-        _table.close()
-
-
-atexit.register(close_all)

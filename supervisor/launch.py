@@ -226,5 +226,5 @@ def _kill(ref: Ref) -> None:
         return
 
 
-# Run before connection's, which was imported, and so registered, before.
+# Run before that of connections, which was imported, and so registered, before.
 atexit.register(_stop_linked)

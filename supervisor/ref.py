@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from supervisor import connection, linux, registry, waiting, wire
+from supervisor import connections, linux, registry, waiting, wire
 from supervisor.calls import CallFuture, Events, no_reply
 from supervisor.connection import Connection, deadline_of
 from supervisor.errors import (
@@ -277,7 +277,7 @@ class Ref:
     def _connection(self) -> Connection:
         if self.name is None:
             assert self._process is not None  # noqa: S101 - one of both is always there
-            return connection.connect(self._process)
+            return connections.connect(self._process)
         known = _by_name.get(self.name)
         if known is not None and known.alive():
             return known  # who has freed a name has ended, or is about to
@@ -288,7 +288,7 @@ class Ref:
         if len(_by_name) >= _MANY_NAMES:
             for name in [name for name, known in _by_name.items() if known.dead]:
                 del _by_name[name]
-        there = _by_name[self.name] = connection.connect(process)
+        there = _by_name[self.name] = connections.connect(process)
         return there
 
     def __eq__(self, other: object) -> bool:

@@ -105,21 +105,13 @@ def longest_inline(sock: socket.socket) -> int:
     return min(INLINE, buffer // 2 - 2 * _HEADS)
 
 
-def send(sock: socket.socket, data: bytes, inline: int) -> None:
-    """Send a packed message: all of it, or nothing.
-
-    Args:
-        sock: where to.
-        data: the message.
-        inline: of ``longest_inline``.
+def send_long(sock: socket.socket, data: bytes) -> None:
+    """Send a message that is too long for a frame: all of it, or nothing.
 
     Raises:
-        BlockingIOError: there is no room for it, or for its descriptor.
+        BlockingIOError: there is no room for its frame, or (ETOOMANYREFS) for its descriptor.
         BrokenPipeError, ConnectionResetError: the other side has closed the connection.
     """
-    if len(data) <= inline:
-        sock.send(frame(data), FLAGS)
-        return
     fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         _fill(fd, data)

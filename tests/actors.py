@@ -22,7 +22,7 @@ from supervisor import (
     Stop,
     Supervisor,
     Timeout,
-    connection,
+    connections,
 )
 
 
@@ -83,7 +83,7 @@ class Counter(GenServer):
             other = Counter.start_link(5)
             sender.reply([self.ref.call("get"), other.call("get")])
             other.stop()
-            connection.close_all()
+            connections.close_all()
             os._exit(0)
         return NoReply()
 

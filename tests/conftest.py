@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import connection, launch, linux
+from supervisor import connections, launch, linux
 
 CLONE_NEWNET = 0x40000000
 PATIENCE = 20.0  # seconds, after which a test that waits for an event has failed
@@ -68,7 +68,7 @@ def runtime_dir(namespace: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     before = set(os.listdir("/proc/self/fd"))
     yield path
     launch._stop_linked()
-    connection.close_all()
+    connections.close_all()
     left = _remaining_processes()
     files = [
         str(p.relative_to(path))

@@ -28,7 +28,7 @@ from supervisor import (
     RemoteError,
     Shutdown,
     StartFailed,
-    connection,
+    connections,
     protocol,
     transport,
     whereis,
@@ -351,7 +351,7 @@ def test_a_fork_of_the_caller_has_connections_of_its_own() -> None:
         try:
             ref.cast(1)
             status = 0 if ref.call("get") == 5 else 2
-            connection.close_all()
+            connections.close_all()
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

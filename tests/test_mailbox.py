@@ -266,9 +266,9 @@ def test_an_actor_that_is_busy_holds_as_much_as_is_promised() -> None:
 
 
 def test_a_full_backlog_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from supervisor import connection
+    from supervisor import caller_socket
 
-    monkeypatch.setattr(connection, "_BACKLOG", 1)
+    monkeypatch.setattr(caller_socket, "_BACKLOG", 1)
     ref = Counter.start_link()
     process = ref._process
     assert process is not None

@@ -1,0 +1,139 @@
+"""A caller's end of a connection to a mailbox: what the kernel knows of it, and its credit."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import select
+import socket
+import struct
+import termios
+from collections import deque
+from collections.abc import Callable
+from fcntl import ioctl
+
+from supervisor import linux, runtime, transport, wire
+from supervisor.errors import KILLED, MailboxFull, NoProcess, Reason, reason_of
+from supervisor.flow_control import Credit, Passed
+from supervisor.linux import Process
+
+_BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
+_DYING = 1.0  # seconds at most from the end of a connection to its process's
+_END = object()
+
+
+class CallerSocket:
+    """A connected socket, and the answers that have been read from it."""
+
+    def __init__(self, process: Process, new: Callable[[], socket.socket]) -> None:
+        """Connect a new socket to a process's mailbox.
+
+        Raises:
+            NoProcess: the process has ended.
+            MailboxFull: it has not accepted a connection in time.
+            OSError: its mailbox cannot be reached.
+        """
+        self._process = process
+        self._sock = new()
+        try:
+            self._connect(str(runtime.mailbox(process)))
+        except BaseException:
+            self._sock.close()
+            raise
+        self._inline = transport.longest_inline(self._sock)
+        self.credit = Credit()
+        self.sent = Passed()
+        self.arrived: deque[bytes] = deque()
+        """Answers that have been read, and not been taken."""
+        self._frames = transport.frames(wire.LIMIT)
+        read = functools.partial(self._sock.recv, transport.CHUNK, transport.FLAGS)
+        # Each step of this reads a chunk and feeds it, within one call of C.
+        self._reading = map(self._frames.feed, iter(read, b""))
+
+    def _connect(self, path: str) -> None:
+        pid = self._process.pid
+        try:
+            self._sock.setblocking(False)
+            try:
+                self._sock.connect(path)
+            except BlockingIOError:  # the backlog is full: wait, as long as the kernel is told to
+                self._sock.setblocking(True)
+                patience = struct.pack("ll", _BACKLOG, 0)  # struct timeval, see SO_SNDTIMEO
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+                self._sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NoProcess(f"process {pid} has ended") from None
+        except BlockingIOError:
+            raise MailboxFull(f"process {pid} accepts no connection") from None
+        except OSError as error:
+            text = f"the mailbox of process {pid} cannot be reached: {error.strerror}"
+            raise OSError(error.errno, text, path) from None
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._sock.fileno()
+
+    def send(self, data: bytes) -> None:
+        """Send a packed message. Raises as ``transport.send``."""
+        if len(data) <= self._inline:
+            self._sock.send(transport.frame(data), transport.FLAGS)
+        else:
+            transport.send_long(self._sock, data)
+        sent = self.sent
+        sent.messages += 1
+        sent.bytes += len(data)
+
+    def read(self) -> bool:
+        """Read a chunk of answers, and tell whether that was the end.
+
+        Raises:
+            BlockingIOError: there is nothing.
+        """
+        try:
+            end = next(self._reading, _END) is _END
+        except ConnectionResetError:  # told after all that was sent, if something was left unread
+            end = True
+        self.collect()
+        return end
+
+    def collect(self) -> None:
+        """Add to ``arrived`` what has been read in whole."""
+        self.arrived.extend(self._frames)
+
+    def has_hung_up(self) -> bool:
+        """Tell whether the other side has closed its end."""
+        poller = select.poll()
+        poller.register(self._sock, select.POLLRDHUP)
+        return bool(poller.poll(0))
+
+    def unread(self) -> int:
+        """Return how many bytes of what was sent have not been read yet (SIOCOUTQ of unix(7))."""
+        (unread,) = struct.unpack("i", ioctl(self._sock, termios.TIOCOUTQ, b"\0" * 4))
+        return int(unread)
+
+    def reason(self) -> Reason | None:
+        """Wait, after the end, for that of the process, and return what its exit status says.
+
+        It is imminent: the kernel closes the sockets of a process that exits just before it tells
+        whoever waits for the process.
+
+        Returns:
+            None if the process lives on, and only the connection was closed.
+        """
+        pidfd, status = transport.peer_pidfd(self._sock), None
+        with contextlib.suppress(ProcessLookupError):  # it was reaped already
+            pidfd = linux.open_process(self._process) if pidfd is None else pidfd
+            try:
+                if not linux.ended(pidfd, _DYING):
+                    return None
+                status = linux.exit_status(pidfd, self._process.pid)
+            finally:
+                os.close(pidfd)
+        # If it was killed, nobody else may do it; no other process has this path.
+        runtime.mailbox(self._process).unlink(missing_ok=True)
+        return KILLED if status is None else reason_of(os.waitstatus_to_exitcode(status))
+
+    def close(self) -> None:
+        """Close it. What was sent arrives."""
+        self._sock.close()
