@@ -59,11 +59,23 @@ def parent(pid: int) -> Process:
 def _stat(pid: int, field: int) -> int:
     """Return a field of proc_pid_stat(5), by its number there, from 3 on."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
+        stat = read_file(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid}") from None
     return int(stat[stat.rindex(b")") + 2 :].split()[field - 3])
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of a small file, with the fewest system calls: it is read at each start.
+
+    Raises:
+        OSError: there is none.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 def open_process(wanted: Process) -> int:

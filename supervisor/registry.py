@@ -4,7 +4,9 @@ One file a name in the runtime directory. Readers take no lock: a file is replac
 Writers hold a lock of the directory for the few microseconds that they need.
 """
 
-from pathlib import Path
+import contextlib
+import functools
+import os
 from urllib.parse import quote, unquote
 
 from supervisor import linux, runtime
@@ -26,9 +28,13 @@ def register(name: str, process: Process) -> None:
         holder = _read(path)
         if holder is not None and holder != process and linux.alive(holder):
             raise AlreadyRegistered(f"the name {name!r} belongs to process {holder.pid}")
-        new = path.with_name(f".{process.pid}.{process.start}")
-        new.write_text(f"{process.pid} {process.start}", encoding="ascii")
-        new.replace(path)
+        new = _file(f".{process.pid}.{process.start}")
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, b"%d %d" % process)
+        finally:
+            os.close(fd)
+        os.replace(new, path)
 
 
 def unregister(name: str, process: Process) -> None:
@@ -36,7 +42,7 @@ def unregister(name: str, process: Process) -> None:
     path = _path(name)
     with runtime.lock():
         if _read(path) == process:
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def lookup(name: str) -> Process | None:
@@ -50,7 +56,7 @@ def lookup(name: str) -> Process | None:
 
 def names() -> dict[str, Process]:
     """Return all names and who has them; those of ended processes are removed on the way."""
-    files = [p.name for p in (runtime.directory() / "names").iterdir()]
+    files = os.listdir(_file(""))
     for name in files:
         _remove_unfinished(name)
     everyone = [unquote(name) for name in files if not name.startswith(".")]
@@ -62,11 +68,20 @@ def _remove_unfinished(name: str) -> None:
     """Remove the file of a process that was killed while it registered a name."""
     pid, _, start = name[1:].partition(".")
     if name.startswith(".") and not linux.alive(Process(int(pid), int(start))):
-        (runtime.directory() / "names" / name).unlink(missing_ok=True)
+        _remove(_file(name))
 
 
-def _path(name: str) -> Path:
-    return runtime.directory() / "names" / quoted(name)
+def _path(name: str) -> str:
+    return _file(quoted(name))
+
+
+def _file(name: str) -> str:
+    return f"{runtime.directory()}/names/{name}"
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def quoted(name: str) -> str:
@@ -77,7 +92,7 @@ def quoted(name: str) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"a name is text, not {name!r}")
-    safe = quote(name, safe="@:=+,").replace(".", "%2E")  # no dot files, no ".."
+    safe = _quote(name)
     if not safe or len(safe) > _LONGEST:
         raise ValueError(
             f"a name has 1 to {_LONGEST} bytes when quoted, not {len(safe)}: {name!r:.80}"
@@ -85,9 +100,14 @@ def quoted(name: str) -> str:
     return safe
 
 
-def _read(path: Path) -> Process | None:
+@functools.lru_cache(maxsize=1024)
+def _quote(name: str) -> str:
+    return quote(name, safe="@:=+,").replace(".", "%2E")  # no dot files, no ".."
+
+
+def _read(path: str) -> Process | None:
     try:
-        pid, start = path.read_text(encoding="ascii").split()
+        pid, start = linux.read_file(path).split()
     except FileNotFoundError:
         return None
     return Process(int(pid), int(start))

@@ -16,6 +16,8 @@ from supervisor.linux import Process
 
 _LONGEST = 107 - len("/mailboxes/4194304.18446744073709551615")  # sun_path of unix(7)
 
+_PARTS = ("mailboxes", "names")
+
 _DYING = 5.0  # seconds that a process which is being killed may take
 
 sweepers: list[Callable[[], None]] = []
@@ -42,8 +44,10 @@ def make_again() -> None:
 
     It takes the child longer: its first touch of a page copies that.
     """
-    _known.clear()
-    directory()
+    known = directory()
+    if not all(os.path.isdir(f"{known}/{part}") for part in _PARTS):
+        _known.clear()
+        directory()
 
 
 def mailbox(process: Process) -> Path:
@@ -114,6 +118,6 @@ def _made(path: Path) -> Path:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PermissionError(f"{path} must be a directory of this user's with mode 0700")
-    for part in ("mailboxes", "names"):
+    for part in _PARTS:
         (path / part).mkdir(mode=0o700, exist_ok=True)
     return path
