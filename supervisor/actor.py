@@ -71,6 +71,7 @@ from supervisor.watchers import Watchers
 if TYPE_CHECKING:
     import zmq
 
+_NONSENSE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
 _BATCH = 64  # messages between two looks at timers and descriptors
 _FAREWELL = 2000  # ms that ZeroMQ sockets of the actor's own may take to send the last of it
 
@@ -267,7 +268,10 @@ class Actor:
         elif kind == CALL:
             self._serve_call(Sender(peer.number, number, self.process), term, chain)
         elif kind in self._REQUESTS:
-            self._REQUESTS[kind](self, Sender(peer.number, number, self.process), term)
+            try:
+                self._REQUESTS[kind](self, Sender(peer.number, number, self.process), term)
+            except _NONSENSE as error:  # no request of this package's has such terms
+                self._mailbox.refuse(peer, f"{term!r:.100} in a request of kind {kind}: {error!r}")
         else:
             self._mailbox.refuse(peer, f"its kind is {kind}")
 
@@ -303,13 +307,20 @@ class Actor:
     def _serve_own(self, sender: Sender, pid: Any) -> None:
         self._attempt(sender, self._add_owner, pid)
 
-    def _serve_link(self, _: Sender, ref: Any) -> None:
-        if isinstance(ref, Ref):
-            self.links.link(ref, mutual=False)
+    def _serve_link(self, sender: Sender, ref: Any) -> None:
+        self._check_own(sender, ref)
+        self.links.link(ref, mutual=False)
 
-    def _serve_unlink(self, _: Sender, ref: Any) -> None:
-        if isinstance(ref, Ref):
-            self.links.unlink(ref, mutual=False)
+    def _serve_unlink(self, sender: Sender, ref: Any) -> None:
+        self._check_own(sender, ref)
+        self.links.unlink(ref, mutual=False)
+
+    def _check_own(self, sender: Sender, ref: Any) -> None:
+        """Raise ValueError if a link is not to the sender itself: it could end this actor."""
+        peer = self._mailbox.find(sender.address)
+        process = ref._process if isinstance(ref, Ref) else None
+        if peer is None or process is None or peer.pid not in (0, process.pid):
+            raise ValueError("an actor links others to itself alone")
 
     def _serve_answer(self, _: Sender, answer: Any) -> None:
         """Pass on what another process has answered to a call of this actor."""

@@ -35,6 +35,7 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
     linux,
+    protocol,
     wire,
 )
 from tuncer import Device, Flag, places, ring
@@ -63,7 +64,29 @@ def door_of(dev: Device) -> socket.socket:
     return visitor
 
 
+def reference(*fields: Any) -> msgpack.ExtType:
+    return msgpack.ExtType(16, msgpack.packb(fields))
+
+
 SHAPES = [
+    [protocol.LINK, 0, reference([1, 1], None)],
+    [protocol.LINK, 0, reference(None, None)],
+    [protocol.LINK, 0, reference(None, 5)],
+    [protocol.LINK, 0, reference(["x", "y"], None)],
+    [protocol.LINK, 0, reference([2**40, 1], None)],
+    [protocol.UNLINK, 0, reference(None, None)],
+    [protocol.LINK, 0, "a name"],
+    [protocol.ANSWER, 0, [b"x", 1, [], None]],
+    [protocol.ANSWER, 0, [2**63, 2**63, 0, None]],
+    [protocol.OWN, 1, 2**40],
+    [protocol.OWN, 1, -1],
+    [protocol.SUBSCRIBE, 1, []],
+    [protocol.SEEN, 1, {}],
+    [protocol.SEEN, 1, -5],
+    [protocol.FORGET, 1, {}],
+    [protocol.SYSTEM, 1, ["replace_state", {"": 1}]],
+    [protocol.LEAVE, 1, {}],
+    [0, 1, ["which_children"], [-1, -(2**62)]],
     [0, 1, 5],
     [0, 1, []],
     [0, 1, [[1]]],
