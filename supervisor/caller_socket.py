@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import select
 import socket
 import struct
 import termios
+import time
 from collections import deque
 from collections.abc import Callable
 from fcntl import ioctl
@@ -57,11 +59,8 @@ class CallerSocket:
             self._sock.setblocking(False)
             try:
                 self._sock.connect(path)
-            except BlockingIOError:  # the backlog is full: wait, as long as the kernel is told to
-                self._sock.setblocking(True)
-                patience = struct.pack("ll", _BACKLOG, 0)  # struct timeval, see SO_SNDTIMEO
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-                self._sock.connect(path)
+            except BlockingIOError:  # the backlog is full
+                self._connect_later(path)
         except (FileNotFoundError, ConnectionRefusedError):
             raise NoProcess(f"process {pid} has ended") from None
         except BlockingIOError:
@@ -69,6 +68,22 @@ class CallerSocket:
         except OSError as error:
             text = f"the mailbox of process {pid} cannot be reached: {error.strerror}"
             raise OSError(error.errno, text, path) from None
+
+    def _connect_later(self, path: str) -> None:
+        """Wait for room in the backlog, as long as the kernel is told to.
+
+        A signal ends the wait, and Python then takes the socket for connected.
+        """
+        deadline = time.monotonic() + _BACKLOG
+        self._sock.setblocking(True)
+        while (seconds := deadline - time.monotonic()) > 0:
+            patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6) + 1)  # struct timeval
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+            self._sock.connect(path)
+            with contextlib.suppress(OSError):
+                self._sock.getpeername()
+                return
+        raise BlockingIOError(errno.EAGAIN, "the backlog is full")
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
@@ -107,10 +122,15 @@ class CallerSocket:
         poller.register(self._sock, select.POLLRDHUP)
         return bool(poller.poll(0))
 
-    def unread(self) -> int:
-        """Return how many bytes of what was sent have not been read yet (SIOCOUTQ of unix(7))."""
-        (unread,) = struct.unpack("i", ioctl(self._sock, termios.TIOCOUTQ, b"\0" * 4))
-        return int(unread)
+    def is_idle(self, unread: bool) -> bool:
+        """Tell whether the actor has served what was sent, as far as it has told.
+
+        Args:
+            unread: although some of it may not have been read yet (SIOCOUTQ of unix(7)).
+        """
+        if not self.credit.is_whole(self.sent):
+            return False
+        return unread or ioctl(self._sock, termios.TIOCOUTQ, b"\0" * 4) == b"\0" * 4
 
     def reason(self) -> Reason | None:
         """Wait, after the end, for that of the process, and return what its exit status says.
@@ -121,11 +141,12 @@ class CallerSocket:
         Returns:
             None if the process lives on, and only the connection was closed.
         """
+        linux.wait_if_dying(self._process, _DYING)
         pidfd, status = transport.peer_pidfd(self._sock), None
         with contextlib.suppress(ProcessLookupError):  # it was reaped already
             pidfd = linux.open_process(self._process) if pidfd is None else pidfd
             try:
-                if not linux.ended(pidfd, _DYING):
+                if not linux.ended(pidfd):
                     return None
                 status = linux.exit_status(pidfd, self._process.pid)
             finally:

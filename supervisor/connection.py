@@ -3,22 +3,25 @@
 A connection belongs to one incarnation. The socket's end of file says that this has ended, after
 all that it had sent. Threads share a connection as leader and followers: of those that wait, one,
 the leader, polls the socket, reads, and hands each answer to the request that it belongs to. The
-others wait on a condition until theirs has come, or until the leader leaves and one of them takes
+others wait on a lock each until theirs has come, or until the leader leaves and one of them takes
 its place. Two things could break in between, and the rules that follow from them are these:
 
 - A signal's handler runs in the middle of what its own thread does here, may raise, and may call
   the same actor. So the lock is one that its thread can take again; a frame is sent by one system
   call; what is read reaches the buffer of frames within one call of C, during which no handler
-  runs; and a request is known before it is sent. A handler that finds its own thread polling leads
-  in its place. It may read what that thread polls for, and so it writes to a descriptor that the
-  main thread, the only one in which handlers run, polls as well.
+  runs; a request is known before it is sent, and an answer is kept until it was handed over. A
+  handler that finds its own thread polling leads in its place. It may read what that thread polls
+  for, and so it writes to a descriptor that the main thread, the only one in which handlers run,
+  polls as well. As long as a handler runs within the leader's poll, nobody reads but it.
 - A loop of asyncio, or of an actor, watches the socket too. It reads only when no thread leads:
-  otherwise that thread would go on polling for an answer that the loop has taken.
+  otherwise that thread would go on polling for an answer that the loop has taken. Until the leader
+  has left, a loop of asyncio does not look at the socket.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import itertools
 import os
@@ -50,8 +53,18 @@ from supervisor.protocol import (
 
 FOREVER = float("inf")
 _COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
-_AGAIN = 0.01  # seconds between two tries where the kernel has no event to wait for
+AGAIN = 0.01
+"""Seconds between two tries where the kernel has no event to wait for."""
 _GONE = (BrokenPipeError, ConnectionResetError)
+
+
+class Lack(enum.Enum):
+    """What a message lacks that cannot be sent now."""
+
+    CALLS = "there are as many calls under way as may be"
+    CREDIT = "the mailbox's bound is reached"
+    BUFFER = "the kernel has no room for it"
+    DESCRIPTORS = "the user has as many descriptors under way as may be"
 
 
 class Table(Protocol):
@@ -85,33 +98,37 @@ class Connection:
     """The way from this process to one other."""
 
     def __init__(self, process: Process, table: Table) -> None:
-        """Connect.
-
-        Raises:
-            NoProcess, MailboxFull, OSError: as ``CallerSocket``.
-        """
         self.process = process
         self.dead = False
-        self.stalled = False
-        """Whether it was the kernel that had no room for the last message."""
+        self.lack: Lack | None = None
+        """What the last message that was not sent has lacked."""
         self._table = table
         self._calls: dict[int, Pending] = {}
         self._others: dict[int, Pending] = {}
         """Requests that are no calls: they do not count for IN_FLIGHT."""
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
         self._forked = False
         self._last_words: Reason | None = None
-        self._leader = 0  # the thread that polls for all
-        self._followers = 0
+        self._polls: list[tuple[int, object]] = []
+        """The leader's polls, by its thread: more than one if its handlers poll too."""
+        self._followers: list[threading.Lock] = []
+        """A lock for each, which is released when there is something to look at."""
         self._watchers = 0
-        self._waiters: list[Callable[[], None]] = []
+        self._waiters: dict[Callable[[], None], None] = {}
         self._pollers: dict[int, select.poll] = {}
         self._socket: CallerSocket | None = None
-        self._open()
 
     # -- the socket --------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Connect, if it is not connected.
+
+        Raises:
+            NoProcess, MailboxFull, OSError: as ``CallerSocket``.
+        """
+        with self._lock:
+            self._open()
 
     def _open(self) -> CallerSocket:
         """Return the socket; one that was idle, and so was closed, is connected again."""
@@ -119,7 +136,11 @@ class Connection:
             if self.dead:
                 raise NoProcess(f"process {self.process.pid} has ended")
             self._pollers = {}
-            self._socket = self._table.connected(self)
+            try:
+                self._socket = self._table.connected(self)
+            except NoProcess:
+                self.dead = True
+                raise
         return self._socket
 
     def fileno(self) -> int:
@@ -135,14 +156,18 @@ class Connection:
     def close_if_idle(self, unread: bool) -> bool:
         """Close the socket if nothing is waited for; tell whether it is closed.
 
+        One of which much may not have been served is not idle: what is sent on the next one would
+        come on top of the mailbox's bound.
+
         Args:
             unread: also if the actor has not read yet all that was sent. It will do so.
         """
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            idle = not (self._calls or self._others or self._leader or self._watchers)
-            if idle and self._socket is not None and (unread or not self._socket.unread()):
+            there = self._socket
+            used = self._calls or self._others or self._polls or self._followers or self._watchers
+            if there is not None and not used and there.is_idle(unread):
                 self._close()
             return self._socket is None
         finally:
@@ -160,10 +185,10 @@ class Connection:
             OSError: the mailbox cannot be reached, or there is no descriptor.
         """
         data = wire.pack_message(kind, 0, term)
-        if not self._sent(kind, data):
+        if self._sent(kind, data) is not None:
             deadline = deadline_of(timeout)
-            while not self._sent(kind, data):
-                self._wait_for_room(kind, data, deadline)
+            while (lack := self._sent(kind, data)) is not None:
+                self._wait_for_room(lack, len(data), deadline)
 
     def ask(
         self, kind: int, term: Any, deadline: float, pending: Pending | None = None, chain: Any = ()
@@ -183,68 +208,83 @@ class Connection:
         number = next(self._numbers)
         data = wire.pack_message(kind, number, term, chain)
         pending = pending or Pending(kind == CALL)
-        while not self._asked(kind, number, data, pending):
-            self._wait_for_room(kind, data, deadline)
+        while (lack := self._asked(kind, number, data, pending)) is not None:
+            self._wait_for_room(lack, len(data), deadline)
         return pending
 
-    def _asked(self, kind: int, number: int, data: bytes, pending: Pending) -> bool:
+    def _asked(self, kind: int, number: int, data: bytes, pending: Pending) -> Lack | None:
         with self._lock:
             if kind == CALL and len(self._calls) >= IN_FLIGHT:
-                return False
+                self.lack = Lack.CALLS
+                return self.lack
             sent = False
             try:
                 pending.number = number
                 (self._calls if pending.is_call else self._others)[number] = pending
-                sent = self._sent(kind, data)
+                lack = self._sent(kind, data)
+                sent = lack is None
             finally:
                 if not sent:
                     self._give_up(number)
                     pending.number = 0
-            return sent
+            return lack
 
-    def _sent(self, kind: int, data: bytes) -> bool:
-        """Send a message if there is room for it, and tell whether there was."""
+    def _sent(self, kind: int, data: bytes) -> Lack | None:
+        """Send a message if there is room for it; otherwise return what is lacking.
+
+        Raises:
+            NoProcess: the actor has ended. What it had sent has been read, unless another thread
+                is about to.
+        """
+        try:
+            return self._send_now(kind, data)
+        except _GONE:
+            while not (self.dead or self._is_led_by_another(threading.get_ident())):
+                self._read()
+            raise NoProcess(f"process {self.process.pid} has ended") from None
+
+    def _send_now(self, kind: int, data: bytes) -> Lack | None:
         with self._lock:
             there = self._socket or self._open()
             credit, sent = there.credit, there.sent
-            self.stalled = False
             if kind in _COUNTED and (
                 sent.messages >= credit.messages or sent.bytes + len(data) > credit.bytes
             ):
-                return False
+                self.lack = Lack.CREDIT
+                return self.lack
             try:
                 there.send(data)
             except BlockingIOError as error:
-                self.stalled = error.errno != errno.ETOOMANYREFS
-                return False
-            except _GONE:
-                self._read_to_the_end()
-                raise NoProcess(f"process {self.process.pid} has ended") from None
-            return True
+                rights = error.errno == errno.ETOOMANYREFS
+                self.lack = Lack.DESCRIPTORS if rights else Lack.BUFFER
+                return self.lack
+            return None
 
-    def _wait_for_room(self, kind: int, data: bytes, deadline: float) -> None:
+    def _wait_for_room(self, lack: Lack, size: int, deadline: float) -> None:
         """Wait until it is worth trying again.
 
         Raises:
             MailboxFull: it is not until the deadline.
         """
-        if kind == CALL and len(self._calls) >= IN_FLIGHT:
+        if lack is Lack.CALLS:
             if not self._until(lambda: self.dead or len(self._calls) < IN_FLIGHT, deadline):
                 raise MailboxFull(f"{IN_FLIGHT} calls are under way already")
             return
-        if kind in _COUNTED and not self._has_credit(len(data)):
-            room = self._until(lambda: self._has_credit(len(data)), deadline)
-        elif self.stalled:
-            room = self._step(lambda: self.dead, deadline, select.POLLIN | select.POLLOUT)
-        else:  # nobody tells when descriptors under way have arrived
-            again = time.monotonic() + _AGAIN
-            room = self._step(lambda: self.dead, min(again, deadline)) or again < deadline
+        if lack is Lack.CREDIT:
+            room = self._until(lambda: self._has_credit(size), deadline)
+        else:
+            seconds = deadline - time.monotonic()
+            room = seconds > 0
+            if room and lack is Lack.BUFFER:
+                self._wait(lambda: self.dead, seconds, select.POLLIN | select.POLLOUT)
+            elif room:  # nobody tells when descriptors under way have arrived
+                self._wait(lambda: self.dead, min(seconds, AGAIN), select.POLLIN)
         if not room:
             text = f"process {self.process.pid} does not serve its mailbox, which is full"
             raise MailboxFull(text)
 
     def _has_credit(self, size: int) -> bool:
-        there = self._socket  # of a new one, nothing is used up
+        there = self._socket
         return there is None or self.dead or there.credit.covers(there.sent, size)
 
     def forget(self, pending: Pending) -> None:
@@ -310,21 +350,28 @@ class Connection:
                 self._close()
 
     def when_changed(self, callback: Callable[[], None]) -> None:
-        """Call back, once, from any thread, when an answer has come: there may be room again."""
+        """Call back, once, from any thread, when an answer has come, or the leader has left."""
         with self._lock:
-            self._waiters.append(callback)
+            self._waiters[callback] = None
+
+    def forget_waiter(self, callback: Callable[[], None]) -> None:
+        """Do not call back any more."""
+        self._waiters.pop(callback, None)
 
     def changed(self) -> None:
         """Call back those who wait for a change."""
         with self._lock:
             self._tell_waiters()
 
-    def serve(self) -> None:
-        """Read what has come, without waiting."""
+    def serve(self) -> bool:
+        """Read what has come, without waiting; return False if that is left to another thread."""
         self._not_in_a_fork()
+        if self._is_led_by_another(threading.get_ident()):
+            return False
         with contextlib.suppress(BlockingIOError):
             while self._read():
                 pass
+        return True
 
     def _not_in_a_fork(self) -> None:
         if self._forked:
@@ -334,75 +381,76 @@ class Connection:
         """Wait until something is so; return False if it is not until the deadline."""
         self._not_in_a_fork()
         while not ready():
-            if not self._step(ready, deadline):
-                return False
+            seconds = deadline - time.monotonic()
+            if seconds <= 0:
+                self.serve()
+                return ready()
+            self._wait(ready, seconds, select.POLLIN)
         return True
 
-    def _step(
-        self, ready: Callable[[], bool], deadline: float, events: int = select.POLLIN
-    ) -> bool:
-        """Wait for one event, as the leader or for it, unless something is so already.
+    def _is_led_by_another(self, me: int) -> bool:
+        return any(thread != me for thread, _ in tuple(self._polls))
 
-        Returns:
-            False if the deadline is over, and nothing has come.
-        """
-        me, seconds = threading.get_ident(), deadline - time.monotonic()
-        before = None
+    def _wait(self, ready: Callable[[], bool], seconds: float, events: int) -> None:
+        """Wait for one event, as the leader or for it, unless something is so already."""
+        me = threading.get_ident()
+        poll, gate = (me, object()), threading.Lock()
         try:
             with self._lock:
-                leads = self._leader in (0, me)
-                if ready() or self._socket is None:
-                    return True
-                # What a thread has read that was interrupted before it came to this.
-                self._settle(self._socket)
+                there = self._socket
+                if there is None or ready():
+                    return
+                self._settle(there)  # what a thread has read that was interrupted before this
                 if ready():
-                    return True
-                if seconds <= 0:
-                    return self._read_now()
+                    return
+                leads = not self._is_led_by_another(me)
+                if leads or events & select.POLLOUT:
+                    poller = self._poller(me, events if leads else select.POLLOUT)
+                else:
+                    gate.acquire()
+                    self._followers.append(gate)
+                    poller = None
                 if leads:
-                    before, self._leader = self._leader, me
-                elif not events & select.POLLOUT:
-                    self._follow(seconds)
-                    return True
-                poller = self._poller(me, events if leads else select.POLLOUT, before)
+                    self._polls.append(poll)
+            if poller is None:
+                # At most a second: a leader whose handler raises as it leaves may tell nobody.
+                gate.acquire(timeout=min(seconds, 1.0))
+                return
             found = poller.poll(min(seconds * 1000 + 1, linux.LONGEST_POLL))
-        except BaseException:
-            self._lead_no_longer(before)  # or all others would wait for a leader
-            raise
-        with self._lock:
-            self._lead_no_longer(before)
-            self._read_now()
-        if before:
-            self._table.wake()
-        elif found and found[-1][0] == self._table.wakeup:
-            self._table.woken()
-        return True
-
-    def _follow(self, seconds: float) -> None:
-        """Wait until the leader has read something, or leaves."""
-        self._followers += 1
-        try:
-            self._changed.wait(min(seconds, threading.TIMEOUT_MAX))
         finally:
-            self._followers -= 1
+            if gate in self._followers:
+                self._followers.remove(gate)
+            if poll in self._polls:
+                try:  # the next call is of C: no handler can raise before the leader has left
+                    self._polls.remove(poll)
+                finally:
+                    self._left(me)
+        if found and found[-1][0] == self._table.wakeup:
+            self._table.woken()
+        self._read_if_any()
 
-    def _lead_no_longer(self, before: int | None) -> None:
-        """Let another thread lead, or the same one as before a signal's handler ran in it."""
-        if before is not None:
-            self._leader = before
-            self._tell_followers()
+    def _left(self, me: int) -> None:
+        """Let others lead; if a handler has polled within a poll of its thread, wake that."""
+        if any(thread == me for thread, _ in tuple(self._polls)):
+            self._table.wake()
+        if self._followers or self._waiters:
+            with self._lock:
+                self._tell_waiters()
+                self._tell_followers()
 
     def _tell_followers(self) -> None:
         if self._followers:
             with self._lock:
-                self._changed.notify_all()
+                gates, self._followers = self._followers, []
+                for gate in gates:
+                    gate.release()
 
-    def _poller(self, me: int, events: int, before: int | None) -> select.poll:
+    def _poller(self, me: int, events: int) -> select.poll:
         """Return what polls the socket; in the main thread, what polls for a handler's word too.
 
         One object cannot poll twice at a time, as a handler within a poll of its thread would.
         """
-        usual = events == select.POLLIN and before == 0
+        usual = events == select.POLLIN and not self._polls
         if usual and me in self._pollers:
             return self._pollers[me]
         poller = select.poll()
@@ -413,15 +461,11 @@ class Connection:
             self._pollers = {me: poller}
         return poller
 
-    def _read_now(self) -> bool:
-        """Read what has come, if anything; tell whether it has."""
-        try:
-            self._read()
-        except BlockingIOError:
-            return False
-        return True
-
     # -- answers -----------------------------------------------------------------------------------
+
+    def _read_if_any(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._read()
 
     def _read(self) -> bool:
         """Read a chunk of answers, and tell whether there may be more.
@@ -430,25 +474,21 @@ class Connection:
             BlockingIOError: there is nothing.
         """
         with self._lock:
-            if self._leader not in (0, threading.get_ident()) or self._socket is None:
+            there = self._socket
+            if there is None or self._is_led_by_another(threading.get_ident()):
                 return False
             try:
-                end = self._socket.read()
-                self._settle(self._socket)
+                end = there.read()
+                self._settle(there)
             except BlockingIOError:
                 raise
             except BaseException:  # a signal's handler has raised: others wait for what was read
-                self._settle(self._socket)
+                self._settle(there)
                 raise
             if end:
                 self._bury()
             self._tell_followers()
             return not end
-
-    def _read_to_the_end(self) -> None:
-        """The actor has gone: what it had sent has all arrived, and counts before its end does."""
-        while self._leader in (0, threading.get_ident()) and not self.dead:
-            self._read()
 
     def _settle(self, there: CallerSocket) -> None:
         """Hand what has been read to the requests that it belongs to.
@@ -457,10 +497,13 @@ class Connection:
         """
         there.collect()
         arrived = there.arrived
-        while arrived:
-            data = arrived[0]
+        while True:
+            try:
+                data = arrived[0]
+            except IndexError:  # a handler may have taken it since the last look
+                return
             self._take(there, data)
-            with contextlib.suppress(ValueError):  # a handler has taken it meanwhile
+            with contextlib.suppress(ValueError):
                 arrived.remove(data)
 
     def _take(self, there: CallerSocket, data: bytes) -> None:
@@ -488,12 +531,12 @@ class Connection:
     def _acknowledge(self, stream: Stream) -> None:
         """Say how much of a stream has been received: there may be more of it."""
         if stream.received % (EVENTS // 4) == 0:
-            with contextlib.suppress(NoProcess):  # if there is no room, the next time
-                self._sent(SEEN, wire.pack([SEEN, stream.number, stream.received]))
+            with contextlib.suppress(NoProcess, *_GONE):  # if there is no room, the next time
+                self._send_now(SEEN, wire.pack([SEEN, stream.number, stream.received]))
 
     def _tell_waiters(self) -> None:
         if self._waiters:
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = self._waiters, {}
             for callback in waiters:
                 callback()
 
@@ -528,7 +571,7 @@ class Connection:
 
     def is_over(self) -> bool:
         """Tell whether the process has ended, and nobody waits for anything of it."""
-        return self.dead and not (self._calls or self._others or self._leader or self._watchers)
+        return self.dead and not (self._calls or self._others or self._polls or self._watchers)
 
     def close(self) -> None:
         """Close the connection for good. What was sent arrives."""
@@ -538,7 +581,11 @@ class Connection:
             self._close()
 
     def leave(self) -> None:
-        """Close what a fork has inherited. Its only thread must not wait for a lock of another."""
+        """Close what a fork has inherited. Nobody in it may wait for a lock of another's thread."""
         self.dead = self._forked = True
+        self._lock = threading.RLock()
+        self._calls, self._others, self._polls, self._waiters = {}, {}, [], {}
+        self._followers = []
         if self._socket is not None:
             self._socket.close()
+            self._socket = None

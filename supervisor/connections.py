@@ -125,7 +125,8 @@ def connect(process: Process) -> Connection:
         connection = table.connections.get(process)
         if connection is None or connection.dead:
             connection = table.connections[process] = Connection(process, table)
-        return connection
+    connection.open()  # not under the table's lock: it may have to wait
+    return connection
 
 
 def close_all() -> None:

@@ -26,6 +26,11 @@ class Credit:
         """Tell whether a message of so many bytes may be sent after what was sent."""
         return sent.messages < self.messages and sent.bytes + size <= self.bytes
 
+    def is_whole(self, sent: Passed) -> bool:
+        """Tell whether all that was sent was served, but for what may not have been told yet."""
+        few = self.messages - sent.messages > MAILBOX - MAILBOX // _PARTS
+        return few and self.bytes - sent.bytes > MAILBOX_BYTES - MAILBOX_BYTES // _PARTS
+
     def extend(self, messages: int, size: int) -> None:
         """Take note of what was served, as it was told."""
         self.messages = MAILBOX + messages

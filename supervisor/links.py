@@ -134,7 +134,10 @@ class Links:
             if there.dead:
                 self._leave(there)
 
-        there.watch(1)  # and so it is not closed under the loop's feet
+        try:
+            there.watch(1)  # and so it is not closed under the loop's feet
+        except NoProcess:
+            return  # another thread has read its end, and told of it
         self._watched[there] = there.fileno()
         self._loop.add_reader(there.fileno(), serve)
 

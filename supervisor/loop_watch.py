@@ -13,7 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from supervisor.connection import Connection
+from supervisor.connection import AGAIN, Connection, Lack
 from supervisor.errors import MailboxFull
 
 _watched: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Counter[Connection]] = (
@@ -32,14 +32,27 @@ async def room(there: Connection, attempt: Callable[[], object]) -> None:
         Whatever the attempt raises but ``MailboxFull``.
     """
     loop = asyncio.get_running_loop()
-    changed = loop.create_future()
-    there.when_changed(functools.partial(finish, changed))
-    with contextlib.suppress(MailboxFull):
-        attempt()
-        return
-    if there.stalled:
-        loop.add_writer(there.fileno(), _writable, loop, there, there.fileno())
-    await changed
+    with _change(there) as changed:
+        with contextlib.suppress(MailboxFull):
+            attempt()
+            return
+        if there.lack is Lack.BUFFER:
+            loop.add_writer(there.fileno(), _writable, loop, there, there.fileno())
+        elif there.lack is Lack.DESCRIPTORS:
+            loop.call_later(AGAIN, there.changed)
+        await changed
+
+
+@contextlib.contextmanager
+def _change(there: Connection) -> Iterator[asyncio.Future[None]]:
+    """Give a future that is done with the next change of a connection."""
+    changed = asyncio.get_running_loop().create_future()
+    callback = functools.partial(finish, changed)
+    there.when_changed(callback)
+    try:
+        yield changed
+    finally:
+        there.forget_waiter(callback)
 
 
 async def until(there: Connection, ready: Callable[[], bool]) -> None:
@@ -49,11 +62,10 @@ async def until(there: Connection, ready: Callable[[], bool]) -> None:
     loop = asyncio.get_running_loop()
     with watch(loop, there):
         while not ready():
-            changed = loop.create_future()
-            there.when_changed(functools.partial(finish, changed))
-            if ready():  # there may have been an answer before that
-                return
-            await changed
+            with _change(there) as changed:
+                if ready():  # there may have been an answer before that
+                    return
+                await changed
 
 
 def finish(future: asyncio.Future[None]) -> None:
@@ -88,9 +100,22 @@ def watch(loop: asyncio.AbstractEventLoop, there: Connection) -> Iterator[None]:
 
 
 def _serve(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
-    there.serve()
-    if there.dead:  # its end of file stays readable
+    if not there.serve():  # a thread leads: look again when it has left, or has told nobody
         loop.remove_reader(fd)
+        loop.call_later(1.0, _look, loop, there, fd)
+        there.when_changed(functools.partial(_look_soon, loop, there, fd))
+    elif there.dead:  # its end of file stays readable
+        loop.remove_reader(fd)
+
+
+def _look(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
+    if _watched.get(loop, Counter())[there] and not there.dead:
+        loop.add_reader(fd, _serve, loop, there, fd)
+
+
+def _look_soon(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+        loop.call_soon_threadsafe(_look, loop, there, fd)
 
 
 def _writable(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:

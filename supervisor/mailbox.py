@@ -14,6 +14,7 @@ import functools
 import itertools
 import logging
 import os
+import resource
 import select
 import socket
 import time
@@ -36,6 +37,7 @@ _BACKLOG = 4096  # connections that wait to be accepted, at most net.core.somaxc
 _TURN = 16  # messages of one caller that are served before the next one's
 _UNREAD = 1 << 20  # bytes of answers at which nothing is read of a caller until it reads them
 _FAREWELL = 2.0  # seconds that the last answers to callers that do not read may take to leave
+_SPARE = 8  # descriptors that are not used for connections
 _RETRY = 1.0  # seconds until connections are accepted again after descriptors were short
 _MOST_DESCRIPTORS = 64  # that one caller may have sent without a message that they belong to
 _ANCILLARY = socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
@@ -56,6 +58,27 @@ class Loop(Protocol):
         """Call a function later."""
 
 
+class Held:
+    """Messages of a process that a suspended actor has received and not served."""
+
+    __slots__ = ("bytes", "messages")
+
+    def __init__(self) -> None:
+        self.messages = self.bytes = 0
+
+    def add(self, sign: int, size: int) -> None:
+        """Count one more, or by -1 one less."""
+        self.messages += sign
+        self.bytes += sign * size
+
+    def is_beyond(self) -> bool:
+        """Tell whether it is more than a caller sends that keeps to its credit.
+
+        That may have had an idle connection, of which as much was held, and then opened another.
+        """
+        return self.messages > 2 * MAILBOX or self.bytes > 2 * MAILBOX_BYTES
+
+
 class Peer:
     """The connection of one caller."""
 
@@ -66,13 +89,15 @@ class Peer:
         self.frames = transport.frames(transport.INLINE)
         self.fds: deque[int] = deque()
         self.served = Passed()
-        self.held = self.held_bytes = 0
-        """Messages that a suspended actor has received and not served."""
+        self.held = Held()
+        """Shared with other connections of the same process."""
         self.silent = True
         self.in_turn = False
         self.gone = False
         self.unsent = bytearray()
         """Answers for which the kernel had no room."""
+        self.waits = False
+        """Whether it is in turn again when it has read more of them."""
         self.events = 0
         """What the loop watches it for."""
         self.next: Peer | None = None
@@ -104,6 +129,7 @@ class Mailbox:
         self._numbers = itertools.count(1)
         self._peers: dict[int, Peer] = {}
         self._newest: dict[int, Peer] = {}
+        self._held_of: dict[int, Held] = {}
         self._turns: deque[Peer] = deque()
         self._left = _TURN
         self._held: deque[Message] = deque()
@@ -129,6 +155,7 @@ class Mailbox:
     def _accept(self) -> None:
         while True:
             try:
+                self._check_descriptors()
                 sock, _ = self._listener.accept()
             except BlockingIOError:
                 return
@@ -149,6 +176,7 @@ class Mailbox:
         transport.enlarge(peer.sock)
         former, self._newest[peer.pid] = self._newest.get(peer.pid), peer
         self._peers[peer.number] = peer
+        peer.held = self._held_of.setdefault(peer.pid, peer.held)
         # A caller may close an idle connection, and open another: its order stays the same. A
         # process that is not of this pid namespace has pid 0.
         if former is not None and peer.pid and former.has_hung_up():
@@ -158,18 +186,26 @@ class Mailbox:
 
     def _cannot_accept(self, error: OSError) -> None:
         """Close who has connected and said nothing; if there is nobody, accept later."""
-        silent = [peer for peer in self._peers.values() if peer.silent]
-        for peer in silent:
+        for peer in [peer for peer in self._peers.values() if peer.silent and peer.events]:
+            self._read(peer)  # it may have sent something since it was accepted
+        silent = [peer for peer in self._peers.values() if peer.silent and peer.events]
+        for peer in silent:  # who is about to send is told by the kernel, and connects again
             self._close(peer, f"it has sent nothing, and others need its descriptor ({error})")
         if not silent:
             log.error("%r: no new connection for %g s: %s", self._who, _RETRY, error)
             self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(_RETRY, self._listen)
 
+    def _check_descriptors(self) -> None:
+        """Keep some descriptors for what comes with messages, which the kernel would drop."""
+        probe = os.dup(self._listener.fileno())
+        os.close(probe)
+        if probe >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
     def _watch(self, peer: Peer) -> None:
         """Read of a caller unless it has sent more than its credit, or does not read itself."""
-        beyond = peer.held > MAILBOX or peer.held_bytes > MAILBOX_BYTES
-        reads = not beyond and len(peer.unsent) <= _UNREAD
+        reads = not peer.held.is_beyond() and len(peer.unsent) <= _UNREAD
         events = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if peer.unsent else 0)
         if peer.gone or events == peer.events:
             return
@@ -200,7 +236,8 @@ class Mailbox:
         if ancillary:
             peer.fds.extend(transport.descriptors(ancillary))
         if flags & socket.MSG_CTRUNC or len(peer.fds) > _MOST_DESCRIPTORS:
-            self._close(peer, "it has sent more descriptors than can be received")
+            text = "it has sent more descriptors than may be open here (RLIMIT_NOFILE), or be sent"
+            self._close(peer, text)
             return
         if not data:
             self._close(peer)
@@ -228,6 +265,7 @@ class Mailbox:
         del self._peers[peer.number]
         if self._newest.get(peer.pid) is peer:
             del self._newest[peer.pid]
+            self._forget_held(peer)
         if peer.next is not None:
             self._watch(peer.next)
         self._gone(peer)
@@ -247,15 +285,19 @@ class Mailbox:
         if self._held and not suspended:
             message = self._held.popleft()
             peer, size = message[:2]
-            peer.held -= 1
-            peer.held_bytes -= size
+            peer.held.add(-1, size)
             self._watch(peer)
+            self._forget_held(peer)
             if peer.served.count(size):
                 self._give_credit(peer)
             return message
         turns = self._turns
         while turns:
             peer = turns[0]
+            if len(peer.unsent) > _UNREAD:
+                turns.popleft()
+                peer.waits, self._left = True, _TURN
+                continue
             try:
                 data = _NOTHING if peer.gone else next(peer.frames, _NOTHING)
                 if data is _NOTHING:
@@ -280,10 +322,13 @@ class Mailbox:
 
     def _hold(self, message: Message) -> None:
         peer, size = message[:2]
-        peer.held += 1
-        peer.held_bytes += size
+        peer.held.add(1, size)
         self._held.append(message)
         self._watch(peer)
+
+    def _forget_held(self, peer: Peer) -> None:
+        if not peer.held.messages and peer.pid not in self._newest:
+            self._held_of.pop(peer.pid, None)
 
     def _give_credit(self, peer: Peer) -> None:
         """Tell a sender how much of what it has sent was served."""
@@ -322,14 +367,16 @@ class Mailbox:
         return True
 
     def _flush(self, peer: Peer) -> None:
-        """Send what there was no room for."""
+        """Send some of what there was no room for."""
         try:
-            while peer.unsent:
-                del peer.unsent[: peer.sock.send(peer.unsent[:_UNREAD], transport.FLAGS)]
+            del peer.unsent[: peer.sock.send(peer.unsent[:_UNREAD], transport.FLAGS)]
         except BlockingIOError:
             pass
         except ConnectionError:
             peer.unsent.clear()
+        if peer.waits and len(peer.unsent) <= _UNREAD:
+            peer.waits = False
+            self._turns.append(peer)
         self._watch(peer)
 
     # -- the end -----------------------------------------------------------------------------------

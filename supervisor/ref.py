@@ -89,7 +89,11 @@ class Ref:
 
         there = self._connection()
         self._not_myself(there)
-        return await aio.call(there, request, deadline_of(timeout), str(self))
+        try:
+            return await aio.call(there, request, deadline_of(timeout), str(self))
+        except NoProcess:
+            there = self._successor(there)
+            return await aio.call(there, request, deadline_of(timeout), str(self))
 
     def call_async(self, request: Any, timeout: float | None = 5.0) -> CallFuture:
         """Send a request, and wait for its reply later. See ``CallFuture.result``.
@@ -103,7 +107,12 @@ class Ref:
         """
         there = self._connection()
         self._not_myself(there)
-        return CallFuture(there, there.ask(CALL, request, deadline_of(timeout)), str(self))
+        try:
+            pending = there.ask(CALL, request, deadline_of(timeout))
+        except NoProcess:
+            there = self._successor(there)
+            pending = there.ask(CALL, request, deadline_of(timeout))
+        return CallFuture(there, pending, str(self))
 
     def _begin(self, request: Any, timeout: float | None) -> CallFuture:
         """Send a request whose reply this thread is about to wait for: ``call`` in two steps."""
@@ -315,7 +324,11 @@ class Monitor:
     def __init__(self, ref: Ref) -> None:
         self._ref = ref
         self._there = ref._connection()
-        self._pending: Pending = self._there.ask(MONITOR, None, deadline_of(5.0))
+        try:
+            self._pending: Pending = self._there.ask(MONITOR, None, deadline_of(5.0))
+        except NoProcess:
+            self._there = ref._successor(self._there)
+            self._pending = self._there.ask(MONITOR, None, deadline_of(5.0))
 
     def close(self) -> None:
         """Watch no longer. Source: ``erlang:demonitor/1``."""

@@ -29,6 +29,7 @@ _MALFORMED = (
     AssertionError,
     RecursionError,
     MemoryError,
+    msgpack.UnpackException,
 )
 """What a stranger's bytes may provoke. Not every Exception: a signal's handler raises what it likes
 in the middle of this."""
