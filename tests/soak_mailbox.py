@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from actors import Counter
 from conftest import PATIENCE
-from test_mailbox import INTERRUPTED, MANY, TESTS, Recorder, program
+from test_mailbox import BESIDE_OTHERS, INTERRUPTED, MANY, TESTS, Recorder, program
 
 from supervisor import ActorError, ChildSpec, NoProcess, ProcessDown, Supervisor, SupervisorRef
 
@@ -112,3 +112,10 @@ def test_signals_at_any_moment(how: str, turn: int, runtime_dir: Path) -> None:
         f"import runpy; sys.argv[1:] = [{how!r}]; runpy.run_path({str(path)!r}, {{}}, '__main__')"
     )
     assert program(code) == "well\n"
+
+
+def test_signals_of_one_thread_beside_others(runtime_dir: Path) -> None:
+    path = runtime_dir / "beside.py"
+    path.write_text(f"import sys; sys.path.insert(0, {TESTS!r})\n{BESIDE_OTHERS}")
+    code = f"import runpy; sys.argv[1:] = ['30']; runpy.run_path({str(path)!r}, {{}}, '__main__')"
+    assert program(code, timeout=100) == "well\n"

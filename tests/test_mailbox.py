@@ -16,17 +16,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from actors import Counter, Later
-from conftest import PATIENCE, gone, kill
+from conftest import PATIENCE, gone, kill, wait_for_end
 from strangers import hear, is_closed, say, stranger
 from users import only_one_user
 
 import tuncer
 from supervisor import (
+    CallTimeout,
     ChildSpec,
     GenServer,
     MailboxFull,
@@ -391,12 +393,16 @@ def test_a_descriptor_that_holds_no_message_ends_its_connection(
         with stranger(ref.pid) as other, given(fds) as rights:
             other.sendmsg([transport.frame(wire.pack(size))], rights)
             assert is_closed(other), size
+    for bad in (b"\x93\x00\x01\xdd\xff\xff\xff\xff" + bytes(40_000), b"\x91" * 40_000):
+        with stranger(ref.pid) as other:
+            transport.send_long(other, bad)
+            assert is_closed(other)
     with stranger(ref.pid) as other, given([memfd(message)]) as rights:
         other.sendmsg([transport.frame(wire.pack(len(message)))], rights)
         assert hear(other) == [protocol.REPLY, 1, "hello"]
     while ref.call(["fds"]) > before:
         pass
-    assert len(capfd.readouterr().err.splitlines()) == len(cases)
+    assert len(capfd.readouterr().err.splitlines()) == len(cases) + 2
 
 
 # -- deaths ----------------------------------------------------------------------------------------
@@ -458,6 +464,89 @@ def test_replies_before_a_death_are_read_although_casts_were_left_unread() -> No
         assert [future.exception(PATIENCE) for future in futures] == [None] * 20
         with pytest.raises(ProcessDown, match="killed"):
             late.result(PATIENCE)
+
+
+# -- waits, and who reads --------------------------------------------------------------------------
+
+
+def test_a_deadline_holds_while_another_thread_waits_for_the_same_actor() -> None:
+    ref = Later.start_link()
+    with ThreadPoolExecutor() as pool:
+        leader = pool.submit(ref.call, "wait", PATIENCE)
+        while ref.statistics()["calls"] < 1:
+            pass
+        began, used = time.monotonic(), time.process_time()
+        with pytest.raises(CallTimeout):
+            ref.call("wait", timeout=0.3)
+        with pytest.raises(CallTimeout):
+            asyncio.run(ref.acall("wait", 0.3))
+        assert time.monotonic() - began < PATIENCE / 2
+        assert time.process_time() - used < 0.3  # nobody looks all the time
+        ref.call(["reply", 7])
+        assert leader.result(PATIENCE) == 7
+
+
+def test_events_that_were_sent_are_read_to_the_end_of_who_sent_them() -> None:
+    ref = Counter.start_link(name="dies")
+    trace = ref.trace()
+    code = (
+        "from supervisor import whereis\n"
+        "ref = whereis('dies')\n"
+        "for _ in range(300): ref.cast(1)\n"
+        "assert ref.call('get') == 300\n"
+    )
+    program(code)
+    kill(ref.pid)
+    assert len(list(trace)) == 302  # with the call and its reply
+
+
+def test_a_fork_waits_for_no_lock_of_its_parents_threads() -> None:
+    ref = Counter.start_link()
+    future, over = ref.call_async("get"), threading.Event()
+
+    def call() -> None:
+        while not over.is_set():
+            ref.call("get", PATIENCE)
+
+    with ThreadPoolExecutor() as pool:
+        calls = [pool.submit(call) for _ in range(2)]
+        for _ in range(30):
+            pid = os.fork()
+            if pid == 0:
+                future.cancel()
+                os._exit(0)
+            assert wait_for_end(pid)
+            os.waitpid(pid, 0)
+        over.set()
+        assert [done.result(PATIENCE) for done in calls] == [None, None]
+
+
+def test_who_waits_no_longer_is_forgotten() -> None:
+    ref = Later.start_link()
+
+    async def main() -> None:
+        future = ref.call_async("wait")
+        for _ in range(100):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await future
+
+    asyncio.run(main())
+    assert not ref._connection()._waiters
+
+
+def test_an_idle_connection_is_one_whose_messages_were_served() -> None:
+    ref = Recorder.start_link()
+    ref.suspend()
+    for number in range(protocol.MAILBOX // 2):
+        ref.cast(number)
+    there = ref._connection()
+    assert not there.close_if_idle(unread=True)
+    ref.resume()
+    while len(ref.call("seen", PATIENCE)) < protocol.MAILBOX // 2:
+        pass
+    assert there.close_if_idle(unread=True)
+    assert ref.call("again") == "again"
 
 
 # -- users -----------------------------------------------------------------------------------------
@@ -552,6 +641,28 @@ def test_silent_connections_make_room_for_those_that_speak(
     assert "it has sent nothing, and others need its descriptor" in capfd.readouterr().err
 
 
+def test_an_actor_that_is_short_of_descriptors_loses_no_message(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    ref = Recorder.start_link(name="short")
+    ref.call(["limit", 50])
+    busy = ref.call_async(["busy", 0.5])
+    pids = []
+    for number in range(80):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                ref.cast(number, timeout=PATIENCE)
+                status = int(ref.call(["echo", number], timeout=PATIENCE) != ["echo", number])
+            os._exit(status)
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 80
+    assert busy.result(PATIENCE) is None
+    assert sorted(ref.call("seen")) == list(range(80))
+    capfd.readouterr()
+
+
 # -- signals ---------------------------------------------------------------------------------------
 
 INTERRUPTED = """
@@ -594,6 +705,57 @@ if __name__ == "__main__":
     assert sys.argv[1] != "call" or len(seen) > 100, len(seen)
     print("well")
 """
+
+
+BESIDE_OTHERS = """
+import asyncio, random, signal, threading, time
+from actors import Counter
+class Interrupt(Exception): pass
+def interrupt(*_):
+    if random.random() < 0.5: raise Interrupt
+    ref.call(["echo", 0], timeout=20)
+if __name__ == "__main__":
+    ref, over, counts = Counter.start_link(0), threading.Event(), [0, 0, 0, 0]
+    def call(place):
+        while not over.is_set():
+            assert ref.call(["echo", [place, counts[place]]], 5) == [place, counts[place]]
+            counts[place] += 1
+    async def main():
+        while not over.is_set():
+            assert await ref.acall(["echo", [2, counts[2]]], 5) == [2, counts[2]]
+            counts[2] += 1
+    failed = []
+    def guarded(run, *arguments):
+        try: run(*arguments)
+        except BaseException as error: failed.append(error)
+    threads = [threading.Thread(target=guarded, args=(call, n)) for n in (0, 1)]
+    threads.append(threading.Thread(target=guarded, args=(lambda: asyncio.run(main()),)))
+    for thread in threads: thread.start()
+    signal.signal(signal.SIGALRM, interrupt)
+    until = time.monotonic() + float(sys.argv[1])
+    while time.monotonic() < until:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + random.random() / 1000)
+            ref.call(["echo", 3], timeout=20)
+            counts[3] += 1
+        except Interrupt:
+            pass
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    over.set()
+    for thread in threads: thread.join(10)
+    assert not failed and not any(thread.is_alive() for thread in threads), failed
+    assert min(counts) > 10, counts
+    print("well")
+"""
+
+
+def test_signals_of_one_thread_leave_the_others_well(runtime_dir: Path) -> None:
+    path = runtime_dir / "beside.py"
+    path.write_text(f"import sys; sys.path.insert(0, {TESTS!r})\n{BESIDE_OTHERS}")
+    done = subprocess.run(
+        [sys.executable, str(path), "3"], capture_output=True, text=True, check=False, timeout=55
+    )
+    assert done.stdout == "well\n", done.stderr
 
 
 @pytest.mark.parametrize("how", ["raise", "call"])
