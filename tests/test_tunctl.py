@@ -209,6 +209,15 @@ def test_dstaddr_of_ipv6(fd: int, run: Run) -> None:
     assert (address["local"], address["address"]) == ("fd00::1", "fd00::2")
 
 
+def test_an_address_is_the_same_although_its_flags_have_changed_since(fd: int, run: Run) -> None:
+    tunctl.up(fd, "fd00::1/64")
+    (old,) = [a for a in tunctl.list_addresses(fd) if a.scope == "global"]
+    seen_before = old._replace(flags=old.flags ^ {"tentative"})
+    tunctl.change_address(fd, seen_before, old._replace(peer=ipaddress.ip_address("fd00::2")))
+    (new,) = [a for a in tunctl.list_addresses(fd) if a.scope == "global"]
+    assert (str(new.interface.ip), str(new.peer)) == ("fd00::1", "fd00::2")
+
+
 def test_dstaddr_without_an_address_of_the_device(fd: int) -> None:
     with pytest.raises(OSError, match="no IPv4 address yet") as caught:
         tunctl.dstaddr(fd, "10.0.0.2")

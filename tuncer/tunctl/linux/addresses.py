@@ -137,7 +137,8 @@ def remove_address(target: Target, address: AddressLike, prefix: int | str | Non
     with session(target, "address") as kernel:
         for found in present(kernel):
             if found.interface == wanted or (not exact and found.interface.ip == wanted.ip):
-                _promote_others(kernel, found, [one for one in present(kernel) if one != found])
+                others = [one for one in present(kernel) if not _is_same(one, found)]
+                _promote_others(kernel, found, others)
                 kernel.ip.addr("del", index=kernel.index, **_attributes(found))
                 return
         raise explain(errno.EADDRNOTAVAIL, "address", kernel.name)
@@ -304,6 +305,11 @@ def _add(kernel: Session, wanted: Address) -> None:
     kernel.ip.addr("add", index=kernel.index, **_attributes(_with_broadcast(wanted)))
 
 
+def _is_same(one: Address, other: Address) -> bool:
+    """Tell whether two looks were at one address: its flags change as the kernel goes on (DAD)."""
+    return one._replace(flags=frozenset()) == other._replace(flags=frozenset())
+
+
 def _is_one(found: Address, wanted: Address) -> bool:
     """Tell whether one is the other with changes: a device has an IPv6 address only once."""
     same_network = found.interface.network == wanted.interface.network
@@ -330,8 +336,8 @@ def change_address(target: Target, old: Address, new: Address) -> None:
 
 def _change(kernel: Session, old: Address, new: Address) -> None:
     there = present(kernel)
-    if old in there:
-        others = [one for one in there if one != old]
+    others = [one for one in there if not _is_same(one, old)]
+    if len(others) < len(there):
         _check_scope(kernel, new, others)
         _check_routes(kernel, old, others)
         _promote_others(kernel, old, others)
