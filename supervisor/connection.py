@@ -389,36 +389,38 @@ class Connection:
         return True
 
     def _is_led_by_another(self, me: int) -> bool:
-        return any(thread != me for thread, _ in tuple(self._polls))
+        polls = self._polls
+        return bool(polls) and any(thread != me for thread, _ in tuple(polls))
 
     def _wait(self, ready: Callable[[], bool], seconds: float, events: int) -> None:
         """Wait for one event, as the leader or for it, unless something is so already."""
         me = threading.get_ident()
-        poll, gate = (me, object()), threading.Lock()
+        poll = (me, object())
+        gate: threading.Lock | None = None
         try:
             with self._lock:
                 there = self._socket
                 if there is None or ready():
                     return
-                self._settle(there)  # what a thread has read that was interrupted before this
-                if ready():
+                if there.arrived:  # a thread that has read them was interrupted before it was done
+                    self._settle(there)
                     return
                 leads = not self._is_led_by_another(me)
                 if leads or events & select.POLLOUT:
                     poller = self._poller(me, events if leads else select.POLLOUT)
                 else:
+                    gate = threading.Lock()
                     gate.acquire()
                     self._followers.append(gate)
-                    poller = None
                 if leads:
                     self._polls.append(poll)
-            if poller is None:
+            if gate is not None:
                 # At most a second: a leader whose handler raises as it leaves may tell nobody.
                 gate.acquire(timeout=min(seconds, 1.0))
                 return
             found = poller.poll(min(seconds * 1000 + 1, linux.LONGEST_POLL))
         finally:
-            if gate in self._followers:
+            if gate is not None and gate in self._followers:
                 self._followers.remove(gate)
             if poll in self._polls:
                 try:  # the next call is of C: no handler can raise before the leader has left
@@ -427,11 +429,14 @@ class Connection:
                     self._left(me)
         if found and found[-1][0] == self._table.wakeup:
             self._table.woken()
-        self._read_if_any()
+        try:
+            self._read()
+        except BlockingIOError:
+            return
 
     def _left(self, me: int) -> None:
         """Let others lead; if a handler has polled within a poll of its thread, wake that."""
-        if any(thread == me for thread, _ in tuple(self._polls)):
+        if self._polls and any(thread == me for thread, _ in tuple(self._polls)):
             self._table.wake()
         if self._followers or self._waiters:
             with self._lock:
@@ -462,10 +467,6 @@ class Connection:
         return poller
 
     # -- answers -----------------------------------------------------------------------------------
-
-    def _read_if_any(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._read()
 
     def _read(self) -> bool:
         """Read a chunk of answers, and tell whether there may be more.
@@ -503,8 +504,10 @@ class Connection:
             except IndexError:  # a handler may have taken it since the last look
                 return
             self._take(there, data)
-            with contextlib.suppress(ValueError):
+            try:
                 arrived.remove(data)
+            except ValueError:  # a handler has taken it, too
+                continue
 
     def _take(self, there: CallerSocket, data: bytes) -> None:
         try:
