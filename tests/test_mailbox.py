@@ -711,8 +711,12 @@ BESIDE_OTHERS = """
 import asyncio, random, signal, threading, time
 from actors import Counter
 class Interrupt(Exception): pass
+armed = False
 def interrupt(*_):
-    if random.random() < 0.5: raise Interrupt
+    global armed
+    if armed and random.random() < 0.5:
+        armed = False
+        raise Interrupt
     ref.call(["echo", 0], timeout=20)
 if __name__ == "__main__":
     ref, over, counts = Counter.start_link(0), threading.Event(), [0, 0, 0, 0]
@@ -735,8 +739,10 @@ if __name__ == "__main__":
     until = time.monotonic() + float(sys.argv[1])
     while time.monotonic() < until:
         try:
+            armed = True
             signal.setitimer(signal.ITIMER_REAL, 0.0005 + random.random() / 1000)
             ref.call(["echo", 3], timeout=20)
+            armed = False
             counts[3] += 1
         except Interrupt:
             pass
