@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import os
-import select
 import socket
 import struct
 import termios
@@ -118,9 +117,7 @@ class CallerSocket:
 
     def has_hung_up(self) -> bool:
         """Tell whether the other side has closed its end."""
-        poller = select.poll()
-        poller.register(self._sock, select.POLLRDHUP)
-        return bool(poller.poll(0))
+        return transport.has_hung_up(self._sock)
 
     def is_idle(self, unread: bool) -> bool:
         """Tell whether the actor has served what was sent, as far as it has told.

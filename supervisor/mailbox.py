@@ -103,12 +103,6 @@ class Peer:
         self.next: Peer | None = None
         """A later connection of the same process, whose messages come after all of these."""
 
-    def has_hung_up(self) -> bool:
-        """Tell whether the caller has closed its end: what it has sent may still be unread."""
-        poller = select.poll()
-        poller.register(self.sock, select.POLLRDHUP)
-        return bool(poller.poll(0))
-
 
 Message = tuple[Peer, int, int, int, Any, list[Any]]
 """Who sent it, its bytes, kind, number (0: no answer is expected), term, and who waits for it."""
@@ -179,7 +173,7 @@ class Mailbox:
         peer.held = self._held_of.setdefault(peer.pid, peer.held)
         # A caller may close an idle connection, and open another: its order stays the same. A
         # process that is not of this pid namespace has pid 0.
-        if former is not None and peer.pid and former.has_hung_up():
+        if former is not None and peer.pid and transport.has_hung_up(former.sock):
             former.next = peer
         else:
             self._watch(peer)

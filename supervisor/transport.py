@@ -13,6 +13,7 @@ import array
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 
@@ -71,6 +72,13 @@ def peer_pidfd(sock: socket.socket) -> int | None:
         return None
     os.set_inheritable(fd, False)
     return fd
+
+
+def has_hung_up(sock: socket.socket) -> bool:
+    """Tell whether the other side has closed its end: what it has sent may still be unread."""
+    poller = select.poll()
+    poller.register(sock, select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 def frame(data: bytes) -> bytes:
