@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from supervisor import connections, linux, registry, waiting, wire
+from supervisor import busy_wait, connections, linux, registry, waiting, wire
+from supervisor.busy_wait import BusyWait
 from supervisor.channel import SIZE, Channel
 from supervisor.errors import (
     NORMAL,
@@ -97,6 +98,7 @@ class Actor:
         self.stored = stored
         self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
+        self._busy_wait = BusyWait(busy_wait.ACTOR)
         self._timers = Timers()
         self._mailbox = Mailbox(self.process, self.ref, self, self._caller_gone)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -200,11 +202,15 @@ class Actor:
 
     def _loop(self) -> None:
         while self._reason is None:
+            replies = self._counts["reply"]
             self._serve_messages()
             self._fire_timers()
             if self._reason is not None:
                 return
-            for fd, _ in self._epoll.poll(self._patience()):
+            patience = self._patience()
+            replied = self._counts["reply"] != replies  # those who were answered may ask again
+            events = self._busy_wait.poll(self._epoll) if replied and patience != 0.0 else []
+            for fd, _ in events or self._epoll.poll(patience):
                 # An earlier callback of this round may have removed a later one.
                 callback = self._readers.get(fd)
                 if callback is not None and self._reason is None:
@@ -255,9 +261,7 @@ class Actor:
         if time.monotonic() - since >= idle:
             self._serve_info(Timeout())
 
-    def _dispatch(
-        self, peer: Peer, _size: int, kind: int, number: int, term: Any, chain: list[Any]
-    ) -> None:
+    def _dispatch(self, peer: Peer, kind: int, number: int, term: Any, chain: list[Any]) -> None:
         if kind == CAST:
             self._note("cast", term)
             result = self.server.handle_cast(term)

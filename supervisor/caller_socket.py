@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import functools
 import os
@@ -16,12 +17,23 @@ from fcntl import ioctl
 
 from supervisor import linux, runtime, transport, wire
 from supervisor.errors import KILLED, MailboxFull, NoProcess, Reason, reason_of
-from supervisor.flow_control import Credit, Passed
+from supervisor.flow_control import Credit
 from supervisor.linux import Process
+from supervisor.protocol import CALL, CAST, INFO
 
 _BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
 _DYING = 1.0  # seconds at most from the end of a connection to its process's
 _END = object()
+_COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
+
+
+class Lack(enum.Enum):
+    """What a message lacks that cannot be sent now."""
+
+    CALLS = "there are as many calls under way as may be"
+    CREDIT = "the mailbox's bound is reached"
+    BUFFER = "the kernel has no room for it"
+    DESCRIPTORS = "the user has as many descriptors under way as may be"
 
 
 class CallerSocket:
@@ -44,7 +56,6 @@ class CallerSocket:
             raise
         self._inline = transport.longest_inline(self._sock)
         self.credit = Credit()
-        self.sent = Passed()
         self.arrived: deque[bytes] = deque()
         """Answers that have been read, and not been taken."""
         self._frames = transport.frames(wire.LIMIT)
@@ -88,15 +99,26 @@ class CallerSocket:
         """Return the descriptor to poll."""
         return self._sock.fileno()
 
-    def send(self, data: bytes) -> None:
-        """Send a packed message. Raises as ``transport.send``."""
-        if len(data) <= self._inline:
-            self._sock.send(transport.frame(data), transport.FLAGS)
-        else:
-            transport.send_long(self._sock, data)
-        sent = self.sent
-        sent.messages += 1
-        sent.bytes += len(data)
+    def send(self, kind: int, data: bytes) -> Lack | None:
+        """Send a packed message, or return what it lacks.
+
+        Raises:
+            BrokenPipeError, ConnectionResetError: the actor has closed the connection.
+        """
+        size, credit = len(data), self.credit
+        end = credit.sent_bytes + size
+        if (credit.sent >= credit.most or end > credit.most_bytes) and kind in _COUNTED:
+            return Lack.CREDIT
+        try:
+            if size <= self._inline:
+                self._sock.send(data, transport.FLAGS)
+            else:
+                transport.send_long(self._sock, data)
+        except BlockingIOError as error:
+            return Lack.DESCRIPTORS if error.errno == errno.ETOOMANYREFS else Lack.BUFFER
+        credit.sent += 1
+        credit.sent_bytes = end
+        return None
 
     def read(self) -> bool:
         """Read a chunk of answers, and tell whether that was the end.
@@ -125,7 +147,7 @@ class CallerSocket:
         Args:
             unread: although some of it may not have been read yet (SIOCOUTQ of unix(7)).
         """
-        if not self.credit.is_whole(self.sent):
+        if not self.credit.is_whole():
             return False
         return unread or ioctl(self._sock, termios.TIOCOUTQ, b"\0" * 4) == b"\0" * 4
 

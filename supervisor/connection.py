@@ -7,7 +7,7 @@ others wait on a lock each until theirs has come, or until the leader leaves and
 its place. Two things could break in between, and the rules that follow from them are these:
 
 - A signal's handler runs in the middle of what its own thread does here, may raise, and may call
-  the same actor. So the lock is one that its thread can take again; a frame is sent by one system
+  the same actor. So the lock is one that its thread can take again; a message is sent by one system
   call; what is read reaches the buffer of frames within one call of C, during which no handler
   runs; a request is known before it is sent, and an answer is kept until it was handed over. A
   handler that finds its own thread polling leads in its place. It may read what that thread polls
@@ -21,8 +21,6 @@ its place. Two things could break in between, and the rules that follow from the
 from __future__ import annotations
 
 import contextlib
-import enum
-import errno
 import itertools
 import os
 import select
@@ -31,40 +29,29 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from supervisor import linux, wire
-from supervisor.caller_socket import CallerSocket
+from supervisor import busy_wait, linux, wire
+from supervisor.busy_wait import BusyWait
+from supervisor.caller_socket import CallerSocket, Lack
 from supervisor.errors import CallTimeout, MailboxFull, NoProcess, Reason
 from supervisor.linux import Process
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import (
     CALL,
-    CAST,
     CREDIT,
     DOWN,
     EVENT,
     EVENTS,
     FORGET,
     IN_FLIGHT,
-    INFO,
     RAISE,
     REPLY,
     SEEN,
 )
 
 FOREVER = float("inf")
-_COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
 AGAIN = 0.01
 """Seconds between two tries where the kernel has no event to wait for."""
 _GONE = (BrokenPipeError, ConnectionResetError)
-
-
-class Lack(enum.Enum):
-    """What a message lacks that cannot be sent now."""
-
-    CALLS = "there are as many calls under way as may be"
-    CREDIT = "the mailbox's bound is reached"
-    BUFFER = "the kernel has no room for it"
-    DESCRIPTORS = "the user has as many descriptors under way as may be"
 
 
 class Table(Protocol):
@@ -117,6 +104,7 @@ class Connection:
         self._watchers = 0
         self._waiters: dict[Callable[[], None], None] = {}
         self._pollers: dict[int, select.poll] = {}
+        self._busy_wait = BusyWait(busy_wait.CALLER)
         self._socket: CallerSocket | None = None
 
     # -- the socket --------------------------------------------------------------------------------
@@ -185,10 +173,13 @@ class Connection:
             OSError: the mailbox cannot be reached, or there is no descriptor.
         """
         data = wire.pack_message(kind, 0, term)
-        if self._sent(kind, data) is not None:
-            deadline = deadline_of(timeout)
-            while (lack := self._sent(kind, data)) is not None:
-                self._wait_for_room(lack, len(data), deadline)
+        try:
+            if self._sent(kind, data) is not None:
+                deadline = deadline_of(timeout)
+                while (lack := self._sent(kind, data)) is not None:
+                    self._wait_for_room(lack, len(data), deadline)
+        except _GONE:
+            raise self._gone() from None
 
     def ask(
         self, kind: int, term: Any, deadline: float, pending: Pending | None = None, chain: Any = ()
@@ -208,8 +199,11 @@ class Connection:
         number = next(self._numbers)
         data = wire.pack_message(kind, number, term, chain)
         pending = pending or Pending(kind == CALL)
-        while (lack := self._asked(kind, number, data, pending)) is not None:
-            self._wait_for_room(lack, len(data), deadline)
+        try:
+            while (lack := self._asked(kind, number, data, pending)) is not None:
+                self._wait_for_room(lack, len(data), deadline)
+        except _GONE:
+            raise self._gone() from None
         return pending
 
     def _asked(self, kind: int, number: int, data: bytes, pending: Pending) -> Lack | None:
@@ -229,36 +223,21 @@ class Connection:
                     pending.number = 0
             return lack
 
+    def _gone(self) -> NoProcess:
+        """Read what an actor had sent that has ended, unless another thread is about to."""
+        while not (self.dead or self._is_led_by_another(threading.get_ident())):
+            self._read()
+        return NoProcess(f"process {self.process.pid} has ended")
+
     def _sent(self, kind: int, data: bytes) -> Lack | None:
         """Send a message if there is room for it; otherwise return what is lacking.
 
         Raises:
-            NoProcess: the actor has ended. What it had sent has been read, unless another thread
-                is about to.
+            NoProcess, or one of ``_GONE``: the actor has ended.
         """
-        try:
-            return self._send_now(kind, data)
-        except _GONE:
-            while not (self.dead or self._is_led_by_another(threading.get_ident())):
-                self._read()
-            raise NoProcess(f"process {self.process.pid} has ended") from None
-
-    def _send_now(self, kind: int, data: bytes) -> Lack | None:
         with self._lock:
-            there = self._socket or self._open()
-            credit, sent = there.credit, there.sent
-            if kind in _COUNTED and (
-                sent.messages >= credit.messages or sent.bytes + len(data) > credit.bytes
-            ):
-                self.lack = Lack.CREDIT
-                return self.lack
-            try:
-                there.send(data)
-            except BlockingIOError as error:
-                rights = error.errno == errno.ETOOMANYREFS
-                self.lack = Lack.DESCRIPTORS if rights else Lack.BUFFER
-                return self.lack
-            return None
+            lack = self.lack = (self._socket or self._open()).send(kind, data)
+            return lack
 
     def _wait_for_room(self, lack: Lack, size: int, deadline: float) -> None:
         """Wait until it is worth trying again.
@@ -285,7 +264,7 @@ class Connection:
 
     def _has_credit(self, size: int) -> bool:
         there = self._socket
-        return there is None or self.dead or there.credit.covers(there.sent, size)
+        return there is None or self.dead or there.credit.covers(size)
 
     def forget(self, pending: Pending) -> None:
         """Wait no longer for an answer: if it comes, it is dropped."""
@@ -418,7 +397,8 @@ class Connection:
                 # At most a second: a leader whose handler raises as it leaves may tell nobody.
                 gate.acquire(timeout=min(seconds, 1.0))
                 return
-            found = poller.poll(min(seconds * 1000 + 1, linux.LONGEST_POLL))
+            found = self._busy_wait.poll(poller)
+            found = found or poller.poll(min(seconds * 1000 + 1, linux.LONGEST_POLL))
         finally:
             if gate is not None and gate in self._followers:
                 self._followers.remove(gate)
@@ -535,7 +515,7 @@ class Connection:
         """Say how much of a stream has been received: there may be more of it."""
         if stream.received % (EVENTS // 4) == 0:
             with contextlib.suppress(NoProcess, *_GONE):  # if there is no room, the next time
-                self._send_now(SEEN, wire.pack([SEEN, stream.number, stream.received]))
+                self._sent(SEEN, wire.pack([SEEN, stream.number, stream.received]))
 
     def _tell_waiters(self) -> None:
         if self._waiters:

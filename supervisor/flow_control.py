@@ -9,52 +9,52 @@ from __future__ import annotations
 
 from supervisor.protocol import MAILBOX, MAILBOX_BYTES
 
-_PARTS = 4  # of a whole mailbox, after each of which the actor tells what was served
+# The part of a whole mailbox after which the actor tells what was served.
+_SOME, _SOME_BYTES = MAILBOX // 4, MAILBOX_BYTES // 4
 
 
 class Credit:
-    """What a sender may still send, in messages and in bytes."""
+    """A sender's side: positions on the connection, in messages and in bytes."""
 
-    __slots__ = ("bytes", "messages")
+    __slots__ = ("most", "most_bytes", "sent", "sent_bytes")
 
     def __init__(self) -> None:
-        # Positions on the connection: up to where it may be sent without another word.
-        self.messages = MAILBOX
-        self.bytes = MAILBOX_BYTES
+        self.sent = self.sent_bytes = 0
+        self.most, self.most_bytes = MAILBOX, MAILBOX_BYTES
+        """Up to where it may send without another word of the actor's."""
 
-    def covers(self, sent: Passed, size: int) -> bool:
-        """Tell whether a message of so many bytes may be sent after what was sent."""
-        return sent.messages < self.messages and sent.bytes + size <= self.bytes
-
-    def is_whole(self, sent: Passed) -> bool:
-        """Tell whether all that was sent was served, but for what may not have been told yet."""
-        few = self.messages - sent.messages > MAILBOX - MAILBOX // _PARTS
-        return few and self.bytes - sent.bytes > MAILBOX_BYTES - MAILBOX_BYTES // _PARTS
+    def covers(self, size: int) -> bool:
+        """Tell whether a message of so many bytes may be sent now."""
+        return self.sent < self.most and self.sent_bytes + size <= self.most_bytes
 
     def extend(self, messages: int, size: int) -> None:
         """Take note of what was served, as it was told."""
-        self.messages = MAILBOX + messages
-        self.bytes = MAILBOX_BYTES + size
+        self.most = MAILBOX + messages
+        self.most_bytes = MAILBOX_BYTES + size
+
+    def is_whole(self) -> bool:
+        """Tell whether all that was sent was served, but for what may not have been told yet."""
+        few = self.most - self.sent > MAILBOX - _SOME
+        return few and self.most_bytes - self.sent_bytes > MAILBOX_BYTES - _SOME_BYTES
 
 
-class Passed:
-    """How many messages, and bytes in them, have passed on a connection."""
+class Served:
+    """The actor's side: what was served of one sender's."""
 
-    __slots__ = ("bytes", "messages", "told", "told_bytes")
+    __slots__ = ("bytes", "messages", "next", "next_bytes")
 
     def __init__(self) -> None:
-        self.messages = self.bytes = self.told = self.told_bytes = 0
+        self.messages = self.bytes = 0
+        self.next, self.next_bytes = _SOME, _SOME_BYTES
+        """From where on the sender is to be told again."""
 
     def count(self, size: int) -> bool:
-        """Count a message; tell whether the sender is to be told of it."""
+        """Count a message; tell whether the sender is to be told."""
         self.messages += 1
         self.bytes += size
-        return (
-            self.messages - self.told >= MAILBOX // _PARTS
-            or self.bytes - self.told_bytes >= MAILBOX_BYTES // _PARTS
-        )
+        return self.messages >= self.next or self.bytes >= self.next_bytes
 
     def tell(self) -> list[int]:
         """Return what the sender is told."""
-        self.told, self.told_bytes = self.messages, self.bytes
+        self.next, self.next_bytes = self.messages + _SOME, self.bytes + _SOME_BYTES
         return [self.messages, self.bytes]

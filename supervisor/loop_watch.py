@@ -13,7 +13,8 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from supervisor.connection import AGAIN, Connection, Lack
+from supervisor.caller_socket import Lack
+from supervisor.connection import AGAIN, Connection
 from supervisor.errors import MailboxFull
 
 _watched: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Counter[Connection]] = (

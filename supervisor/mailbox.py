@@ -27,7 +27,7 @@ import msgpack
 
 from supervisor import runtime, transport, wire
 from supervisor.errors import BadMessage
-from supervisor.flow_control import Passed
+from supervisor.flow_control import Served
 from supervisor.linux import Process
 from supervisor.protocol import CALL, CAST, CREDIT, DOWN, INFO, MAILBOX, MAILBOX_BYTES
 
@@ -42,6 +42,7 @@ _RETRY = 1.0  # seconds until connections are accepted again after descriptors w
 _MOST_DESCRIPTORS = 64  # that one caller may have sent without a message that they belong to
 _ANCILLARY = socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
 _NOTHING = object()
+_NO_CHAIN: list[Any] = []
 _SUSPENDABLE = (CALL, CAST, INFO)
 
 
@@ -86,9 +87,11 @@ class Peer:
         self.number = number
         self.sock = sock
         self.pid, self.user = transport.peer_of(sock)
-        self.frames = transport.frames(transport.INLINE)
+        self.terms = wire.terms(transport.INLINE, transport.CHUNK)
+        self.read = 0
+        """Bytes of the messages that were taken of it."""
         self.fds: deque[int] = deque()
-        self.served = Passed()
+        self.served = Served()
         self.held = Held()
         """Shared with other connections of the same process."""
         self.silent = True
@@ -104,8 +107,8 @@ class Peer:
         """A later connection of the same process, whose messages come after all of these."""
 
 
-Message = tuple[Peer, int, int, int, Any, list[Any]]
-"""Who sent it, its bytes, kind, number (0: no answer is expected), term, and who waits for it."""
+Message = tuple[Peer, int, int, Any, list[Any]]
+"""Who sent it, its kind, number (0: no answer is expected), term, and who waits for it."""
 
 
 class Mailbox:
@@ -126,7 +129,8 @@ class Mailbox:
         self._held_of: dict[int, Held] = {}
         self._turns: deque[Peer] = deque()
         self._left = _TURN
-        self._held: deque[Message] = deque()
+        self._held: deque[tuple[Message, int]] = deque()
+        """Messages that a suspended actor has received, and their bytes."""
         # Whose messages are served: root's, and those of the user who has started this process. A
         # socket knows that user also when the process has become another, or has entered a user
         # namespace, where every number means somebody else, or nobody.
@@ -237,9 +241,9 @@ class Mailbox:
             self._close(peer)
             return
         try:
-            peer.frames.feed(data)
+            peer.terms.feed(data)
         except msgpack.BufferFull:
-            self.refuse(peer, f"a frame has at most {transport.INLINE} bytes")
+            self.refuse(peer, f"it has more than {transport.INLINE} bytes")
             return
         peer.silent, peer.in_turn = False, True
         self._turns.append(peer)
@@ -254,6 +258,9 @@ class Mailbox:
         peer.gone = True
         self._loop.remove_reader(peer.sock.fileno())
         peer.sock.close()
+        if peer.in_turn and not peer.waits:
+            self._left = _TURN if self._turns[0] is peer else self._left
+            self._turns.remove(peer)
         while peer.fds:
             os.close(peer.fds.pop())
         del self._peers[peer.number]
@@ -277,48 +284,57 @@ class Mailbox:
             suspended: calls, casts and messages are held back, in their order.
         """
         if self._held and not suspended:
-            message = self._held.popleft()
-            peer, size = message[:2]
-            peer.held.add(-1, size)
-            self._watch(peer)
-            self._forget_held(peer)
-            if peer.served.count(size):
-                self._give_credit(peer)
-            return message
+            return self._receive_held()
         turns = self._turns
         while turns:
             peer = turns[0]
-            if len(peer.unsent) > _UNREAD:
-                turns.popleft()
-                peer.waits, self._left = True, _TURN
+            if peer.unsent and self._is_to_wait(peer):
                 continue
             try:
-                data = _NOTHING if peer.gone else next(peer.frames, _NOTHING)
-                if data is _NOTHING:
+                term = next(peer.terms, _NOTHING)
+                if term is _NOTHING:
                     turns.popleft()
                     peer.in_turn, self._left = False, _TURN
                     continue
-                self._left -= 1
-                if not self._left:
-                    self._left = _TURN
-                    turns.rotate(-1)
-                message = _message(peer, data)
-            except (BadMessage, ValueError) as error:
-                self.refuse(peer, str(error))
+                message, size = _message(peer, term)
+            except (BadMessage, *wire.MALFORMED) as error:
+                self.refuse(peer, str(error) or type(error).__name__)
                 continue
-            if suspended and message[2] in _SUSPENDABLE:
-                self._hold(message)
+            self._left -= 1
+            if not self._left:
+                self._left = _TURN
+                turns.rotate(-1)
+            if suspended and message[1] in _SUSPENDABLE:
+                self._hold(message, size)
                 continue
-            if peer.served.count(message[1]):
+            if peer.served.count(size):
                 self._give_credit(peer)
             return message
         return None
 
-    def _hold(self, message: Message) -> None:
-        peer, size = message[:2]
+    def _is_to_wait(self, peer: Peer) -> bool:
+        """Take a caller out of turn that does not read its answers."""
+        if len(peer.unsent) <= _UNREAD:
+            return False
+        self._turns.popleft()
+        peer.waits, self._left = True, _TURN
+        return True
+
+    def _hold(self, message: Message, size: int) -> None:
+        peer = message[0]
         peer.held.add(1, size)
-        self._held.append(message)
+        self._held.append((message, size))
         self._watch(peer)
+
+    def _receive_held(self) -> Message:
+        message, size = self._held.popleft()
+        peer = message[0]
+        peer.held.add(-1, size)
+        self._watch(peer)
+        self._forget_held(peer)
+        if peer.served.count(size):
+            self._give_credit(peer)
+        return message
 
     def _forget_held(self, peer: Peer) -> None:
         if not peer.held.messages and peer.pid not in self._newest:
@@ -409,35 +425,29 @@ class Mailbox:
             peer.sock.close()
 
 
-def _message(peer: Peer, data: object) -> Message:
-    """Return a message.
+def _message(peer: Peer, term: Any) -> tuple[Message, int]:
+    """Return a message, and its bytes.
 
     Raises:
         BadMessage, ValueError: it is none.
     """
-    if type(data) is not bytes:
-        raise BadMessage("it stands in no frame")
-    parts = wire.unpack(data)
-    if type(parts) is int:  # the size of one in a memfd
+    end = peer.terms.tell()
+    size, peer.read = end - peer.read, end
+    if type(term) is int:  # the size of one in a memfd
         if not peer.fds:
             raise BadMessage("its descriptor is missing")
-        data = transport.read_long(parts, peer.fds.popleft())
-        parts = wire.unpack(data)
-    chain: list[Any] = []
-    if type(parts) is list and len(parts) > 3:  # noqa: PLR2004
-        *parts, chain = parts
-        if not _is_chain(chain):
-            raise BadMessage("who waits for it is no list of pids and start times")
-    if type(parts) is not list or len(parts) != 3:  # noqa: PLR2004
-        raise BadMessage("it is not [kind, number, term]")
-    kind, number, term = parts
+        size, term = term, wire.unpack(transport.read_long(term, peer.fds.popleft()))
+    chain = _NO_CHAIN
+    if type(term) is list and len(term) == 4:  # noqa: PLR2004
+        chain = term.pop()
+    if type(term) is not list or len(term) != 3 or type(chain) is not list:  # noqa: PLR2004
+        raise BadMessage("it is neither [kind, number, term] nor that and who waits for it")
+    kind, number, term = term
     if type(kind) is not int or type(number) is not int:
-        raise BadMessage("it is not [kind, number, term]")
-    return peer, len(data), kind, number, term, chain
-
-
-def _is_chain(numbers: Any) -> bool:
-    return type(numbers) is list and all(type(n) is int for n in numbers)
+        raise BadMessage("its kind or its number is none")
+    if chain and not all(type(n) is int for n in chain):
+        raise BadMessage("who waits for it is no list of pids and start times")
+    return (peer, kind, number, term, chain), size
 
 
 _open: weakref.WeakSet[Mailbox] = weakref.WeakSet()

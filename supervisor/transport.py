@@ -1,10 +1,13 @@
 """How messages travel on the Unix stream socket between a caller and a mailbox (unix(7)).
 
-A message travels as a frame: a msgpack bin, whose content is the packed message. The kernel takes a
-frame of a caller whole or not at all, since it fits one socket buffer; so neither a full mailbox,
-nor a signal's handler, nor an exception leaves half a frame behind. A longer message waits in a
-memfd: its frame holds its size, and its descriptor goes along (SCM_RIGHTS). Answers of an actor,
-whose loop can wait, are frames of any length.
+A message of a caller is a term of msgpack. The kernel takes it whole or not at all, since it fits
+one socket buffer; so neither a full mailbox, nor a signal's handler, nor an exception leaves half
+of it behind. A longer message waits in a memfd: its size is sent in its place, and its descriptor
+goes along (SCM_RIGHTS).
+
+An actor's answers, whose loop can wait, are of any length. Each is a frame: a msgpack bin with the
+packed answer in it. A caller takes frames apart within one call of C, in which no signal's handler
+runs, and decodes an answer after that.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from supervisor import wire
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 RECEIVE = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 INLINE = 32 << 10
-"""Bytes of a message at most that a caller sends within its frame."""
+"""Bytes of a message at most that a caller sends as it is."""
 CHUNK = 64 << 10
 """Bytes that are read at a time."""
 
@@ -82,16 +85,16 @@ def has_hung_up(sock: socket.socket) -> bool:
 
 
 def frame(data: bytes) -> bytes:
-    """Return the frame of a packed message."""
+    """Return the frame of a packed answer."""
     size = len(data)
     return _SHORT_HEADS[size] + data if size < _SHORT else _HEAD.pack(0xC6, size) + data
 
 
 def frames(longest: int) -> msgpack.Unpacker:
-    """Return an iterator over the packed messages in what is fed to it; it refuses all but frames.
+    """Return an iterator over the packed answers in what is fed to it; it refuses all but frames.
 
     Args:
-        longest: bytes of a message at most.
+        longest: bytes of an answer at most.
     """
     return msgpack.Unpacker(
         max_buffer_size=longest + 2 * CHUNK,
@@ -104,7 +107,7 @@ def frames(longest: int) -> msgpack.Unpacker:
 
 
 def longest_inline(sock: socket.socket) -> int:
-    """Return the bytes of a message at most of which the kernel takes the frame as a whole.
+    """Return the bytes of a message at most that the kernel takes as a whole.
 
     It makes one buffer of up to 32 KiB, and no larger than half of what a socket may have; that is
     less only where ``net.core.wmem_max`` is very small.
@@ -114,10 +117,10 @@ def longest_inline(sock: socket.socket) -> int:
 
 
 def send_long(sock: socket.socket, data: bytes) -> None:
-    """Send a message that is too long for a frame: all of it, or nothing.
+    """Send a message that is too long to be sent as it is: all of it, or nothing.
 
     Raises:
-        BlockingIOError: there is no room for its frame, or (ETOOMANYREFS) for its descriptor.
+        BlockingIOError: there is no room for it, or (ETOOMANYREFS) for its descriptor.
         BrokenPipeError, ConnectionResetError: the other side has closed the connection.
     """
     fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -125,7 +128,7 @@ def send_long(sock: socket.socket, data: bytes) -> None:
         _fill(fd, data)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
-        sock.sendmsg([frame(wire.pack(len(data)))], [rights], FLAGS)
+        sock.sendmsg([wire.pack(len(data))], [rights], FLAGS)
     except OSError as error:
         if error.errno == errno.ETOOMANYREFS:  # this user's descriptors under way, of unix(7)
             raise BlockingIOError(*error.args) from error
@@ -149,7 +152,7 @@ def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def read_long(size: object, fd: int) -> bytes:
-    """Return a message from the memfd that came with its frame, and close that.
+    """Return a message from the memfd that came with its size, and close that.
 
     Raises:
         ValueError: the descriptor is no memfd that keeps its content, or the size is not its own.

@@ -20,7 +20,7 @@ from supervisor.errors import CARRIED, RemoteError, Shutdown, carried
 LIMIT = 16 << 20
 """Bytes of a message at most."""
 
-_MALFORMED = (
+MALFORMED = (
     ValueError,
     TypeError,
     LookupError,
@@ -145,8 +145,28 @@ def unpack(data: bytes) -> Any:
         if len(data) > _LONG:
             _check_counts(data)
         return msgpack.unpackb(data, ext_hook=_decode, strict_map_key=False, timestamp=3)
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise ValueError(f"not a term: {error!r:.200}") from error
+
+
+def terms(longest: int, fed: int) -> msgpack.Unpacker:
+    """Return an iterator over the terms in what is fed to it; it raises one of ``MALFORMED``.
+
+    Args:
+        longest: bytes of a term at most.
+        fed: bytes at most that are fed at a time.
+    """
+    return msgpack.Unpacker(
+        max_buffer_size=longest + 2 * fed,
+        max_str_len=longest,
+        max_bin_len=longest,
+        max_ext_len=longest,
+        max_array_len=longest,
+        max_map_len=longest // 2,
+        ext_hook=_decode,
+        strict_map_key=False,
+        timestamp=3,
+    )
 
 
 def number_of(data: bytes) -> int:
@@ -157,7 +177,7 @@ def number_of(data: bytes) -> int:
         unpacker.read_array_header()
         unpacker.skip()
         number = unpacker.unpack()
-    except _MALFORMED:
+    except MALFORMED:
         return 0
     return number if isinstance(number, int) else 0
 

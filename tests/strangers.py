@@ -20,10 +20,8 @@ def stranger(pid: int) -> Iterator[socket.socket]:
 
 
 def say(connected: socket.socket, message: Any) -> None:
-    """Send a message in its frame."""
-    connected.sendall(
-        transport.frame(message if isinstance(message, bytes) else wire.pack(message))
-    )
+    """Send a message."""
+    connected.sendall(message if isinstance(message, bytes) else wire.pack(message))
 
 
 def hear(connected: socket.socket) -> Any:

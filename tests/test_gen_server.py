@@ -30,7 +30,6 @@ from supervisor import (
     StartFailed,
     connections,
     protocol,
-    transport,
     whereis,
     wire,
 )
@@ -243,23 +242,24 @@ def test_wrong_arguments_fail_the_start() -> None:
 
 
 JUNK = {
-    "no frame": b"hello",
+    "text": b"hello",
     "a map": b"\x81\x01\x02",
-    "a frame that is longer than any": b"\xc6\xff\xff\xff\xff" + bytes(300_000),
+    "bytes that are longer than any": b"\xc6\xff\xff\xff\xff" + bytes(300_000),
     "an array of four billion": b"\xdd\xff\xff\xff\xff",
-    "nothing in it": transport.frame(b""),
-    "no msgpack": transport.frame(b"\xc1"),
-    "two values": transport.frame(b"\x01\x02"),
-    "an array of more than there is": transport.frame(b"\x93\x01\x02\xdd\xff\xff\xff\xff"),
-    "arrays in arrays": transport.frame(b"\x93\x01\x00" + b"\xdd\x00\x00\x10\x00" * 5000),
-    "an empty list": transport.frame(wire.pack([])),
-    "too short": transport.frame(wire.pack([1, 2])),
-    "too long": transport.frame(wire.pack([1, 2, 3, [], 5])),
-    "a kind that is text": transport.frame(wire.pack(["0", 1, 2])),
-    "a number that is none": transport.frame(wire.pack([0, None, 2])),
-    "an unknown kind": transport.frame(wire.pack([99, 1, 2])),
-    "a chain of text": transport.frame(wire.pack([0, 1, "get", ["x"]])),
-    "a memfd's size without a memfd": transport.frame(wire.pack(1 << 20)),
+    "text that never ends": b"\x93\x01\x02\xdb\x00\x00\x7f\xff" * 40_000,
+    "no msgpack": b"\xc1",
+    "an array of more than there is": b"\x93\x01\x02\xdd\xff\xff\xff\xff",
+    "arrays in arrays": b"\x93\x01\x00" + b"\xdd\x00\x00\x10\x00" * 5000,
+    "an empty list": wire.pack([]),
+    "too short": wire.pack([1, 2]),
+    "too long": wire.pack([1, 2, 3, [], 5]),
+    "a kind that is text": wire.pack(["0", 1, 2]),
+    "a number that is none": wire.pack([0, None, 2]),
+    "an unknown kind": wire.pack([99, 1, 2]),
+    "an unknown extension": b"\x93\x01\x02\xd4\x77\x00",
+    "a chain of text": wire.pack([0, 1, "get", ["x"]]),
+    "a chain that is none": wire.pack([0, 1, "get", 5]),
+    "a memfd's size without a memfd": wire.pack(1 << 20),
 }
 
 
@@ -282,8 +282,8 @@ def test_a_message_that_is_none_ends_its_connection_and_harms_nobody(
 def test_a_stranger_that_speaks_the_protocol_is_served() -> None:
     ref = Counter.start_link(5)
     with stranger(ref.pid) as other:
-        for byte in transport.frame(wire.pack([0, 7, "get"])):
-            other.send(bytes([byte]))  # a frame may come in pieces
+        for byte in wire.pack([0, 7, "get"]):
+            other.send(bytes([byte]))  # it may come in pieces
         assert hear(other) == [REPLY, 7, 5]
 
 

@@ -214,7 +214,7 @@ def test_a_caller_that_does_not_read_its_answers_is_not_served_until_it_does() -
     size, number = 20_000, 3000  # 60 MB
     with stranger(ref.pid) as sleeper:
         sleeper.setblocking(False)
-        request = transport.frame(wire.pack([0, 5, ["much", size]]))
+        request = wire.pack([0, 5, ["much", size]])
         unsent = request * number
         deadline = time.monotonic() + PATIENCE
         while unsent and time.monotonic() < deadline:
@@ -242,7 +242,7 @@ def resident(pid: int) -> int:
 def test_one_that_ignores_its_credit_fills_no_memory() -> None:
     ref = Recorder.start_link()
     ref.suspend()
-    message = transport.frame(wire.pack([1, 0, b"x" * 20_000]))
+    message = wire.pack([1, 0, b"x" * 20_000])
     with stranger(ref.pid) as floods:
         floods.settimeout(1.0)
         with pytest.raises(TimeoutError):
@@ -391,14 +391,14 @@ def test_a_descriptor_that_holds_no_message_ends_its_connection(
     ]
     for size, fds in cases:
         with stranger(ref.pid) as other, given(fds) as rights:
-            other.sendmsg([transport.frame(wire.pack(size))], rights)
+            other.sendmsg([wire.pack(size)], rights)
             assert is_closed(other), size
     for bad in (b"\x93\x00\x01\xdd\xff\xff\xff\xff" + bytes(40_000), b"\x91" * 40_000):
         with stranger(ref.pid) as other:
             transport.send_long(other, bad)
             assert is_closed(other)
     with stranger(ref.pid) as other, given([memfd(message)]) as rights:
-        other.sendmsg([transport.frame(wire.pack(len(message)))], rights)
+        other.sendmsg([wire.pack(len(message))], rights)
         assert hear(other) == [protocol.REPLY, 1, "hello"]
     while ref.call(["fds"]) > before:
         pass
