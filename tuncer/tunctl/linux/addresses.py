@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from tuncer.tunctl import address as addresses
 from tuncer.tunctl.address import AddressLike
 from tuncer.tunctl.errors import check_bool, explain
-from tuncer.tunctl.linux import link, routes
+from tuncer.tunctl.linux import link, routes, rtnetlink
 from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
+from tuncer.tunctl.linux.rtnetlink import Message
 
 _SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 _SCOPE_NAMES = {number: name for name, number in _SCOPES.items()}
@@ -25,6 +26,7 @@ _FLAGS = {  # IFA_F_* of linux/if_addr.h
     0x200: "noprefixroute",
 }
 _NODAD = 0x02
+_PEER, _LOCAL, _BROADCAST, _ALL_FLAGS = 1, 2, 4, 8  # IFA_ADDRESS, _LOCAL, _BROADCAST, _FLAGS
 
 
 class Address(NamedTuple):
@@ -139,7 +141,7 @@ def remove_address(target: Target, address: AddressLike, prefix: int | str | Non
             if found.interface == wanted or (not exact and found.interface.ip == wanted.ip):
                 others = [one for one in present(kernel) if not _is_same(one, found)]
                 _promote_others(kernel, found, others)
-                kernel.ip.addr("del", index=kernel.index, **_attributes(found))
+                _remove(kernel, found)
                 return
         raise explain(errno.EADDRNOTAVAIL, "address", kernel.name)
 
@@ -250,44 +252,50 @@ def _scope_name(scope: str | int | None) -> str:
     return _SCOPE_NAMES.get(number, str(number))
 
 
-def _attributes(address: Address) -> dict[str, Any]:
-    """Return an address as pyroute2 wants it. Pure."""
+def _packed(address: Address, index: int) -> tuple[bytes, bytes]:
+    """Return an address of an interface as the kernel wants it: structure, attributes. Pure."""
     interface = address.interface
     scope = _SCOPES.get(address.scope)
-    wanted: dict[str, Any] = {
-        "family": FAMILY[interface.version],
-        "local": str(interface.ip),
-        "address": str(address.peer or interface.ip),
-        "prefixlen": interface.network.prefixlen,
-        "scope": int(address.scope) if scope is None else scope,
-    }
+    head = rtnetlink.ADDRESS.pack(
+        FAMILY[interface.version],
+        interface.network.prefixlen,
+        _NODAD if "nodad" in address.flags else 0,
+        int(address.scope) if scope is None else scope,
+        index,
+    )
+    wanted = rtnetlink.attribute(_LOCAL, interface.ip.packed)
+    wanted += rtnetlink.attribute(_PEER, (address.peer or interface.ip).packed)
     if address.broadcast is not None:
-        wanted["broadcast"] = str(address.broadcast)
-    if "nodad" in address.flags:
-        wanted["flags"] = _NODAD
-    return wanted
+        wanted += rtnetlink.attribute(_BROADCAST, address.broadcast.packed)
+    return head, wanted
+
+
+def _put(kernel: Session, address: Address) -> None:
+    kernel.socket.change(rtnetlink.NEWADDR, *_packed(address, kernel.index), new=True)
+
+
+def _remove(kernel: Session, address: Address) -> None:
+    kernel.socket.change(rtnetlink.DELADDR, *_packed(address, kernel.index))
 
 
 def present(kernel: Session) -> list[Address]:
     """Return the addresses of a device, now."""
-    return [
-        _parsed(message)
-        for family in FAMILY.values()
-        for message in kernel.ip.get_addr(family=family, index=kernel.index)
-    ]
+    return [_parsed(message) for version in FAMILY for message in kernel.addresses(version)]
 
 
-def _parsed(message: Any) -> Address:
+def _parsed(message: Message) -> Address:
     """Make an ``Address`` of what the kernel tells. Pure."""
-    given = message.get_attr("IFA_ADDRESS")
-    local = message.get_attr("IFA_LOCAL") or given
-    limit = message.get_attr("IFA_BROADCAST")
-    bits = message.get_attr("IFA_FLAGS") or message["flags"]
+    _, prefix, flags, scope, _ = message.head
+    attributes = message.attributes
+    given = attributes.get(_PEER) or attributes[_LOCAL]
+    local = attributes.get(_LOCAL) or given
+    limit = attributes.get(_BROADCAST)
+    bits = attributes.number(_ALL_FLAGS) or flags
     return Address(
-        ipaddress.ip_interface(f"{local}/{message['prefixlen']}"),
+        ipaddress.ip_interface((local, prefix)),
         None if given == local else ipaddress.ip_address(given),
         None if limit is None else ipaddress.IPv4Address(limit),
-        _SCOPE_NAMES.get(message["scope"], str(message["scope"])),
+        _SCOPE_NAMES.get(scope, str(scope)),
         frozenset(name for bit, name in _FLAGS.items() if bits & bit),
     )
 
@@ -302,7 +310,7 @@ def _add(kernel: Session, wanted: Address) -> None:
             _change(kernel, found, _with_broadcast(wanted))
             return
     _check_ipv6(kernel, wanted.interface)
-    kernel.ip.addr("add", index=kernel.index, **_attributes(_with_broadcast(wanted)))
+    _put(kernel, _with_broadcast(wanted))
 
 
 def _is_same(one: Address, other: Address) -> bool:
@@ -341,13 +349,13 @@ def _change(kernel: Session, old: Address, new: Address) -> None:
         _check_scope(kernel, new, others)
         _check_routes(kernel, old, others)
         _promote_others(kernel, old, others)
-        kernel.ip.addr("del", index=kernel.index, **_attributes(old))
+        _remove(kernel, old)
     elif any(_is_as_wanted(found, new) for found in there):
         return
     try:
-        kernel.ip.addr("add", index=kernel.index, **_attributes(new))
+        _put(kernel, new)
     except BaseException:
-        kernel.ip.addr("add", index=kernel.index, **_attributes(old))
+        _put(kernel, old)
         raise
 
 
@@ -400,7 +408,7 @@ def _check_ipv6(kernel: Session, interface: addresses.Interface) -> None:
     """Say beforehand what the kernel would refuse by a bare EACCES or EINVAL."""
     if interface.version != 6:  # noqa: PLR2004
         return
-    size = int(kernel.link.get_attr("IFLA_MTU"))
+    size = link.present_mtu(kernel)
     if size < link.IPV6_MIN_MTU:
         raise OSError(
             errno.EINVAL,

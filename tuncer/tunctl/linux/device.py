@@ -10,20 +10,24 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from tuncer.tunctl.errors import CLONE_DEVICE, check_name, explain
 from tuncer.tunctl.flags import KIND, REPORTED, Flag, difference, named, parse
 from tuncer.tunctl.linux import ioctls, netlink, netns
 from tuncer.tunctl.linux.filter import detach_filter, set_receive_filter
+from tuncer.tunctl.linux.link import IFLA_LINKINFO
 from tuncer.tunctl.linux.netlink import Target
 from tuncer.tunctl.linux.netns import Namespace
 from tuncer.tunctl.linux.queue import offload
+from tuncer.tunctl.linux.rtnetlink import Attributes
 
-_INFO_DATA = {
-    "IFLA_TUN_VNET_HDR": Flag.VNET_HDR,
-    "IFLA_TUN_PERSIST": Flag.PERSIST,
-    "IFLA_TUN_MULTI_QUEUE": Flag.MULTI_QUEUE,
+_INFO_KIND, _INFO_DATA = 1, 2  # IFLA_INFO_KIND, IFLA_INFO_DATA
+IFLA_TUN_OWNER, IFLA_TUN_GROUP = 1, 2
+_TYPE, _PI, _VNET_HDR, _PERSIST, _MULTI_QUEUE, _QUEUES, _DETACHED = range(3, 10)  # IFLA_TUN_*
+_REPORTED = {
+    _VNET_HDR: Flag.VNET_HDR,
+    _PERSIST: Flag.PERSIST,
+    _MULTI_QUEUE: Flag.MULTI_QUEUE,
 }
 
 
@@ -220,27 +224,27 @@ def flags(target: Target) -> Flag:
     """
     with netlink.session(target, "ask for flags") as kernel:
         data = tun_data(kernel)
-    found = Flag(data.get_attr("IFLA_TUN_TYPE"))
-    if not data.get_attr("IFLA_TUN_PI"):
+    found = Flag(data.number(_TYPE) or 0)
+    if not data.number(_PI):
         found |= Flag.NO_PI
-    for attribute, flag in _INFO_DATA.items():
-        if data.get_attr(attribute):
+    for attribute, flag in _REPORTED.items():
+        if data.number(attribute):
             found |= flag
     if isinstance(target, str):
         return found
     return (ioctls.interface(target)[1] & ~Flag.NO_PI) | (found & Flag.NO_PI)
 
 
-def tun_data(kernel: netlink.Session) -> Any:
+def tun_data(kernel: netlink.Session) -> Attributes:
     """Return what rtnetlink says of a TUN/TAP device in particular.
 
     Raises:
         OSError: ENODEV, it is none.
     """
-    link = kernel.link
-    if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "tun":
+    info = kernel.link.attributes.nested(IFLA_LINKINFO)
+    if info.text(_INFO_KIND) != "tun":
         raise OSError(errno.ENODEV, "this is no TUN/TAP device", kernel.name)
-    return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    return info.nested(_INFO_DATA)
 
 
 def queues(target: Target) -> tuple[int, int]:
@@ -251,5 +255,4 @@ def queues(target: Target) -> tuple[int, int]:
     """
     with netlink.session(target, "ask for queues") as kernel:
         data = tun_data(kernel)
-    attached, detached = (f"IFLA_TUN_NUM_{kind}" for kind in ("QUEUES", "DISABLED_QUEUES"))
-    return int(data.get_attr(attached) or 0), int(data.get_attr(detached) or 0)
+    return data.number(_QUEUES) or 0, data.number(_DETACHED) or 0

@@ -8,35 +8,39 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from typing import Any
 
 from tuncer.tunctl import address as addresses
 from tuncer.tunctl.errors import check_bool, check_name, explain
-from tuncer.tunctl.linux import netlink, netns
-from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
+from tuncer.tunctl.linux import netlink, netns, rtnetlink
+from tuncer.tunctl.linux.netlink import FAMILY, IFF_UP, Session, Target, session
 from tuncer.tunctl.linux.netns import Namespace
 
-IFF_UP = 0x1
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_TXQLEN = 1, 3, 4, 10, 13
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_STATS64, IFLA_AF_SPEC = 18, 20, 23, 26
+IFLA_NET_NS_FD, IFLA_CARRIER = 28, 33
+_ADDR_GEN_MODE = 8  # IFLA_INET6_ADDR_GEN_MODE
 _NO_LINK_LOCAL, _EUI64 = 1, 0  # IN6_ADDR_GEN_MODE_NONE, IN6_ADDR_GEN_MODE_EUI64
 _MOST_ALIAS = 255  # IFALIASZ, less the final NUL
-_COUNTERS = (
-    "rx_packets",
-    "rx_bytes",
-    "rx_dropped",
-    "rx_errors",
-    "tx_packets",
-    "tx_bytes",
-    "tx_dropped",
-    "tx_errors",
-)
+_COUNTERS = {  # where they stand in struct rtnl_link_stats64
+    "rx_packets": 0,
+    "rx_bytes": 2,
+    "rx_dropped": 6,
+    "rx_errors": 4,
+    "tx_packets": 1,
+    "tx_bytes": 3,
+    "tx_dropped": 7,
+    "tx_errors": 5,
+}
 IPV6_MIN_MTU = 1280
 """RFC 8200, section 5."""
 
 
 def set_up(kernel: Session) -> None:
     """Bring a device up, if it is not."""
-    if not kernel.link["flags"] & IFF_UP:
-        kernel.ip.link("set", index=kernel.index, state="up")
+    if not kernel.link.flags & IFF_UP:
+        kernel.set_up(True)
 
 
 def down(target: Target) -> None:
@@ -46,8 +50,8 @@ def down(target: Target) -> None:
         OSError: ENODEV, EPERM.
     """
     with session(target, "down") as kernel:
-        if kernel.link["flags"] & IFF_UP:
-            kernel.ip.link("set", index=kernel.index, state="down")
+        if kernel.link.flags & IFF_UP:
+            kernel.set_up(False)
 
 
 def is_up(target: Target) -> bool:
@@ -57,7 +61,7 @@ def is_up(target: Target) -> bool:
         OSError: ENODEV, EBADFD.
     """
     with session(target, "ask for the state") as kernel:
-        return bool(kernel.link["flags"] & IFF_UP)
+        return bool(kernel.link.flags & IFF_UP)
 
 
 def link_local(target: Target, on: bool | None = None) -> bool:
@@ -75,14 +79,14 @@ def link_local(target: Target, on: bool | None = None) -> bool:
         if on is None or on == present:
             return present
         mode = _EUI64 if on else _NO_LINK_LOCAL
-        inet6 = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", mode)]})]}
-        kernel.ip.link("set", index=kernel.index, IFLA_AF_SPEC=inet6)
+        inet6 = rtnetlink.nested(FAMILY[6], rtnetlink.attribute(_ADDR_GEN_MODE, bytes([mode])))
+        kernel.set_link(rtnetlink.nested(IFLA_AF_SPEC, inet6))
         return on
 
 
 def _generates(kernel: Session) -> bool:
-    mode = kernel.link.get_nested("IFLA_AF_SPEC", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE")
-    return mode not in {None, _NO_LINK_LOCAL}
+    inet6 = kernel.link.attributes.nested(IFLA_AF_SPEC, FAMILY[6])
+    return inet6.number(_ADDR_GEN_MODE) not in {None, _NO_LINK_LOCAL}
 
 
 def mtu(target: Target, size: int | None = None) -> int:
@@ -96,7 +100,7 @@ def mtu(target: Target, size: int | None = None) -> int:
     if size is not None:
         _check_number(size, "an MTU is a number of bytes", "mtu")
     with session(target, "mtu") as kernel:
-        present = int(kernel.link.get_attr("IFLA_MTU"))
+        present = present_mtu(kernel)
         if size is None or size == present:
             return present
         if size < IPV6_MIN_MTU and _has_ipv6(kernel):
@@ -106,15 +110,18 @@ def mtu(target: Target, size: int | None = None) -> int:
                 " IPv6 addresses first",
                 kernel.name,
             )
-        kernel.ip.link("set", index=kernel.index, mtu=size)
-        return int(kernel.link.get_attr("IFLA_MTU"))
+        kernel.set_link(rtnetlink.u32(IFLA_MTU, size))
+        return present_mtu(kernel)
+
+
+def present_mtu(kernel: Session) -> int:
+    """Return a device's MTU in bytes, now."""
+    return kernel.link.attributes.number(IFLA_MTU) or 0
 
 
 def _has_ipv6(kernel: Session) -> bool:
     universe = 0  # RT_SCOPE_UNIVERSE: not the link-local ones, which nobody asked for
-    return any(
-        a["scope"] == universe for a in kernel.ip.get_addr(family=FAMILY[6], index=kernel.index)
-    )
+    return any(found.head[3] == universe for found in kernel.addresses(6))
 
 
 def mac(target: Target, address: str | None = None) -> str:
@@ -124,8 +131,13 @@ def mac(target: Target, address: str | None = None) -> str:
         OSError: EOPNOTSUPP on a TUN, EADDRNOTAVAIL a multicast address or none but zeros.
         ValueError, TypeError: no MAC address.
     """
-    wanted = None if address is None else addresses.mac(address).hex(":")
-    return str(_setting(target, "mac", "IFLA_ADDRESS", wanted) or "")
+    wanted = None if address is None else addresses.mac(address)
+    with session(target, "mac") as kernel:
+        present = kernel.link.attributes.get(IFLA_ADDRESS, b"")
+        if wanted is None or wanted == present:
+            return present.hex(":") if present else ""
+        kernel.set_link(rtnetlink.attribute(IFLA_ADDRESS, wanted))
+        return wanted.hex(":")
 
 
 def txqueuelen(target: Target, packets: int | None = None) -> int:
@@ -137,7 +149,12 @@ def txqueuelen(target: Target, packets: int | None = None) -> int:
     """
     if packets is not None:
         _check_number(packets, "a queue's length is a number of packets", "txqueuelen")
-    return int(_setting(target, "txqueuelen", "IFLA_TXQLEN", packets))
+    with session(target, "txqueuelen") as kernel:
+        present = kernel.link.attributes.number(IFLA_TXQLEN) or 0
+        if packets is None or packets == present:
+            return present
+        kernel.set_link(rtnetlink.u32(IFLA_TXQLEN, packets))
+        return packets
 
 
 def alias(target: Target, text: str | None = None) -> str:
@@ -151,17 +168,12 @@ def alias(target: Target, text: str | None = None) -> str:
             raise TypeError(f"an alias is text, not {text!r}")
         if len(text.encode("utf-8", "surrogatepass")) > _MOST_ALIAS or not text.isprintable():
             raise ValueError(f"an alias has at most {_MOST_ALIAS} bytes, and can be printed")
-    return str(_setting(target, "alias", "IFLA_IFALIAS", text) or "")
-
-
-def _setting(target: Target, operation: str, attribute: str, wanted: Any) -> Any:
-    """Return an attribute of the link, after setting it if one is wanted and it differs."""
-    with session(target, operation) as kernel:
-        present = kernel.link.get_attr(attribute)
-        if wanted is None or wanted == present or (wanted == "" and present is None):
+    with session(target, "alias") as kernel:
+        present = kernel.link.attributes.text(IFLA_IFALIAS) or ""
+        if text is None or text == present:
             return present
-        kernel.ip.link("set", index=kernel.index, **{attribute: wanted})
-        return wanted
+        kernel.set_link(rtnetlink.text(IFLA_IFALIAS, text))
+        return text
 
 
 def master(target: Target, bridge: str | None = None) -> str:
@@ -178,13 +190,15 @@ def master(target: Target, bridge: str | None = None) -> str:
     if bridge is not None and bridge != "":
         check_name(bridge)
     with session(target, "master") as kernel:
-        present = kernel.link.get_attr("IFLA_MASTER") or 0
+        present = kernel.link.attributes.number(IFLA_MASTER) or 0
         if bridge is not None:
             wanted = netlink.index_of(bridge) if bridge else 0
             if wanted != present:
-                kernel.ip.link("set", index=kernel.index, master=wanted)
+                kernel.set_link(rtnetlink.u32(IFLA_MASTER, wanted))
             return bridge
-        return str(kernel.ip.get_links(present)[0].get_attr("IFLA_IFNAME")) if present else ""
+        if not present:
+            return ""
+        return kernel.link_of(present).attributes.text(IFLA_IFNAME) or ""
 
 
 def rename(target: Target, name: str) -> None:
@@ -200,7 +214,7 @@ def rename(target: Target, name: str) -> None:
                 errno.EINVAL, "a new name is complete: not empty, and no pattern", kernel.name
             )
         if name != kernel.name:
-            kernel.ip.link("set", index=kernel.index, ifname=name)
+            kernel.set_link(rtnetlink.text(IFLA_IFNAME, name))
 
 
 def move(target: Target, namespace: Namespace) -> None:
@@ -218,7 +232,7 @@ def move(target: Target, namespace: Namespace) -> None:
     try:
         with session(target, "move") as kernel:
             if netns.inode(where) != netns.inode():
-                kernel.ip.link("set", index=kernel.index, net_ns_fd=where)
+                kernel.set_link(rtnetlink.u32(IFLA_NET_NS_FD, where))
     finally:
         os.close(where)
 
@@ -239,7 +253,7 @@ def delete(target: Target) -> None:
         OSError: ENODEV, EPERM.
     """
     with session(target, "delete") as kernel:
-        kernel.ip.link("del", index=kernel.index)
+        kernel.delete()
 
 
 def statistics(target: Target) -> dict[str, int]:
@@ -250,8 +264,9 @@ def statistics(target: Target) -> dict[str, int]:
     it; ``rx_dropped`` and ``rx_errors`` the kernel would not have.
     """
     with session(target, "ask for statistics") as kernel:
-        counters = kernel.link.get_attr("IFLA_STATS64")
-    return {name: int(counters[name]) for name in _COUNTERS}
+        packed = kernel.link.attributes[IFLA_STATS64]
+    counters = struct.unpack_from(f"={len(_COUNTERS)}Q", packed)
+    return {name: counters[at] for name, at in _COUNTERS.items()}
 
 
 def _check_number(value: Any, what: str, operation: str) -> None:

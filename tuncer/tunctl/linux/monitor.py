@@ -5,21 +5,16 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tuncer.tunctl.linux import addresses, netlink
+from tuncer.tunctl.linux import addresses, netlink, rtnetlink
 from tuncer.tunctl.linux.ioctls import printable
-from tuncer.tunctl.linux.link import IFF_UP
+from tuncer.tunctl.linux.link import IFLA_CARRIER, IFLA_IFNAME, IFLA_MTU
+from tuncer.tunctl.linux.netlink import IFF_UP
+from tuncer.tunctl.linux.rtnetlink import DELADDR, DELLINK, NEWADDR, NEWLINK, Attributes
 
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-_NEWLINK, _DELLINK, _NEWADDR, _DELADDR = 16, 17, 20, 21  # RTM_*
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
-_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
-_ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
-_IFNAME, _MTU, _CARRIER = 3, 4, 33  # IFLA_*
 _PEER, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL
 _BUFFER = 1 << 16
 
@@ -90,7 +85,7 @@ class Monitor:
                 yield from difference(before, self.state)
                 continue
             for message in messages(data, self._index):
-                if message[0] == _DELLINK:
+                if message[0] == DELLINK:
                     raise OSError(errno.ENODEV, "the interface has gone", self.state.name)
                 before, self.state = self.state, follow(self.state, message)
                 yield from difference(before, self.state)
@@ -121,9 +116,9 @@ def look(target: int) -> LinkState:
         present = frozenset(str(found.interface) for found in addresses.present(kernel))
     return LinkState(
         printable(kernel.name),
-        bool(link["flags"] & IFF_UP),
-        bool(link.get_attr("IFLA_CARRIER")),
-        int(link.get_attr("IFLA_MTU")),
+        bool(link.flags & IFF_UP),
+        bool(link.attributes.number(IFLA_CARRIER)),
+        link.attributes.number(IFLA_MTU) or 0,
         present,
     )
 
@@ -137,54 +132,37 @@ Message = tuple[int, dict[str, Any]]
 def messages(data: bytes, index: int) -> list[Message]:
     """Return what the messages in a datagram tell of an interface."""
     found: list[Message] = []
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, offset)
-        body = data[offset + _HEADER.size : offset + length]
-        if kind in {_NEWLINK, _DELLINK} and len(body) >= _LINK.size:
-            family, _, which, flags, _ = _LINK.unpack_from(body)
+    for kind, _, _, content in rtnetlink.split(data):
+        if kind in {NEWLINK, DELLINK} and len(content) >= rtnetlink.LINK.size:
+            (family, _, which, flags, _), attributes = rtnetlink.parsed(kind, content)[1:]
             # A bridge tells of its ports by the same messages, of its own family.
             if which == index and family == socket.AF_UNSPEC:
-                found.append((kind, _link(flags, _attributes(body[_LINK.size :]))))
-        elif kind in {_NEWADDR, _DELADDR} and len(body) >= _ADDRESS.size:
-            _, prefix, _, _, which = _ADDRESS.unpack_from(body)
+                found.append((kind, _link(flags, attributes)))
+        elif kind in {NEWADDR, DELADDR} and len(content) >= rtnetlink.ADDRESS.size:
+            (_, prefix, _, _, which), attributes = rtnetlink.parsed(kind, content)[1:]
             if which == index:
-                attributes = _attributes(body[_ADDRESS.size :])
                 packed = attributes.get(_LOCAL) or attributes.get(_PEER, b"")
                 found.append((kind, {"address": f"{ipaddress.ip_address(packed)}/{prefix}"}))
-        offset += max(_HEADER.size, (length + 3) & ~3)
     return found
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind] = data[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
-def _link(flags: int, attributes: dict[int, bytes]) -> dict[str, Any]:
+def _link(flags: int, attributes: Attributes) -> dict[str, Any]:
     told: dict[str, Any] = {"up": bool(flags & IFF_UP)}
-    if _IFNAME in attributes:
-        told["name"] = attributes[_IFNAME].rstrip(b"\0").decode("utf-8", "backslashreplace")
-    if _MTU in attributes:
-        (told["mtu"],) = struct.unpack("=I", attributes[_MTU])
-    if _CARRIER in attributes:
-        told["carrier"] = attributes[_CARRIER] != b"\0"
+    if IFLA_IFNAME in attributes:
+        told["name"] = attributes.text(IFLA_IFNAME)
+    if IFLA_MTU in attributes:
+        told["mtu"] = attributes.number(IFLA_MTU)
+    if IFLA_CARRIER in attributes:
+        told["carrier"] = bool(attributes.number(IFLA_CARRIER))
     return told
 
 
 def follow(state: LinkState, message: Message) -> LinkState:
     """Return the state after a message."""
     kind, told = message
-    if kind == _NEWADDR:
+    if kind == NEWADDR:
         return state._replace(addresses=state.addresses | {told["address"]})
-    if kind == _DELADDR:
+    if kind == DELADDR:
         return state._replace(addresses=state.addresses - {told["address"]})
     return state._replace(**told)
 

@@ -1,4 +1,4 @@
-"""rtnetlink, in the network namespace where the device is. Source: rtnetlink(7)."""
+"""A conversation about one device, in the network namespace where that is. Source: rtnetlink(7)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from typing import NamedTuple, TypeAlias
 
 from tuncer.tunctl.errors import check_name, explain
-from tuncer.tunctl.linux import ioctls, netns
+from tuncer.tunctl.linux import ioctls, netns, rtnetlink
+from tuncer.tunctl.linux.rtnetlink import Attributes, Message, NetlinkError
 
 _SIOCGSKNS = 0x894C
 _ATTEMPTS = 100
 
+IFF_UP = 0x1
+RTA_OIF = 4
+"""The attribute of a route that says through which interface it is."""
 FAMILY = {4: 2, 6: 10}
 """AF_INET and AF_INET6, by IP version."""
 
@@ -28,19 +29,74 @@ Target: TypeAlias = int | str
 """A device: the descriptor attached to it, or its name in the present network namespace."""
 
 
+class Link(NamedTuple):
+    """What the kernel says of a device."""
+
+    type: int
+    """ARPHRD_*."""
+    flags: int
+    """IFF_*."""
+    attributes: Attributes
+    """IFLA_*."""
+
+
 @dataclass(frozen=True)
 class Session:
     """A conversation with the kernel about one device."""
 
-    ip: Any
-    """``pyroute2.IPRoute``, of the device's network namespace."""
+    socket: rtnetlink.Socket
+    """Of the device's network namespace."""
     index: int
     name: str
 
     @property
-    def link(self) -> Any:
+    def link(self) -> Link:
         """What the kernel says of the device, asked now."""
-        return self.ip.get_links(self.index)[0]
+        return self.link_of(self.index)
+
+    def link_of(self, index: int) -> Link:
+        """What the kernel says of an interface of the same network namespace."""
+        asked = rtnetlink.LINK.pack(0, 0, index, 0, 0)
+        found = self.socket.get(rtnetlink.GETLINK, asked)
+        _, kind, _, flags, _ = found.head
+        return Link(kind, flags, found.attributes)
+
+    def set_link(self, wanted: bytes) -> None:
+        """Change attributes of the device."""
+        self._set_link(0, 0, wanted)
+
+    def set_up(self, up: bool) -> None:
+        """Bring the device up, or take it down."""
+        self._set_link(IFF_UP if up else 0, IFF_UP, b"")
+
+    def _set_link(self, flags: int, mask: int, wanted: bytes) -> None:
+        head = rtnetlink.LINK.pack(0, 0, self.index, flags, mask)
+        self.socket.change(rtnetlink.NEWLINK, head, wanted)
+
+    def delete(self) -> None:
+        """Delete the device."""
+        self.socket.change(rtnetlink.DELLINK, rtnetlink.LINK.pack(0, 0, self.index, 0, 0), b"")
+
+    def addresses(self, version: int) -> list[Message]:
+        """Return the device's addresses of an IP version, in the kernel's order."""
+        family = FAMILY[version]
+        asked = rtnetlink.ADDRESS.pack(family, 0, 0, 0, self.index)
+        return [
+            found
+            for found in self.socket.dump(rtnetlink.GETADDR, asked)
+            if (found.head[0], found.head[4]) == (family, self.index)
+        ]
+
+    def routes(self, version: int) -> list[Message]:
+        """Return the routes of an IP version through the device, in the kernel's order."""
+        family = FAMILY[version]
+        asked = rtnetlink.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        through = rtnetlink.u32(RTA_OIF, self.index)
+        return [
+            found
+            for found in self.socket.dump(rtnetlink.GETROUTE, asked, through)
+            if (found.head[0], found.attributes.number(RTA_OIF)) == (family, self.index)
+        ]
 
 
 @contextlib.contextmanager
@@ -58,7 +114,7 @@ def session(target: Target, operation: str) -> Iterator[Session]:
     with located(target) as found, contextlib.ExitStack() as stack:
         name, index = _index(target, found)
         stack.enter_context(_explained(operation, name))
-        yield Session(stack.enter_context(IPRoute()), index, name)
+        yield Session(stack.enter_context(rtnetlink.Socket()), index, name)
 
 
 @contextlib.contextmanager

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tuncer.tunctl import address as addresses
 from tuncer.tunctl.address import AddressLike, NetworkLike
 from tuncer.tunctl.errors import explain
+from tuncer.tunctl.linux import netlink, rtnetlink
 from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
+from tuncer.tunctl.linux.rtnetlink import Message
 
+_DESTINATION, _GATEWAY, _PRIORITY, _SOURCE, _TABLE = 1, 5, 6, 7, 15  # RTA_*
+_UNIVERSE = 0  # RT_SCOPE_UNIVERSE
 _LINK = 253  # RT_SCOPE_LINK: whoever has the address is reached directly
+_FEW_TABLES = 256  # the structure has 8 bits for their number
+_STATIC = 4  # RTPROT_STATIC
+_ANY = 0  # of a route to delete: whatever its protocol or type
 _MAIN = 254  # RT_TABLE_MAIN
 _UNICAST = 1  # RTN_UNICAST: not what the kernel itself keeps for local, broadcast, multicast
 BY_KERNEL = 2
@@ -62,7 +69,8 @@ def add_route(
     with session(target, "route") as kernel:
         if any(_is(found, wanted) for found in present(kernel)):
             return
-        kernel.ip.route("add", oif=kernel.index, **_route_attributes(wanted))
+        head, attributes = _packed(wanted, kernel.index, _STATIC, _UNICAST)
+        kernel.socket.change(rtnetlink.NEWROUTE, head, attributes, new=True)
 
 
 def remove_route(
@@ -83,7 +91,8 @@ def remove_route(
     with session(target, "route") as kernel:
         for found in present(kernel):
             if _covers(found, wanted, metric):
-                kernel.ip.route("del", oif=kernel.index, **_route_attributes(found))
+                packed = _packed(found, kernel.index, _ANY, _ANY)
+                kernel.socket.change(rtnetlink.DELROUTE, *packed)
                 return
         raise explain(errno.ESRCH, "route", kernel.name)
 
@@ -140,46 +149,47 @@ def _is(found: Route, wanted: Route) -> bool:
     )
 
 
-def _route_attributes(route: Route) -> dict[str, Any]:
-    """Return a route as pyroute2 wants it. Pure."""
-    wanted: dict[str, Any] = {
-        "family": FAMILY[route.destination.version],
-        "dst": str(route.destination),
-        "table": route.table,
-    }
-    if route.gateway is None and route.destination.version == 4:  # noqa: PLR2004
-        wanted["scope"] = _LINK
+def _packed(route: Route, index: int, protocol: int, kind: int) -> tuple[bytes, bytes]:
+    """Return a route as the kernel wants it: structure, attributes. Pure."""
+    network = route.destination
+    direct = route.gateway is None and network.version == 4  # noqa: PLR2004
+    table = route.table if route.table < _FEW_TABLES else 0
+    numbers = FAMILY[network.version], network.prefixlen, 0, 0, table, protocol
+    head = rtnetlink.ROUTE.pack(*numbers, _LINK if direct else _UNIVERSE, kind, 0)
+    wanted = rtnetlink.u32(netlink.RTA_OIF, index) + rtnetlink.u32(_TABLE, route.table)
+    if network.prefixlen:
+        wanted += rtnetlink.attribute(_DESTINATION, network.network_address.packed)
     if route.gateway is not None:
-        wanted["gateway"] = str(route.gateway)
+        wanted += rtnetlink.attribute(_GATEWAY, route.gateway.packed)
     if route.source is not None:
-        wanted["prefsrc"] = str(route.source)
+        wanted += rtnetlink.attribute(_SOURCE, route.source.packed)
     if route.metric:
-        wanted["priority"] = route.metric
-    return wanted
+        wanted += rtnetlink.u32(_PRIORITY, route.metric)
+    return head, wanted
 
 
 def present(kernel: Session) -> list[Route]:
     """Return the routes through a device, now."""
     return [
         _parsed_route(message)
-        for family in FAMILY.values()
-        for message in kernel.ip.get_routes(family=family, oif=kernel.index)
-        if message["type"] == _UNICAST
+        for version in FAMILY
+        for message in kernel.routes(version)
+        if message.head[7] == _UNICAST
     ]
 
 
-def _parsed_route(message: Any) -> Route:
+def _parsed_route(message: Message) -> Route:
     """Make a ``Route`` of what the kernel tells. Pure."""
-    version = 4 if message["family"] == FAMILY[4] else 6
-    everything = "0.0.0.0" if version == 4 else "::"  # noqa: PLR2004, S104
-    base = message.get_attr("RTA_DST") or everything
-    addressed = [message.get_attr(name) for name in ("RTA_GATEWAY", "RTA_PREFSRC")]
+    family, prefix, _, _, table, protocol, *_ = message.head
+    attributes = message.attributes
+    everything = bytes(4 if family == FAMILY[4] else 16)
+    addressed = [attributes.get(kind) for kind in (_GATEWAY, _SOURCE)]
     gateway, source = (None if a is None else ipaddress.ip_address(a) for a in addressed)
     return Route(
-        ipaddress.ip_network(f"{base}/{message['dst_len']}"),
+        ipaddress.ip_network((attributes.get(_DESTINATION, everything), prefix)),
         gateway,
         source,
-        message.get_attr("RTA_PRIORITY") or 0,
-        message.get_attr("RTA_TABLE") or message["table"],
-        message["proto"],
+        attributes.number(_PRIORITY) or 0,
+        attributes.number(_TABLE) or table,
+        protocol,
     )

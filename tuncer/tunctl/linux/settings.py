@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from tuncer.tunctl import address as addresses
 from tuncer.tunctl.errors import check_bool
 from tuncer.tunctl.linux import ioctls, netlink
-from tuncer.tunctl.linux.device import attached, tun_data
+from tuncer.tunctl.linux.device import IFLA_TUN_GROUP, IFLA_TUN_OWNER, attached, tun_data
 from tuncer.tunctl.linux.filter import set_receive_filter
+from tuncer.tunctl.linux.link import IFLA_CARRIER
 from tuncer.tunctl.linux.netlink import Target
 
 _NO_ID = 0xFFFFFFFF  # (uid_t) -1, which means no user
@@ -53,7 +54,7 @@ def owner(target: Target, user: int | str | None = None) -> int | None:
     if number is not None:
         with attached(target) as fd:
             ioctls.call(fd, ioctls.TUNSETOWNER, _argument(number), "owner")
-    return _told(target, "IFLA_TUN_OWNER")
+    return _told(target, IFLA_TUN_OWNER)
 
 
 def group(target: Target, group: int | str | None = None) -> int | None:
@@ -75,13 +76,12 @@ def group(target: Target, group: int | str | None = None) -> int | None:
     if number is not None:
         with attached(target) as fd:
             ioctls.call(fd, ioctls.TUNSETGROUP, _argument(number), "group")
-    return _told(target, "IFLA_TUN_GROUP")
+    return _told(target, IFLA_TUN_GROUP)
 
 
-def _told(target: Target, attribute: str) -> int | None:
+def _told(target: Target, attribute: int) -> int | None:
     with netlink.session(target, "ask who may attach") as kernel:
-        number = tun_data(kernel).get_attr(attribute)
-    return None if number is None else int(number)
+        return tun_data(kernel).number(attribute)
 
 
 def user_id(user: int | str | None) -> int | None:
@@ -138,7 +138,7 @@ def carrier(target: Target, on: bool | None = None) -> bool:
         with attached(target) as fd:
             ioctls.call(fd, ioctls.TUNSETCARRIER, ioctls.INT.pack(on), "carrier")
     with netlink.session(target, "ask for the carrier") as kernel:
-        return bool(kernel.link.get_attr("IFLA_CARRIER"))
+        return bool(kernel.link.attributes.number(IFLA_CARRIER))
 
 
 def link_type(target: Target, kind: int | None = None) -> int:
@@ -159,7 +159,7 @@ def link_type(target: Target, kind: int | None = None) -> int:
         with attached(target) as fd:
             ioctls.call(fd, ioctls.TUNSETLINK, kind, "link type")
     with netlink.session(target, "ask for the link type") as kernel:
-        return int(kernel.link["ifi_type"])
+        return kernel.link.type
 
 
 def receive_filter(
