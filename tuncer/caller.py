@@ -14,9 +14,8 @@ from typing import Any, cast
 from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref
 from supervisor.calls import CallFuture
 from tuncer import door
+from tuncer.timeouts import check_timeout
 
-DAY = 86_400.0
-"""Seconds that a wait takes at a time, at most: poll and epoll take no number of any size."""
 PATIENCE = 10.0
 """Seconds in which a worker must answer."""
 
@@ -209,21 +208,6 @@ class Caller:
             if reply.done():
                 raise  # that was the answer
             raise CallTimeout(f"the worker of {self._name} does not answer") from error
-
-
-def check_timeout(timeout: object) -> None:
-    """Check a number of seconds.
-
-    Raises:
-        TypeError: no number.
-        ValueError: below 0, or none that can be compared.
-    """
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"a timeout is a number of seconds from 0 on, not {timeout!r}")
 
 
 def _token() -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from supervisor import GenServer, Sender
 from supervisor.timers import Timer
 from tuncer import ring
-from tuncer.caller import check_timeout
+from tuncer.timeouts import check_timeout
 
 
 @dataclass

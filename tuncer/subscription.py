@@ -27,8 +27,9 @@ import zmq
 
 from supervisor.channel import Channel, close_all
 from tuncer import door, places, ring, wire
-from tuncer.caller import DAY, PATIENCE, check_timeout
+from tuncer.caller import PATIENCE
 from tuncer.packet import DeviceError, DeviceEvent, Packet
+from tuncer.timeouts import DAY, check_timeout
 
 Item = Packet | DeviceEvent | list[Packet]
 

@@ -6,7 +6,6 @@ libpcap is loaded when the first expression is compiled: without it, everything 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import errno
 import functools
 import threading
@@ -107,9 +106,11 @@ def _loaded(name: str | None) -> ctypes.CDLL | None:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    # By its names first: ctypes.util runs the linker's tools, and those may be missing.
     found = next(filter(None, map(_loaded, _NAMES)), None)
-    found = found or _loaded(ctypes.util.find_library("pcap"))
+    if found is None:  # it runs the linker's tools, and those may be missing
+        from ctypes.util import find_library  # noqa: PLC0415 - large, and seldom needed
+
+        found = _loaded(find_library("pcap"))
     if found is None:
         raise OSError(
             errno.ENOENT,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 from collections.abc import Iterator
 
@@ -224,7 +223,7 @@ def load(program: bytes) -> int:
             this machine's number of the system call is not known here; EINVAL, EACCES the
             verifier does not take it.
     """
-    number = _SYSCALL.get(platform.machine())
+    number = _SYSCALL.get(os.uname().machine)
     if number is None:
         raise explain(errno.ENOSYS, "load the filter")
     libc = ctypes.CDLL(None, use_errno=True)
