@@ -20,7 +20,6 @@ from supervisor.launch import pickled
 from supervisor.strategy import AUTO_SHUTDOWNS, RESTARTS, AutoShutdown, Backoff, Restart
 
 _LONGEST_ID = 255
-_MAIN = ("__main__", "__mp_main__")
 
 Seconds = float
 Grace = Seconds | Literal["brutal_kill", "infinity"]
@@ -79,7 +78,7 @@ class Plan:
     def import_module(self) -> None:
         """Import the module of the class, so that a fork finds it imported."""
         module = self.start.partition(":")[0]
-        if module in _MAIN:
+        if module in main_module.NAMES:
             main_module.ensure()
         importlib.import_module(module)
 

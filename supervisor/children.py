@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from supervisor import linux, registry, runtime
+from supervisor import inherited, linux, registry, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel
 from supervisor.child import Child, State
@@ -52,6 +52,7 @@ class Children:
         self._ended = ended
         self._by_id: dict[str, Child] = {}
         self._store = FdStore(actor.stored)
+        inherited.raise_descriptors()
         linux.adopt_orphans()
         self._watch_signals()
 

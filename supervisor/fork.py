@@ -15,7 +15,7 @@ import traceback
 import warnings
 from typing import NamedTuple, NoReturn
 
-from supervisor import linux, runtime
+from supervisor import inherited, linux, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
@@ -56,6 +56,9 @@ def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None
         raise
     if pid == 0:
         _child(plan, stored, theirs, dump, parent)
+    # The child first: every page that this process touches now is copied, and the child waits if
+    # there is one processor for both.
+    os.sched_yield()
     os.close(theirs)
     return Forked(pid, ours)
 
@@ -85,7 +88,6 @@ def _child(
     try:
         linux.die_with_parent(parent)
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the owner
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         kept = [0, 1, 2, channel, *stored.values()]
@@ -94,6 +96,7 @@ def _child(
             faulthandler.enable(dump)
             faulthandler.register(linux.HANG_UP, dump, chain=True)  # and die of it
         linux.close_descriptors_except(kept)
+        inherited.restore_descriptors()
         linux.name_process(plan.id)
         atexit._clear()  # the parent's are not ours to run
         status = _run(plan, stored, Channel(channel))

@@ -11,10 +11,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import marshal
 import os
 import pickle
 import subprocess
-import sys
 import time
 from multiprocessing import spawn
 from typing import Any
@@ -33,16 +33,20 @@ _EXIT_PATIENCE = 10.0  # seconds that a program's exit waits for its actors to e
 # child, and cannot leave a zombie to a program that does not expect one. For an actor it stays a
 # child, so that the actor's supervisor finds it and ends it when the actor has crashed.
 _DETACH = """\
-import os
-if os.fork(): os._exit(0)
+import posix
+if posix.fork(): posix._exit(0)
 """
+# Only modules that are built in are imported before the path is known: the current directory, which
+# would come first, may be anybody's.
 _BOOT = """\
-import os, sys
-while (fd := os.open(os.devnull, os.O_RDWR)) <= 2: os.set_inheritable(fd, True)
-os.close(fd)
-sys.path.insert(0, {path!r})
+import marshal, posix, sys
+while (fd := posix.open("/dev/null", posix.O_RDWR)) <= 2: posix.set_inheritable(fd, True)
+posix.close(fd)
+content = posix.pread({payload}, posix.fstat({payload}).st_size, 0)
+posix.close({payload})
+sys.path[:], payload = marshal.loads(content)
 from supervisor.root import main
-main({channel}, {payload}, {owner})
+main({channel}, payload, {owner})
 """
 
 _linked: dict[int, list[Ref]] = {}
@@ -66,6 +70,7 @@ def launch(
         StartFailed, AlreadyRegistered: it does not.
         TypeError: the arguments cannot be pickled.
         ValueError: the name is none.
+        OSError: there is no interpreter that can be run.
         RuntimeError: the main module is being imported by another such start.
     """
     if main_module.importing:
@@ -98,12 +103,10 @@ def launch(
 def _payload(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> int:
     """Return a memfd with what the new interpreter needs to know."""
     started = pickled(cls.__qualname__, (cls, args, kwargs, name))
-    preparation = spawn.get_preparation_data("supervisor")
-    del preparation["authkey"]  # for multiprocessing's own connections
+    content = pickle.dumps((main_module.description(), started))
     fd = os.memfd_create("supervisor-start", os.MFD_CLOEXEC)
     with os.fdopen(os.dup(fd), "wb") as file:
-        pickle.dump((preparation, started), file)
-    os.lseek(fd, 0, os.SEEK_SET)
+        marshal.dump((main_module.boot_path(), content), file)
     return fd
 
 
@@ -130,17 +133,23 @@ def _above_stdio(fd: int) -> int:
 
 
 def _boot(channel: int, payload: int, owner: int) -> None:
-    path = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    program = _BOOT.format(path=path, channel=channel, payload=payload, owner=owner)
+    program = _BOOT.format(channel=channel, payload=payload, owner=owner)
     if Actor.current is None:
         program = _DETACH + program
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    command = [sys.executable, *flags, "-c", program]
+    python = os.fsdecode(spawn.get_executable() or "")
     passed = [fd for fd in (channel, payload, owner) if fd >= 0]
-    # A session of its own: the terminal's Ctrl-C and hang-up are for the program.
-    started = subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.DEVNULL, pass_fds=passed, start_new_session=True
-    )
+    try:
+        # A session of its own: the terminal's Ctrl-C and hang-up are for the program.
+        started = subprocess.Popen(  # noqa: S603
+            [python, *flags, "-c", program],
+            stdin=subprocess.DEVNULL,
+            pass_fds=passed,
+            start_new_session=True,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        text = f"{python!r} is no Python that can be run: tell multiprocessing.set_executable() one"
+        raise OSError(error.errno, text) from error
     if Actor.current is None:
         started.wait()
     else:
@@ -158,7 +167,8 @@ def _outcome(channel: Channel, cls: type) -> Ref | None:
     except EOFError:
         if started is not None:
             _see_it_end(started)
-        reason = "its process ended before it served; what it printed may say why"
+        python = os.fsdecode(spawn.get_executable() or "")
+        reason = f"its process, of {python}, ended before it served; what it printed may say why"
         raise StartFailed(cls.__qualname__, reason) from None
     if word == IGNORE:
         return None

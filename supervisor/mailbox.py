@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import msgpack
 
-from supervisor import runtime, transport, wire
+from supervisor import inherited, runtime, transport, wire
 from supervisor.errors import BadMessage
 from supervisor.flow_control import Served
 from supervisor.linux import Process
@@ -198,6 +198,8 @@ class Mailbox:
         """Keep some descriptors for what comes with messages, which the kernel would drop."""
         probe = os.dup(self._listener.fileno())
         os.close(probe)
+        if probe >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE:
+            inherited.raise_descriptors()
         if probe >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
-import resource
-import signal
 
-from supervisor import linux, log, main_module, runtime
+from supervisor import inherited, linux, log, main_module, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.errors import RAISED, RemoteError
 from supervisor.protocol import FAILED, HELLO
 
 
-def main(channel_fd: int, payload: int, owner: int) -> None:
+def main(channel_fd: int, payload: bytes, owner: int) -> None:
     """Become the actor; never returns."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # A supervisor keeps descriptors of all below it; the soft limit of 1024 is for select(2).
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    inherited.settle()
     for fd in (channel_fd, owner):
         if fd >= 0:
             os.set_inheritable(fd, False)
@@ -31,7 +25,7 @@ def main(channel_fd: int, payload: int, owner: int) -> None:
     end_process(_run(channel, payload, owner))
 
 
-def _run(channel: Channel, payload: int, owner: int) -> int:
+def _run(channel: Channel, payload: bytes, owner: int) -> int:
     try:
         runtime.sweep()
         cls, args, kwargs, name = _load(payload)
@@ -45,11 +39,10 @@ def _run(channel: Channel, payload: int, owner: int) -> int:
     return actor.run(args, kwargs)
 
 
-def _load(payload: int) -> tuple[type, tuple[object, ...], dict[str, object], str | None]:
-    with os.fdopen(payload, "rb") as file:
-        preparation, started = pickle.load(file)  # noqa: S301 - from the program, by a private memfd
-    main_module.prepare(preparation)
-    if b"__main__" in started:
+def _load(payload: bytes) -> tuple[type, tuple[object, ...], dict[str, object], str | None]:
+    description, started = pickle.loads(payload)  # noqa: S301 - from the program, by a private memfd
+    main_module.prepare(description)
+    if any(name.encode() in started for name in main_module.NAMES):
         main_module.ensure()
     return pickle.loads(started)  # type: ignore[no-any-return]  # noqa: S301
 
