@@ -8,6 +8,7 @@ that not at all, and those without the usual guard would start themselves over a
 from __future__ import annotations
 
 import os
+import pkgutil  # noqa: F401 - runpy imports it later, when the program's path is in force already
 import runpy
 import sys
 import types
@@ -86,8 +87,9 @@ def _found() -> dict[str, str]:
     if path is None:
         return {}
     path = os.path.join(_started_in() or "", path)
-    # A directory, or an archive of zipapp, is run by the __main__.py in it.
-    return {"path": os.path.dirname(path) if name == "__main__" else path}
+    if name == "__main__":  # a directory, or an archive of zipapp, is run by the __main__.py in it
+        path = os.path.dirname(path)
+    return {"path": path} if os.path.exists(path) else {}  # of standard input it is "<stdin>"
 
 
 # -- in the processes that it has started ----------------------------------------------------------
