@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 import sys
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from supervisor.errors import (
     Shutdown,
     carried,
     is_orderly,
+    shown,
 )
 from supervisor.links import Links
 from supervisor.mailbox import Mailbox, Peer
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 
 _NONSENSE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
 _BATCH = 64  # messages between two looks at timers and descriptors
+_FLUSH = 0.5  # seconds that whoever reads what an actor has printed may take for it at the end
 _FAREWELL = 2000  # ms that ZeroMQ sockets of the actor's own may take to send the last of it
 
 
@@ -172,6 +175,10 @@ class Actor:
         self.exit(remote)
 
     def _finish(self, reason: Reason) -> int:
+        if Actor.current is not self:
+            text = "%r: a callback has forked, and the fork has returned from it too: it ends"
+            self.log.error(text, self.ref)
+            end_process(1)
         reason = _able_to_travel(reason)
         if self._started:
             try:
@@ -275,7 +282,8 @@ class Actor:
             try:
                 self._REQUESTS[kind](self, Sender(peer.number, number, self.process), term)
             except _NONSENSE as error:  # no request of this package's has such terms
-                self._mailbox.refuse(peer, f"{term!r:.100} in a request of kind {kind}: {error!r}")
+                why = f"{shown(term, 100)} in a request of kind {kind}: {error!r:.200}"
+                self._mailbox.refuse(peer, why)
         else:
             self._mailbox.refuse(peer, f"its kind is {kind}")
 
@@ -374,7 +382,8 @@ class Actor:
         if isinstance(result, Stop):
             self.exit(result.reason)
         elif result is not None and not isinstance(result, NoReply) and not replied:
-            self.log.debug("%r: a callback's result is ignored: %.200r", self.ref, result)
+            text = "%r: a callback's result is ignored: %s"
+            self.log.debug(text, self.ref, shown(result))
 
     def _answer(self, sender: Sender, kind: int, term: Any) -> bool:
         """Answer a request of a caller; tell whether that was still there."""
@@ -503,7 +512,12 @@ class Actor:
 
 
 def _nobody() -> None:
-    """A fork of an actor, by its own code, is a program like others."""
+    """A fork of an actor, by its own code, is a program like others.
+
+    It ends when it returns from the callback: it would serve the actor's descriptors.
+    """
+    if Actor.current is not None:
+        Actor.current.exit(NORMAL)
     Actor.current = None
 
 
@@ -522,8 +536,19 @@ def _able_to_travel(reason: Reason) -> Reason:
 
 
 def end_process(status: int) -> NoReturn:
-    """End this process without what an interpreter's exit would do to the parent's objects."""
+    """End this process without what an interpreter's exit would do to the parent's objects.
+
+    What it has printed is written, unless nobody reads it: a pipe that is full would be waited for.
+    """
+
+    def interrupt(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    with contextlib.suppress(*RAISED):
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        signal.setitimer(signal.ITIMER_REAL, _FLUSH, _FLUSH)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*RAISED):
             stream.flush()
     os._exit(status)

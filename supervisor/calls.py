@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Self
 
 from supervisor.connection import Connection, deadline_of
-from supervisor.errors import ActorError, CallTimeout, Cancelled
+from supervisor.errors import ActorError, CallTimeout, Cancelled, shown
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import RAISE, SUBSCRIBE
 from supervisor.telemetry import after
@@ -16,7 +16,7 @@ from supervisor.telemetry import after
 
 def no_reply(who: object, timeout: float | None, request: Any = ...) -> CallTimeout:
     """Return the error of a call that was not answered in time."""
-    what = "" if request is ... else f" to {request!r:.80}"
+    what = "" if request is ... else f" to {shown(request, 80)}"
     return CallTimeout(f"{who} has not replied{what} within {timeout:g} s")
 
 

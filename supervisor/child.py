@@ -125,13 +125,13 @@ class Child:
         """Have it write down its stacks, and die of it."""
         self.last_words = HUNG
         if self.pid is not None:
-            os.kill(self.pid, linux.HANG_UP)
-            os.kill(self.pid, signal.SIGCONT)  # it may be stopped, and would not get the other
+            _kill(self.pid, linux.HANG_UP)
+            _kill(self.pid, signal.SIGCONT)  # it may be stopped, and would not get the other
 
     def kill(self) -> None:
         """Kill it. Its pid is its own until it has been reaped."""
         if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
+            _kill(self.pid, signal.SIGKILL)
 
     def note_end(self, status: int) -> None:
         """Its process has ended, with this status: note why."""
@@ -165,3 +165,8 @@ class Child:
             self.waits = 0
         self.waits += 1
         return backoff.delay(self.waits - 1, random.random())  # noqa: S311 - jitter
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(PermissionError):  # it runs a setuid program
+        os.kill(pid, number)

@@ -14,11 +14,12 @@ from typing import Any
 
 from supervisor import inherited, linux, registry, runtime
 from supervisor.actor import Actor
-from supervisor.channel import Channel
+from supervisor.channel import Channel, close_all
 from supervisor.child import Child, State
-from supervisor.errors import HUNG, KILLED, NotFound, Reason, StartFailed
+from supervisor.errors import HUNG, KILLED, NotFound, Reason, StartFailed, shown
 from supervisor.fd_store import FdStore
 from supervisor.jobs import Job, Jobs
+from supervisor.orphans import Orphans
 from supervisor.preload import Preload, is_due
 from supervisor.protocol import (
     DROP,
@@ -37,8 +38,11 @@ from supervisor.telemetry import Event
 
 log = logging.getLogger("supervisor")
 
+_NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
+
 _SIGNS = 4  # of life, asked for in the time of a watchdog
 _SIGN_OF_A_START = 1.0  # seconds in which a supervisor that starts gives a sign of life
+_LAST_STEPS = 5.0  # seconds that a child may take from telling its end to that
 _LAST_GASP = 2.0  # seconds that a hung child may take to write down its stacks
 
 
@@ -52,6 +56,8 @@ class Children:
         self._ended = ended
         self._by_id: dict[str, Child] = {}
         self._store = FdStore(actor.stored)
+        self._orphans = Orphans()
+        self._importing = False
         inherited.raise_descriptors()
         linux.adopt_orphans()
         self._watch_signals()
@@ -111,24 +117,23 @@ class Children:
     def reap(self) -> None:
         """Take note of every child that has ended, and end what they leave behind."""
         by_pid = {child.pid: child for child in self if child.pid is not None}
-        strangers = False
-        for pid, status in linux.reap():
+        ended = linux.reap(by_pid, lambda pid: self._orphans.is_one(pid, self._importing))
+        for pid, status in ended:
             if pid in by_pid:
                 self._gone(by_pid[pid], status)
-            else:
-                strangers = True
-        if strangers:
+        if any(pid not in by_pid for pid, _ in ended):
             runtime.sweep()  # they may have been actors of a supervisor that was killed
             registry.names()
-        # What a dead actor had started itself has come to this subreaper. Known children are
-        # those that were forked here; nothing else of ours is ever a child of this process.
-        known = {child.pid for child in self}
-        for pid in linux.children():
-            if pid not in known:
-                os.kill(pid, signal.SIGKILL)
+        self.end_orphans()
         self._jobs.advance()
 
+    def end_orphans(self, last: bool = False) -> None:
+        """Kill what ended actors had started themselves; at last, whatever is still there."""
+        self._orphans.end({child.pid for child in self}, last)
+
     def _gone(self, child: Child, status: int) -> None:
+        if child.pid is not None:
+            self._orphans.left_by(child.pid)
         self._read_channel(child)  # its last words may still be there
         if child.channel is not None:
             self._actor.remove_reader(child.channel.fileno())
@@ -155,11 +160,28 @@ class Children:
                 # Its end is about to be reported by SIGCHLD.
                 self._actor.remove_reader(child.channel.fileno())
                 break
+            except ValueError as error:
+                self._misused(child, f"{error}")
+                break
             if received is None:
                 break
             (word, *terms), fds = received
-            self._hear(child, child.channel, word, terms, fds)
+            try:
+                self._hear(child, child.channel, word, terms, fds)
+            except _NONSENSE as error:
+                self._misused(child, f"{shown(word)}: {error!r:.200}")
+                break
+            finally:
+                close_all(fds)
         self._jobs.advance()
+
+    def _misused(self, child: Child, what: str) -> None:
+        """A child's own code has written to its channel, by a wrong number, what is no message."""
+        text = "child %r has written to its private channel what is no message; it is killed: %s"
+        log.error(text, child.plan.id, what)
+        if child.channel is not None:
+            self._actor.remove_reader(child.channel.fileno())
+        child.kill()
 
     def _hear(
         self, child: Child, channel: Channel, word: str, terms: list[Any], fds: list[int]
@@ -168,6 +190,7 @@ class Children:
             child.outcome = child.outcome or (word, terms[0] if terms else None)
         elif word == EXIT:
             child.last_words = terms[0]
+            self._see_it_end(child)
         elif word == PONG:
             child.asked = None
         elif word == HELD:
@@ -175,9 +198,19 @@ class Children:
         elif word == HAPPENED:
             self._actor.happened(terms[0].below(child.plan.id))
         elif word == STORE:
-            channel.offer(STORED, self._keep((child.plan.id, *terms[0]), fds))
+            channel.offer(STORED, self._keep((child.plan.id, *_texts(terms[0])), fds))
         elif word == DROP:
-            self._drop((child.plan.id, *terms[0]))
+            self._drop((child.plan.id, *_texts(terms[0])))
+
+    def _see_it_end(self, child: Child) -> None:
+        """Kill a child that has told its end, and then hangs: in a function of ``atexit``, say."""
+        channel = child.channel
+
+        def look() -> None:
+            if child.channel is channel:
+                child.kill()
+
+        self._actor.call_later(_LAST_STEPS, look)
 
     # -- stored descriptors ------------------------------------------------------------------------
 
@@ -185,7 +218,8 @@ class Children:
         """Store a descriptor that a child has sent; return why not."""
         if not fds:  # the kernel has left it out
             return "the supervisor has as many descriptors open as it may (RLIMIT_NOFILE)"
-        return self._store.put(path, fds[0]) or self._back(path, fds[0])
+        fd = fds.pop(0)
+        return self._store.put(path, fd) or self._back(path, fd)
 
     def _back(self, path: tuple[str, ...], fd: int) -> str | None:
         """Have the supervisor above keep a descriptor too."""
@@ -246,6 +280,7 @@ class Children:
         if not is_due(child.plan):
             return
         importing = Preload(child.plan)
+        self._importing = True
         self._actor.add_reader(importing.fileno(), self._jobs.advance)
         while child.outcome is None and not importing.has_ended():
             if child.unwanted:
@@ -254,6 +289,7 @@ class Children:
             yield
         self._actor.remove_reader(importing.fileno())
         if child.outcome is None:
+            self._importing = False
             try:
                 importing.finish()
             except StartFailed as error:
@@ -370,3 +406,14 @@ class Children:
             return float("inf")
         self._actor.call_later(float(grace), self._jobs.advance)
         return time.monotonic() + float(grace)
+
+
+def _texts(path: Any) -> list[str]:
+    """Return the parts of a stored descriptor's name.
+
+    Raises:
+        TypeError: they are none.
+    """
+    if not isinstance(path, (list, tuple)) or not all(isinstance(part, str) for part in path):
+        raise TypeError(f"no name of a descriptor: {shown(path)}")
+    return list(path)

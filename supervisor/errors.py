@@ -20,8 +20,18 @@ HUNG = "hung"
 NOPROC = "noproc"
 
 
-RAISED = (Exception, SystemExit)
-"""What a user's code may raise: ``sys.exit`` in it ends no more than an error does."""
+RAISED = (BaseException,)
+"""What a user's code may raise: ``sys.exit``, or a CancelledError of asyncio's, in it ends no more
+than an error does."""
+
+
+def shown(value: object, most: int = 200) -> str:
+    """Return the text of a user's value, cut, whatever its ``__repr__`` raises."""
+    try:
+        text = repr(value)
+    except RAISED as error:
+        text = f"<{type(value).__qualname__}, whose repr raises {type(error).__qualname__}>"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -193,7 +203,7 @@ def _cut(text: str, first: bool) -> str:
 def _said(error: BaseException) -> str:
     try:
         return _cut(str(error), first=True)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the error it belongs to
+    except RAISED:  # a broken __str__ must not hide the error it belongs to
         return "(its text cannot be had)"
 
 

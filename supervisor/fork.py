@@ -15,7 +15,7 @@ import traceback
 import warnings
 from typing import NamedTuple, NoReturn
 
-from supervisor import inherited, linux, runtime
+from supervisor import inherited, linux, orphans, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
@@ -98,6 +98,7 @@ def _child(
         linux.close_descriptors_except(kept)
         inherited.restore_descriptors()
         linux.name_process(plan.id)
+        orphans.mark(linux.process(os.getpid()))
         atexit._clear()  # the parent's are not ours to run
         status = _run(plan, stored, Channel(channel))
         atexit._run_exitfuncs()

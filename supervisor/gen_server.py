@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from supervisor.actor import Actor
-from supervisor.errors import SHUTDOWN, Reason
+from supervisor.errors import SHUTDOWN, Reason, shown
 from supervisor.launch import launch
 from supervisor.linux import Process
 from supervisor.ref import Ref
@@ -56,21 +56,22 @@ class GenServer:
         An exception ends the actor, and reaches the caller as ``RemoteError``.
         """
         raise NotImplementedError(
-            f"{type(self).__qualname__} serves no calls: {request!r:.200} from {sender}"
+            f"{type(self).__qualname__} serves no calls: {shown(request)} from {sender}"
         )
 
     def handle_cast(self, request: Any) -> Any:
         """Serve a cast. Returns None, Stop or Continue."""
-        raise NotImplementedError(f"{type(self).__qualname__} serves no casts: {request!r:.200}")
+        raise NotImplementedError(f"{type(self).__qualname__} serves no casts: {shown(request)}")
 
     def handle_info(self, message: Any) -> Any:
         """Take any other message: ``Down`` of a monitor, a timer's, what was sent."""
-        self._actor.log.warning("%r received an unexpected message: %.200r", self.ref, message)
+        text = "%r received an unexpected message: %s"
+        self._actor.log.warning(text, self.ref, shown(message))
 
     def handle_continue(self, argument: Any) -> Any:
         """Go on after a callback that returned ``Continue``."""
         raise NotImplementedError(
-            f"{type(self).__qualname__} has no handle_continue: {argument!r:.200}"
+            f"{type(self).__qualname__} has no handle_continue: {shown(argument)}"
         )
 
     def terminate(self, reason: Reason) -> None:

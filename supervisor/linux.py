@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
@@ -205,18 +205,69 @@ def children() -> list[int]:
         return [int(child) for child in file.read().split()]
 
 
-def reap() -> list[tuple[int, int]]:
-    """Collect all children that have ended: pid and status, negative for a fatal signal."""
-    ended_children: list[tuple[int, int]] = []
-    while True:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            return ended_children
-        if found is None:
-            return ended_children
-        status = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-        ended_children.append((found.si_pid, status))
+def reap(known: Collection[int], is_ours: Callable[[int], bool]) -> list[tuple[int, int]]:
+    """Collect children that have ended: pid and status, negative for a fatal signal.
+
+    Args:
+        known: pids of children.
+        is_ours: tells of another child that has ended, by its pid, whether it is to be collected.
+    """
+    found: list[tuple[int, int]] = []
+    while (pid := _first_that_ended()) is not None:
+        if pid in known or is_ours(pid):
+            found += _collected(pid)
+            continue
+        for pid in known:  # that other one is in the way
+            found += _collected(pid)
+        break
+    return found
+
+
+def _first_that_ended() -> int | None:
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
+
+
+def _collected(pid: int) -> list[tuple[int, int]]:
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return []
+    if found is None:
+        return []
+    status = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    return [(pid, status)]
+
+
+def process_group(pid: int) -> int:
+    """Return the process group of a process, also of a zombie.
+
+    Raises:
+        ProcessLookupError: there is no process of this pid.
+    """
+    return _stat(pid, 5)
+
+
+def environment(pid: int) -> dict[bytes, bytes]:
+    """Return the environment with which a process began; nothing if that cannot be had."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:
+        return {}
+    return {name: value for name, _, value in (entry.partition(b"=") for entry in entries)}
+
+
+def command(pid: int) -> bytes:
+    """Return the command line of a process; nothing if that cannot be had."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def close_descriptors_except(keep: Iterable[int]) -> None:

@@ -11,6 +11,8 @@ import logging
 import os
 import select
 
+from supervisor.errors import RAISED
+
 _ATOMIC = 4096  # PIPE_BUF of pipe(7): a pipe that is writable has room for so much
 
 
@@ -23,7 +25,10 @@ class Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
-        text = self.format(record)
+        try:
+            text = self.format(record)
+        except RAISED as error:  # of a value's own __repr__ or __str__, say
+            text = f"{record.msg!r} cannot be formatted: {type(error).__qualname__}"
         if self._dropped:
             text = f"({self._dropped} messages before this one found no room)\n{text}"
         data = (text + "\n").encode(errors="backslashreplace")

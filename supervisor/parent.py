@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import signal
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -53,7 +55,7 @@ class Parent:
     def tell(self, *message: Any) -> None:
         """Tell it something, if it is still there to hear."""
         if self._channel is not None:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 self._channel.send(*message)
 
     def serves_now(self, *message: Any) -> None:
@@ -118,7 +120,11 @@ class Parent:
             try:
                 order = self._orders.popleft() if self._orders else self._receive(self._channel)
             except EOFError:
-                self._close()  # the supervisor has ended: the kernel is about to kill this
+                if self._supervises:
+                    # The supervisor has ended, and the kernel is about to kill this; but not if
+                    # this has become another user since (prctl(2), PR_SET_PDEATHSIG).
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self._close()
                 return
             if order is None:
                 return

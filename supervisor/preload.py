@@ -35,8 +35,10 @@ class Preload:
         self._thread.start()
 
     def _run(self) -> None:
-        self._error = self._import()
-        os.eventfd_write(self._ended, 1)
+        try:
+            self._error = self._import()
+        finally:
+            os.eventfd_write(self._ended, 1)
 
     def _import(self) -> BaseException | None:
         try:

@@ -30,12 +30,13 @@ from supervisor.errors import (
     StartFailed,
     StillRunning,
     brief,
+    shown,
 )
 from supervisor.gen_server import GenServer
 from supervisor.jobs import Job, Jobs
 from supervisor.owners import Owners
 from supervisor.protocol import FAILED
-from supervisor.ref import Ref
+from supervisor.ref import Exit, Ref
 from supervisor.results import NoReply, Sender, Starting
 from supervisor.strategy import (
     STRATEGIES,
@@ -79,6 +80,8 @@ class Supervisor(GenServer):
 
     reference: ClassVar[type[Ref]] = SupervisorRef
     supervises: ClassVar[bool] = True
+    trap_exit: bool = True
+    """A child that has linked itself to its supervisor ends as others do."""
 
     @classmethod
     def check_arguments(cls, *args: Any, **kwargs: Any) -> None:
@@ -181,7 +184,12 @@ class Supervisor(GenServer):
 
     def handle_cast(self, request: Any) -> None:
         """Nobody has anything to cast to a supervisor."""
-        log.warning("%r: a cast is ignored: %.200r", self.ref, request)
+        log.warning("%r: a cast is ignored: %s", self.ref, shown(request))
+
+    def handle_info(self, message: Any) -> None:
+        """Take no notice of the end of what has linked itself to this."""
+        if not isinstance(message, Exit):
+            log.warning("%r: a message is ignored: %s", self.ref, shown(message))
 
     def _order_to_stop(self, reason: Reason) -> None:
         self._stop_all(reason)
@@ -231,6 +239,7 @@ class Supervisor(GenServer):
 
     def _end(self, reason: Reason, status: int) -> Job:
         yield from self._stop_children()
+        self._children.end_orphans(last=True)
         with contextlib.suppress(FileNotFoundError):  # the whole directory may have gone
             runtime.sweep()  # children that had to be killed have not removed their sockets
         self._actor.exit(reason, status)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from supervisor.errors import CARRIED, RemoteError, Shutdown, carried
+from supervisor.errors import CARRIED, RemoteError, Shutdown, carried, shown
 
 LIMIT = 16 << 20
 """Bytes of a message at most."""
@@ -131,7 +131,7 @@ def portable(term: Any) -> Any:
     try:
         pack(term)
     except (TypeError, ValueError):
-        return f"{term!r:.1000}"
+        return shown(term, 1000)
     return term
 
 
@@ -248,8 +248,8 @@ def _decode(code: int, data: bytes, depth: int = 0) -> Any:
 def _complaint(term: Any, where: str = "the message") -> str | None:
     """Find the value that cannot travel, and say where it stands."""
     if isinstance(term, dict):
-        parts = [(f"{where}[{key!r}]", value) for key, value in term.items()]
-        parts += [(f"the key {key!r} of {where}", key) for key in term]
+        parts = [(f"{where}[{shown(key)}]", value) for key, value in term.items()]
+        parts += [(f"the key {shown(key)} of {where}", key) for key in term]
     elif isinstance(term, (list, tuple, set, frozenset)):
         parts = [(f"{where}[{place}]", value) for place, value in enumerate(term)]
     else:
@@ -258,7 +258,7 @@ def _complaint(term: Any, where: str = "the message") -> str | None:
             msgpack.packb(term, default=_encode, strict_types=True, datetime=True)
         except (TypeError, ValueError, OverflowError):
             kind = "a naive datetime" if isinstance(term, datetime) else type(term).__qualname__
-            return f"{where} is {kind}, which cannot travel in a message: {term!r:.200}"
+            return f"{where} is {kind}, which cannot travel in a message: {shown(term)}"
     try:
         return next(filter(None, (_complaint(value, name) for name, value in parts)), None)
     except RecursionError:

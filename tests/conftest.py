@@ -87,7 +87,7 @@ def _remaining_processes() -> list[str]:
     deadline = time.monotonic() + PATIENCE
     left = []
     while True:
-        linux.reap()
+        linux.reap((), lambda _: True)
         pids = linux.children()
         if not pids:
             return left
