@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from supervisor import busy_wait, connections, linux, registry, waiting, wire
@@ -217,13 +217,16 @@ class Actor:
             patience = self._patience()
             replied = self._counts["reply"] != replies  # those who were answered may ask again
             events = self._busy_wait.poll(self._epoll) if replied and patience != 0.0 else []
-            for fd, _ in events or self._epoll.poll(patience):
-                # An earlier callback of this round may have removed a later one.
-                callback = self._readers.get(fd)
-                if callback is not None and self._reason is None:
-                    callback()
+            self._serve_descriptors(events or self._epoll.poll(patience))
             if self._quiet_since is not None and not self._has_messages():
                 self._fire_idle()
+
+    def _serve_descriptors(self, ready: Iterable[tuple[int, int]]) -> None:
+        for fd, _ in ready:
+            # An earlier callback of this round may have removed a later one.
+            callback = self._readers.get(fd)
+            if callback is not None and self._reason is None:
+                callback()
 
     def _serve_messages(self) -> None:
         """Serve a batch of messages, from this process itself or from the mailbox."""
@@ -257,6 +260,9 @@ class Actor:
         return min(left, linux.LONGEST_POLL / 1000 if patience is None else patience)
 
     def _fire_timers(self) -> None:
+        if self._timers.patience() == 0.0:
+            # If this process has stood still, what has come meanwhile counts before its timers.
+            self._serve_descriptors(self._epoll.poll(0))
         while self._reason is None and (timer := self._timers.due()) is not None:
             timer.callback()
 

@@ -24,9 +24,11 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
                 await _send(there, request, pending)
                 await answered
         except TimeoutError:
+            there.serve()  # if this process has stood still, the reply may have come meanwhile
             if pending.number == 0:
                 raise MailboxFull(f"{who} does not serve its mailbox, which is full") from None
-            raise no_reply(who, loop.time() - began, request) from None
+            if pending.answer is None:
+                raise no_reply(who, loop.time() - began, request) from None
         finally:
             there.forget(pending)
     return pending.result(who)

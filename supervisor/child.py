@@ -58,8 +58,10 @@ class Child:
     """Restarts since it last served for long: what its backoff grows with."""
     since: float = 0.0
     """When its process was started, by ``time.monotonic``."""
-    asked: float | None = None
-    """When it was asked for a sign of life that it has not given yet."""
+    unanswered: int = 0
+    """How often it was looked whether it has given the sign of life that it was asked for."""
+    grace_is_over: bool = False
+    """Whether it has had the time in which it may end in order."""
     held: bool = False
     """Whether a debugger holds it up."""
     unwanted: bool = False
@@ -86,7 +88,8 @@ class Child:
         """Begin a start."""
         self.beginning = object()
         self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.asked, self.held, self.unwanted = None, False, False
+        self.held = self.unwanted = self.grace_is_over = False
+        self.unanswered = 0
 
     def fork(self, stored: dict[tuple[str, ...], int]) -> Channel:
         """Start its process; return the channel on which it will report.
@@ -119,7 +122,7 @@ class Child:
     def ask_for_life(self) -> None:
         """Ask it for a sign of life."""
         if self.channel is not None and self.channel.offer(PING):
-            self.asked = time.monotonic()
+            self.unanswered = 1
 
     def abort(self) -> None:
         """Have it write down its stacks, and die of it."""

@@ -41,6 +41,7 @@ log = logging.getLogger("supervisor")
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
 
 _SIGNS = 4  # of life, asked for in the time of a watchdog
+_STEPS = 8  # of a child's time: while this process stands still itself, at most one of them passes
 _SIGN_OF_A_START = 1.0  # seconds in which a supervisor that starts gives a sign of life
 _LAST_STEPS = 5.0  # seconds that a child may take from telling its end to that
 _LAST_GASP = 2.0  # seconds that a hung child may take to write down its stacks
@@ -192,9 +193,9 @@ class Children:
             child.last_words = terms[0]
             self._see_it_end(child)
         elif word == PONG:
-            child.asked = None
+            child.unanswered = 0
         elif word == HELD:
-            child.held, child.asked = terms[0], None
+            child.held, child.unanswered = terms[0], 0
         elif word == HAPPENED:
             self._actor.happened(terms[0].below(child.plan.id))
         elif word == STORE:
@@ -247,7 +248,7 @@ class Children:
         child.begin()
         limit, beginning = child.plan.init_timeout, child.beginning
         if limit is not None:
-            self._actor.call_later(limit, lambda: self._too_slow(child, beginning))
+            self._after(limit, lambda: self._too_slow(child, beginning))
         yield from self._import(child)
         if child.outcome is None:
             self._fork(child)
@@ -263,6 +264,22 @@ class Children:
         while child.pid is not None:
             yield
         child.state = State.IDLE
+
+    def _after(self, seconds: float, callback: Callable[[], None], steps: int = _STEPS) -> None:
+        """Call back when a child has had so much time.
+
+        A process that stands still (SIGSTOP, a frozen cgroup, a debugger) does not know for how
+        long it has. So this is not one timer but some in a row.
+        """
+        left = iter(range(steps))
+
+        def step() -> None:
+            if next(left, None) is None:
+                callback()
+            else:
+                self._actor.call_later(seconds / steps, step)
+
+        step()
 
     def _fork(self, child: Child) -> None:
         try:
@@ -324,12 +341,13 @@ class Children:
 
         def look() -> None:
             self._read_channel(child)
-            if child.channel is channel and child.asked is not None:
+            if child.channel is channel and child.unanswered:
                 child.kill()
 
-        self._actor.call_later(_SIGN_OF_A_START, look)
+        self._after(_SIGN_OF_A_START, look)
 
     def _too_slow(self, child: Child, beginning: object) -> None:
+        self._read_channel(child)  # it may have said so meanwhile
         same = child.beginning is beginning and child.state is State.STARTING
         if same and child.outcome is None:
             seconds = child.plan.init_timeout
@@ -350,9 +368,11 @@ class Children:
                 return
             if child.held:
                 pass  # by a debugger: nobody knows for how long
-            elif child.asked is None:
+            elif child.unanswered == 0:
                 child.ask_for_life()
-            elif time.monotonic() - child.asked >= seconds:
+            elif child.unanswered < _SIGNS:
+                child.unanswered += 1
+            else:
                 self._hung(child, channel)
                 return
             self._actor.call_later(seconds / _SIGNS, look)
@@ -376,36 +396,42 @@ class Children:
 
     def stop(self, child: Child) -> Job:
         """Stop a child: in order within its grace, otherwise by SIGKILL."""
-        deadline = self.begin_to_stop(child)
-        while child.pid is not None and time.monotonic() < deadline:
-            yield
+        self.begin_to_stop(child)
         yield from self.finish_to_stop(child)
 
     def finish_to_stop(self, child: Child) -> Job:
-        """Kill a child, if it has not ended yet."""
+        """Kill a child, if it has not ended within its grace."""
+        while child.pid is not None and not child.grace_is_over:
+            yield
         child.kill()
         while child.pid is not None:
             yield
         child.state = State.IDLE
 
-    def begin_to_stop(self, child: Child) -> float:
-        """Tell a child to end; return until when it may take, by ``time.monotonic``."""
+    def begin_to_stop(self, child: Child) -> None:
+        """Tell a child to end."""
         child.wait_no_longer()
         starts = child.state is State.STARTING
         if child.pid is None:
             child.state = State.IDLE
-            return 0.0
+            return
         child.state = State.STOPPING
-        grace = child.plan.shutdown
-        if grace == "brutal_kill" or (starts and child.plan.type == "worker"):
-            return 0.0
+        grace, channel = child.plan.shutdown, child.channel
+        child.grace_is_over = grace == "brutal_kill" or (starts and child.plan.type == "worker")
+        if child.grace_is_over:
+            return
         child.order_to_end()
         if starts:
             self._kill_unless_it_serves(child)
         if grace == "infinity":
-            return float("inf")
-        self._actor.call_later(float(grace), self._jobs.advance)
-        return time.monotonic() + float(grace)
+            return
+
+        def over() -> None:
+            if child.channel is channel:
+                child.grace_is_over = True
+                self._jobs.advance()
+
+        self._after(float(grace), over)
 
 
 def _texts(path: Any) -> list[str]:

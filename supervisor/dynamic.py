@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -117,9 +116,8 @@ class DynamicSupervisor(Supervisor):
         return self._serve_terminate(sender, child.plan.id)
 
     def _stop_children(self) -> Job:
-        deadlines = {child.plan.id: self._children.begin_to_stop(child) for child in self._children}
         for child in self._children:
-            while child.pid is not None and time.monotonic() < deadlines[child.plan.id]:
-                yield
+            self._children.begin_to_stop(child)
+        for child in self._children:
             yield from self._children.finish_to_stop(child)
             self._children.drop_descriptors(child)
