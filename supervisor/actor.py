@@ -481,6 +481,18 @@ class Actor:
             self._watchers.add(sender.address, sender.number)  # if that ends this actor
         self.server._owner_left(leaving[0], lambda: self.reply(sender, None))
 
+    def belong_to(self, program: linux.Process, pidfd: int) -> None:
+        """Belong to the program that has started this actor, until it ends or execs another."""
+        self.owners.add(program, pidfd)
+        image = linux.image(program.pid)
+
+        def hung_up() -> None:  # it may also have closed all its descriptors, as daemons do
+            if program in self.owners and linux.image(program.pid) != image:
+                self.owners.remove(program)
+                self._owner_ended(program)
+
+        self.parent.watch(hung_up)
+
     def _owner_ended(self, owner: linux.Process) -> None:
         self._had_owners = True
         self.server._owner_left(owner, lambda: None)

@@ -110,6 +110,10 @@ class Channel:
         poller.register(self._socket, events)
         poller.poll()  # ends by a message, by room for one, or by the other side's end
 
+    def has_hung_up(self) -> bool:
+        """Tell whether the other side has closed its end."""
+        return transport.has_hung_up(self._socket)
+
     def close(self) -> None:
         """Close this end."""
         self._socket.close()

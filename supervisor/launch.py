@@ -49,8 +49,8 @@ from supervisor.root import main
 main({channel}, payload, {owner})
 """
 
-_linked: dict[int, list[Ref]] = {}
-"""What this process has started, by its own pid: a fork of it has started nothing."""
+_linked: list[tuple[Ref, Channel]] = []
+"""What this process has started, and the channel to it, which tells it of an exec of this one."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """What an actor has started, to be reaped."""
@@ -93,11 +93,32 @@ def launch(
             os.close(owner)
     try:
         ref = _outcome(ours, cls)
-    finally:
+    except BaseException:
         ours.close()
+        raise
     if ref is not None and linked:
-        _linked.setdefault(os.getpid(), []).append(ref)
+        _forget_ended()
+        _linked.append((ref, ours))
+    else:
+        ours.close()
     return ref
+
+
+def _forget_ended() -> None:
+    """Forget what this process has started, and has ended since."""
+    for entry in list(_linked):
+        if entry[1].has_hung_up():
+            entry[1].close()
+            _linked.remove(entry)
+
+
+def _forget_all() -> None:
+    for _, channel in _linked:
+        channel.close()
+    _linked.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)  # a fork has started nothing
 
 
 def _payload(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> int:
@@ -200,7 +221,7 @@ def _stop_linked() -> None:
 
     It would end anyway, as it watches this process: but then after the exit, not before it.
     """
-    linked = _linked.pop(os.getpid(), [])
+    linked = [ref for ref, _ in _linked]
     deadline = time.monotonic() + _EXIT_PATIENCE
     waits = []
     try:
@@ -221,6 +242,7 @@ def _stop_linked() -> None:
     if linked:
         with contextlib.suppress(FileNotFoundError):  # the directory is gone, and all in it
             _sweep()  # what was killed may have left something
+    _forget_all()
 
 
 def _sweep() -> None:

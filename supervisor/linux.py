@@ -56,13 +56,29 @@ def parent(pid: int) -> Process:
     return process(_stat(pid, 4))
 
 
+def image(pid: int) -> list[bytes]:
+    """Return what an exec changes of a process: where its stack and its arguments lie.
+
+    Where this may not be seen, all are 0.
+    """
+    try:
+        fields = _fields(pid)
+    except ProcessLookupError:
+        return []
+    return [fields[28 - 3], *fields[48 - 3 : 52 - 3]]  # startstack, arg_start to env_end
+
+
 def _stat(pid: int, field: int) -> int:
     """Return a field of proc_pid_stat(5), by its number there, from 3 on."""
+    return int(_fields(pid)[field - 3])
+
+
+def _fields(pid: int) -> list[bytes]:
     try:
         stat = read_file(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid}") from None
-    return int(stat[stat.rindex(b")") + 2 :].split()[field - 3])
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def read_file(path: str) -> bytes:

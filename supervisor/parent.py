@@ -1,7 +1,9 @@
 """Who started this actor, at the other end of its channel: a supervisor, or a program.
 
 To a supervisor the channel stays open: it is told of the start, the end, and what lies between;
-it gives orders, and keeps descriptors. To a program it only serves the start.
+it gives orders, and keeps descriptors. To a program it serves the start. It stays open if the
+actor belongs to the program: when that replaces itself by an exec, its end of the channel is
+closed, while a pidfd of it knows nothing of that.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Parent:
         self._loop = loop
         self._shut = shut
         self._orders: deque[list[Any]] = deque()
+        self._hung_up: Callable[[], None] | None = None
         if channel is not None:
             loop.add_reader(channel.fileno(), self._read)
 
@@ -51,6 +54,10 @@ class Parent:
     def supervises(self) -> bool:
         """Whether it is a supervisor, and still there."""
         return self._supervises and self._channel is not None
+
+    def watch(self, hung_up: Callable[[], None]) -> None:
+        """Call back when the program that started this actor has closed its end."""
+        self._hung_up = hung_up
 
     def tell(self, *message: Any) -> None:
         """Tell it something, if it is still there to hear."""
@@ -61,7 +68,7 @@ class Parent:
     def serves_now(self, *message: Any) -> None:
         """Tell it that the start is over."""
         self.tell(*message)
-        if not self._supervises:
+        if not self._supervises and self._hung_up is None:
             self._close()
 
     def held(self, by_debugger: bool) -> None:
@@ -125,6 +132,8 @@ class Parent:
                     # this has become another user since (prctl(2), PR_SET_PDEATHSIG).
                     os.kill(os.getpid(), signal.SIGKILL)
                 self._close()
+                if self._hung_up is not None:
+                    self._hung_up()
                 return
             if order is None:
                 return

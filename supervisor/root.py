@@ -35,7 +35,7 @@ def _run(channel: Channel, payload: bytes, owner: int) -> int:
         return 1
     linux.name_process(name or cls.__name__)
     if owner >= 0:
-        actor.owners.add(_process_of(owner), owner)
+        actor.belong_to(_process_of(owner), owner)
     return actor.run(args, kwargs)
 
 
