@@ -3,10 +3,14 @@
 Between a process that is put to sleep and its next step lie a system call of whoever wakes it, an
 interrupt of another processor, and cold caches: more than a short call takes in all. So whoever
 expects an answer at once polls for a moment, as the schedulers of OTP do (``erl +sbwt``).
+
+Not beside other threads: each poll gives the interpreter's lock away for less time than it takes to
+wake one of them, and so they would get it only by force, every 5 ms.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Protocol, TypeAlias
 
@@ -16,6 +20,10 @@ ACTOR = 50e-6
 """Seconds that an actor looks for the next message: its caller is awake."""
 
 _MOST = 64  # waits without another attempt, after several in a row that were in vain
+
+# Looked at without the lock that ``threading.active_count`` takes: a signal's handler that calls
+# may have interrupted the one who holds it.
+_threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
 
 Events: TypeAlias = list[tuple[int, int]]
 
@@ -42,7 +50,7 @@ class BusyWait:
 
     def poll(self, poller: Poller) -> Events:
         """Return what is ready; nothing if there was no attempt, or it was in vain."""
-        if self._skipped < self._to_skip:
+        if self._skipped < self._to_skip or len(_threads) > 1:
             self._skipped += 1
             return []
         end = time.monotonic() + self._seconds

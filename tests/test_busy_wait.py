@@ -2,6 +2,7 @@
 
 import os
 import select
+import threading
 import time
 from collections.abc import Iterator
 
@@ -74,3 +75,13 @@ def test_an_actor_that_is_not_asked_uses_no_processor() -> None:
     before = ref.statistics()["cpu"]
     time.sleep(0.5)
     assert ref.statistics()["cpu"] - before < 0.1
+
+
+def test_beside_other_threads_nobody_waits_busily(pipe: Pipe) -> None:
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    assert BusyWait(1.0).poll(pipe) == []
+    end.set()
+    thread.join()
+    assert pipe.polls == 0
