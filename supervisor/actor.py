@@ -65,6 +65,9 @@ from supervisor.results import (
     Starting,
     Stop,
     Timeout,
+    check_init,
+    check_reply,
+    check_result,
 )
 from supervisor.system import System
 from supervisor.telemetry import SUPERVISION, TRACE, Event, Streams, traced
@@ -133,6 +136,7 @@ class Actor:
                 registry.register(self.ref.name, self.process)
                 self._registered = True
             result = self.server.init(*args, **kwargs)
+            check_init(result, self.server.supervises)
         except RAISED as error:  # whatever it is, it is why the start failed
             self.fail(error if isinstance(error, ActorError) else RemoteError.of(error))
         else:
@@ -152,7 +156,7 @@ class Actor:
             self.fail(result.reason)
         elif not isinstance(result, Starting):
             self.ready()
-            self._then(result)
+            self._then("init", result)
 
     def ready(self) -> None:
         """Tell whoever started this actor that it serves now."""
@@ -184,7 +188,8 @@ class Actor:
             try:
                 self.server.terminate(reason)
             except RAISED as error:
-                self.log.error("%r: terminate failed: %s", self.ref, RemoteError.of(error))  # noqa: TRY400
+                reason = _able_to_travel(RemoteError.of(error))
+                self.log.error("%r: terminate failed: %s", self.ref, reason)  # noqa: TRY400
         if self._registered and self.ref.name is not None:
             registry.unregister(self.ref.name, self.process)
         self.parent.tell(EXIT, reason)
@@ -279,7 +284,7 @@ class Actor:
             self._note("cast", term)
             result = self.server.handle_cast(term)
             if result is not None:
-                self._then(result)
+                self._then("handle_cast", result)
         elif kind == INFO:
             self._serve_info(term)
         elif kind == CALL:
@@ -295,7 +300,7 @@ class Actor:
 
     def _serve_info(self, message: Any) -> None:
         self._note("info", message)
-        self._then(self.server.handle_info(message))
+        self._then("handle_info", self.server.handle_info(message))
 
     def _serve_call(self, sender: Sender, request: Any, chain: Any = ()) -> None:
         self._note("call", request)
@@ -303,8 +308,9 @@ class Actor:
             waiting.serving(waiting.decode(chain))
         try:
             result = self.server.handle_call(request, sender)
-            if not isinstance(result, NoReply):
-                value = result.reply if isinstance(result, (Stop, Continue)) else result
+            value = result.reply if isinstance(result, (Stop, Continue)) else result
+            if not isinstance(value, NoReply):
+                check_reply(value)
                 self.reply(sender, value)
         except RAISED as error:
             self._answer(sender, RAISE, RemoteError.of(error))
@@ -312,7 +318,8 @@ class Actor:
         finally:
             if chain:
                 waiting.serving(())
-        self._then(result, replied=True)
+        if isinstance(result, (Stop, Continue)):
+            self._then("handle_call", result)
 
     def _serve_monitor(self, sender: Sender, _: Any) -> None:
         self._watchers.add(sender.address, sender.number)
@@ -378,18 +385,17 @@ class Actor:
         self._streams.publish(SUPERVISION, lambda: event)
         self.parent.happened(event)
 
-    def _then(self, result: Any, replied: bool = False) -> None:
-        """Do what a callback asks for besides a reply."""
-        if result is None:
-            return
+    def _then(self, callback: str, result: Any) -> None:
+        """Do what a callback asks for besides a reply.
+
+        Raises:
+            TypeError: it asks for nothing that it may.
+        """
         while isinstance(result, Continue):
-            result = self.server.handle_continue(result.argument)
-            replied = False
+            callback, result = "handle_continue", self.server.handle_continue(result.argument)
+        check_result(callback, result)
         if isinstance(result, Stop):
             self.exit(result.reason)
-        elif result is not None and not isinstance(result, NoReply) and not replied:
-            text = "%r: a callback's result is ignored: %s"
-            self.log.debug(text, self.ref, shown(result))
 
     def _answer(self, sender: Sender, kind: int, term: Any) -> bool:
         """Answer a request of a caller; tell whether that was still there."""

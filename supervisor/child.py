@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import os
 import random
@@ -11,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor import fork, linux, registry, runtime
+from supervisor import fork, linux, registry, runtime, wire
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
 from supervisor.errors import HUNG, KILLED, SHUTDOWN, Reason, reason_of
@@ -58,6 +59,8 @@ class Child:
     """Restarts since it last served for long: what its backoff grows with."""
     since: float = 0.0
     """When its process was started, by ``time.monotonic``."""
+    restarted: bool = False
+    """Whether its last start was a restart."""
     unanswered: int = 0
     """How often it was looked whether it has given the sign of life that it was asked for."""
     grace_is_over: bool = False
@@ -80,16 +83,34 @@ class Child:
         return cls(plan, limit, kept=plan.restart != "temporary")
 
     @property
+    def is_restarting(self) -> bool:
+        """Whether it has ended, and is, or waits to be, started again."""
+        again = self.state is State.STARTING and self.restarted
+        return self.state is State.RESTARTING or again
+
+    @property
+    def word(self) -> str:
+        """What is told of its state."""
+        return State.RESTARTING.value if self.is_restarting else self.state.value
+
+    @property
     def failed(self) -> bool:
         """Whether its last start failed."""
         return self.outcome is not None and self.outcome[0] == FAILED
 
-    def begin(self) -> None:
-        """Begin a start."""
+    def begin(self, again: bool) -> None:
+        """Begin a start, of one that has ended by itself if it is one again."""
         self.beginning = object()
+        self.restarted = again
         self.state, self.outcome, self.last_words = State.STARTING, None, None
         self.held = self.unwanted = self.grace_is_over = False
         self.unanswered = 0
+
+    def forget_arguments(self) -> None:
+        """Keep none that are not needed any more: a temporary child is never started again."""
+        if self.plan.restart == "temporary":
+            nothing = wire.pack([[], {}])
+            self.plan = dataclasses.replace(self.plan, arguments=nothing, pickled=False, more=b"")
 
     def fork(self, stored: dict[tuple[str, ...], int]) -> Channel:
         """Start its process; return the channel on which it will report.

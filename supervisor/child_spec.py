@@ -166,11 +166,11 @@ class ChildSpec:
         arguments = [list(self.args), self.kwargs]
         kind = self.type or ("supervisor" if self.start.supervises else "worker")
         # 0 seconds are no default.
-        default: Grace = "infinity" if self.start.supervises else 5.0
+        default: Grace = "infinity" if kind == "supervisor" else 5.0
         return Plan(
             id=self.id,
             start=f"{self.start.__module__}:{self.start.__qualname__}",
-            arguments=wire.pack(arguments) if travels else pickled(f"child {self.id!r}", arguments),
+            arguments=self._packed() if travels else pickled(f"child {self.id!r}", arguments),
             pickled=not travels,
             name=self.name,
             restart=self.restart,
@@ -185,23 +185,43 @@ class ChildSpec:
             period=self.period,
         )
 
+    def _packed(self) -> bytes:
+        """Pack the arguments.
+
+        Raises:
+            TypeError: which one cannot travel.
+        """
+        named = {f"args[{n}]": value for n, value in enumerate(self.args)}
+        for which, value in (named | self.kwargs).items():
+            try:
+                wire.pack(value)
+            except TypeError as error:
+                kind = type(value).__qualname__
+                raise TypeError(
+                    f"child {self.id!r}: {which}, {kind}, cannot travel to a supervisor that runs"
+                    f" ({error}); given to Supervisor.start_link it would be pickled"
+                ) from None
+        return wire.pack([list(self.args), self.kwargs])
+
 
 def _is_class(start: object) -> bool:
     return isinstance(start, type) and issubclass(start, GenServer)
 
 
 def check_childspecs(
-    specs: Iterable[ChildSpec | Plan], auto_shutdown: AutoShutdown = "never"
+    specs: Iterable[ChildSpec | Plan], auto_shutdown: AutoShutdown | None = None
 ) -> None:
     """Check specifications that are to stand side by side, and start nothing.
 
-    What is wrong with a single one is raised already when it is made.
-    Source: ``supervisor:check_childspecs/2``.
+    What is wrong with a single one is raised already when it is made. Whether they may be
+    significant is checked if the supervisor's ``auto_shutdown`` is given.
+    Source: ``supervisor:check_childspecs/1`` and ``/2``.
 
     Raises:
         ValueError, TypeError: what is wrong with them.
     """
-    _check_choice("the supervisor", "auto_shutdown", auto_shutdown, AUTO_SHUTDOWNS)
+    if auto_shutdown is not None:
+        _check_choice("the supervisor", "auto_shutdown", auto_shutdown, AUTO_SHUTDOWNS)
     seen: set[str] = set()
     for spec in specs:
         if not isinstance(spec, (ChildSpec, Plan)):
@@ -283,8 +303,8 @@ def check_intensity(who: str, intensity: int, period: float) -> None:
     """
     if isinstance(intensity, bool) or not isinstance(intensity, int) or intensity < 0:
         raise ValueError(f"{who}: intensity is a number of restarts, not {intensity!r}")
-    if not _is_number(period) or not period > 0:
-        raise ValueError(f"{who}: period is a number of seconds over 0, not {period!r}")
+    if not _is_number(period) or not 0 < period < math.inf:
+        raise ValueError(f"{who}: period is a finite number of seconds over 0, not {period!r}")
 
 
 def _encode(spec: ChildSpec | Plan) -> dict[str, Any]:

@@ -245,7 +245,7 @@ class Children:
 
     def start(self, child: Child, kind: str = "started") -> Job:
         """Start a child, and wait for its outcome: ready, ignore, or failed; tell of it."""
-        child.begin()
+        child.begin(kind == "restarted")
         limit, beginning = child.plan.init_timeout, child.beginning
         if limit is not None:
             self._after(limit, lambda: self._too_slow(child, beginning))
@@ -315,6 +315,7 @@ class Children:
     def _serves(self, child: Child, ref: Ref) -> None:
         if child.pid is not None:
             child.state, child.ref = State.RUNNING, ref
+            child.forget_arguments()
             self._watch(child)
             return
         child.state = State.RESTARTING  # it has ended since

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 from supervisor import busy_wait, linux, wire
 from supervisor.busy_wait import BusyWait
 from supervisor.caller_socket import CallerSocket, Lack
-from supervisor.errors import CallTimeout, MailboxFull, NoProcess, Reason
+from supervisor.errors import CallTimeout, MailboxFull, NoProcess, Reason, shown
 from supervisor.linux import Process
 from supervisor.pending import Pending, Stream
 from supervisor.protocol import (
@@ -77,8 +77,16 @@ class Table(Protocol):
 
 
 def deadline_of(timeout: float | None) -> float:
-    """Return when a timeout is over, by ``time.monotonic``."""
-    return FOREVER if timeout is None else time.monotonic() + timeout
+    """Return when a timeout is over, by ``time.monotonic``.
+
+    Raises:
+        TypeError: it is no number of seconds.
+    """
+    try:
+        return FOREVER if timeout is None else time.monotonic() + timeout
+    except TypeError:
+        text = f"a timeout is a number of seconds, or None, not {shown(timeout)}"
+        raise TypeError(text) from None
 
 
 class Connection:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from supervisor import wire
 from supervisor.child import Child
 from supervisor.child_spec import ChildSpec, Plan, check_childspecs, check_intensity
-from supervisor.errors import NotFound, TooManyChildren
+from supervisor.errors import NotFound, TooManyChildren, shown
 from supervisor.jobs import Job
 from supervisor.ref import Ref
 from supervisor.results import Sender
@@ -34,7 +34,8 @@ class DynamicSupervisor(Supervisor):
         max_children: how many there may be at a time; None: any number.
         intensity: as ``Supervisor``'s.
         period: seconds.
-        auto_shutdown: as ``Supervisor``'s.
+        auto_shutdown: as ``Supervisor``'s, which OTP does not offer here: it ends with the first
+            child of a significant template that ends by itself, or with the last one.
         name: a name to register.
 
     Raises:
@@ -58,6 +59,8 @@ class DynamicSupervisor(Supervisor):
         period: float = 5.0,
         auto_shutdown: AutoShutdown = "never",
     ) -> None:
+        if not isinstance(template, (ChildSpec, Plan)):
+            raise TypeError(f"a template is one ChildSpec, not {shown(template)}")
         check_childspecs([template], auto_shutdown)
         check_intensity("the supervisor", intensity, period)
         if template.name is not None:
@@ -114,6 +117,9 @@ class DynamicSupervisor(Supervisor):
         if child is None:
             raise NotFound(f"{ref!r:.200} is no child of this supervisor")
         return self._serve_terminate(sender, child.plan.id)
+
+    def _specs(self) -> int:
+        return 1  # the template
 
     def _stop_children(self) -> Job:
         for child in self._children:

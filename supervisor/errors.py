@@ -105,7 +105,22 @@ class MailboxFull(ActorError):
 
 
 class AlreadyRegistered(ActorError):
-    """Another living actor has the name."""
+    """Another living actor has the name; ``ref`` is its reference."""
+
+    def __init__(self, name: str, process: tuple[int, int]) -> None:
+        self.name = name
+        self.process = linux.Process(*process)
+        super().__init__(name, tuple(process))
+
+    @property
+    def ref(self) -> Any:
+        """A reference to the actor's present incarnation."""
+        from supervisor.ref import Ref  # noqa: PLC0415 - it imports this
+
+        return Ref(self.process)
+
+    def __str__(self) -> str:
+        return f"the name {self.name!r} belongs to process {self.process.pid}"
 
 
 class StartFailed(ActorError):

@@ -7,7 +7,7 @@ resumed, and looks whether that was what it waited for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeAlias
 
 Job: TypeAlias = Generator[None, None, None]
@@ -16,7 +16,9 @@ Job: TypeAlias = Generator[None, None, None]
 class Jobs:
     """A queue of jobs, of which the first is under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, advanced: Callable[[], object] = lambda: None) -> None:
+        """Call back whenever they have gone on as far as they can."""
+        self._advanced = advanced
         self._queue: deque[Job] = deque()
         self._advancing = False
 
@@ -41,7 +43,8 @@ class Jobs:
                 waits = next(job, self) is not self
                 if self._queue and self._queue[0] is job:  # it has not been abandoned meanwhile
                     if waits:
-                        return
+                        break
                     self._queue.popleft()
         finally:
             self._advancing = False
+        self._advanced()

@@ -69,7 +69,7 @@ def launch(
     Raises:
         StartFailed, AlreadyRegistered: it does not.
         TypeError: the arguments cannot be pickled.
-        ValueError: the name is none.
+        ValueError: the name is none, or the class stands within a function.
         OSError: there is no interpreter that can be run.
         RuntimeError: the main module is being imported by another such start.
     """
@@ -80,6 +80,11 @@ def launch(
         )
     if name is not None:
         registry.quoted(name)  # a bad one is refused here and now
+    if "<locals>" in cls.__qualname__:
+        raise ValueError(
+            f"{cls.__qualname__} must stand at the top level of a module: another process imports"
+            " it by name"
+        )
     payload = _above_stdio(_payload(cls, args, kwargs, name))
     ours, theirs = Channel.pair()
     theirs = _above_stdio(theirs)
@@ -191,6 +196,8 @@ def _outcome(channel: Channel, cls: type) -> Ref | None:
         python = os.fsdecode(spawn.get_executable() or "")
         reason = f"its process, of {python}, ended before it served; what it printed may say why"
         raise StartFailed(cls.__qualname__, reason) from None
+    if word in {IGNORE, FAILED} and started is not None:
+        _see_it_end(started)  # and so its name is free again
     if word == IGNORE:
         return None
     if word == FAILED:

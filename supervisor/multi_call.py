@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from supervisor import wire
 from supervisor.calls import CallFuture
-from supervisor.errors import ActorError
+from supervisor.connection import deadline_of
+from supervisor.errors import ActorError, shown
 from supervisor.ref import Ref
 
 
@@ -29,9 +31,15 @@ def multi_call(refs: Iterable[Ref], request: Any, timeout: float | None = 5.0) -
         timeout: seconds for all of them together.
 
     Raises:
-        TypeError, ValueError: the request cannot travel.
+        TypeError, ValueError: the request cannot travel, or these are no references or no timeout;
+            nothing was sent.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    refs = list(refs)
+    for ref in refs:
+        if not isinstance(ref, Ref):
+            raise TypeError(f"actors are called by their references, not by {shown(ref)}")
+    wire.pack(request)
+    deadline = None if timeout is None else deadline_of(timeout)
     found = Replies([], [])
     sent: list[tuple[Ref, CallFuture]] = []
     for ref in refs:

@@ -150,12 +150,18 @@ class Ref:
         Raises:
             NoProcess: nobody is there.
             CallTimeout: it has not ended in time.
+            ProcessDown: it has ended by an error, of ``terminate`` say.
         """
         there = self._connection()
         deadline = deadline_of(timeout)
-        with contextlib.suppress(ProcessDown):
+        error: ProcessDown | None = None
+        try:
             self._ask(STOP, reason, timeout)
+        except ProcessDown as down:
+            error = down
         there.wait_for_end(deadline)
+        if error is not None and isinstance(error.reason, Exception) and error.reason != reason:
+            raise error
 
     def controlling_process(self, pid: int) -> None:
         """Let the actor, started by ``start_link`` from a program, belong to another process too.

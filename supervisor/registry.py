@@ -27,7 +27,7 @@ def register(name: str, process: Process) -> None:
     with runtime.lock():
         holder = _read(path)
         if holder is not None and holder != process and linux.alive(holder):
-            raise AlreadyRegistered(f"the name {name!r} belongs to process {holder.pid}")
+            raise AlreadyRegistered(name, holder)
         new = _file(f".{process.pid}.{process.start}")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from supervisor import wire
-from supervisor.errors import NORMAL, NoProcess, Reason
+from supervisor.errors import NORMAL, NoProcess, Reason, shown
 from supervisor.linux import Process
 from supervisor.protocol import ANSWER, REPLY
 from supervisor.ref import Ref
@@ -63,19 +64,23 @@ class NoReply:
 class Stop:
     """Returned by any callback: end with this reason; from ``handle_call``, after this reply.
 
+    Without a reply the caller is told of the end, by ``ProcessDown``.
     Returned by ``init``: do not start, for this reason.
     """
 
     reason: Reason = NORMAL
-    reply: Any = None
+    reply: Any = NoReply()
 
 
 @dataclass(frozen=True)
 class Continue:
-    """Returned by any callback: call ``handle_continue(argument)`` before any other message."""
+    """Returned by any callback: call ``handle_continue(argument)`` before any other message.
+
+    From ``handle_call``, after this reply; without one, that comes later, by ``self.reply``.
+    """
 
     argument: Any
-    reply: Any = None
+    reply: Any = NoReply()
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,57 @@ class Ignore:
 @dataclass(frozen=True)
 class Starting:
     """Returned by a supervisor's ``init``: it says itself, later, how the start went."""
+
+
+_RESULTS = (NoReply, Stop, Continue, Ignore, Starting)
+
+
+def check_init(result: Any, supervises: bool) -> None:
+    """Check what ``init`` has returned.
+
+    Raises:
+        TypeError: nothing that it may return.
+    """
+    if supervises:
+        if not isinstance(result, (Starting, Stop, Ignore)):
+            raise TypeError(
+                f"init of a supervisor returns what super().init(...) does, not {shown(result)}"
+            )
+    elif result is not None and not isinstance(result, (Continue, Stop, Ignore)):
+        raise TypeError(
+            f"init returns None, Continue(...), Stop(...) or Ignore(), not {shown(result)}"
+        )
+
+
+def check_reply(value: Any) -> None:
+    """Check what ``handle_call`` replies.
+
+    Raises:
+        TypeError: a class of this module instead of an object of it, or a coroutine.
+    """
+    if isinstance(value, type) and value in _RESULTS:
+        raise TypeError(
+            f"handle_call has returned the class {value.__name__}: {value.__name__}() is meant"
+        )
+    _refuse_coroutine("handle_call", value)
+
+
+def check_result(callback: str, result: Any) -> None:
+    """Check what another callback has returned.
+
+    Raises:
+        TypeError: nothing that it may return.
+    """
+    if result is None or isinstance(result, (Stop, Continue, NoReply)):
+        return
+    _refuse_coroutine(callback, result)
+    raise TypeError(f"{callback} returns None, Stop(...) or Continue(...), not {shown(result)}")
+
+
+def _refuse_coroutine(callback: str, value: Any) -> None:
+    if type(value) is CoroutineType:
+        value.close()  # otherwise a warning follows that nobody has awaited it
+        raise TypeError(f"{callback} is an async function: a callback is a plain one")
 
 
 class Server(Protocol):

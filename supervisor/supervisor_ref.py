@@ -30,7 +30,8 @@ class SupervisorRef(Ref):
             ProcessLookupError: there is no process ``owner``.
         """
         identity = None if owner is None else list(linux.process(owner))
-        return cast("Ref | None", _ask(self, "start_child", spec, identity))
+        plan = spec.plan(travels=True) if isinstance(spec, ChildSpec) else spec
+        return cast("Ref | None", _ask(self, "start_child", plan, identity))
 
     def terminate_child(self, child: str) -> None:
         """Stop a child; its specification stays, unless it is temporary.

@@ -54,6 +54,7 @@ from supervisor.telemetry import Event
 log = logging.getLogger("supervisor")
 
 _REFUSED = (ActorError, TypeError, ValueError, OSError)
+_ACTIVE = (State.RUNNING, State.STOPPING)
 
 
 class Supervisor(GenServer):
@@ -132,7 +133,8 @@ class Supervisor(GenServer):
         self._intensity = Intensity(intensity, period)
         self._auto_shutdown: AutoShutdown = auto_shutdown
         self._since = time.monotonic()
-        self._jobs = Jobs()
+        self._jobs = Jobs(self._tell_waiting)
+        self._waiting: list[tuple[Sender, Child]] = []
         self._stopping: Reason | None = None
         self._owners = Owners(self._actor, self._owner_ended)
         self._children = Children(self._actor, self._jobs, self._ended)
@@ -301,7 +303,7 @@ class Supervisor(GenServer):
             child.restarts += 1
             yield from self._children.start(child, "restarted")
             if child.failed and child.unwanted:
-                continue  # whoever terminated it had nothing against the others
+                return  # it was terminated, and those behind it stay undefined, as in OTP
             if child.failed:
                 assert child.outcome is not None  # noqa: S101
                 log.error("child %r does not start again: %s", child.plan.id, child.outcome[1])
@@ -374,17 +376,24 @@ class Supervisor(GenServer):
 
     def _serve_terminate(self, sender: Sender, child_id: str) -> Job:
         child = self._children.find(child_id)
-        if child.state is State.STARTING:
+        starts = child.state is State.STARTING
+        if starts:
             self._children.cancel_start(child)  # which fails by that; then it is this job's turn
-        return self._terminate_one(sender, child)
+        return self._terminate_one(sender, child, starts)
 
-    def _terminate_one(self, sender: Sender, child: Child) -> Job:
-        if self._children.get(child.plan.id) is child:  # it may have been forgotten meanwhile
+    def _terminate_one(self, sender: Sender, child: Child, cancelled: bool) -> Job:
+        if self._children.get(child.plan.id) is child:
             yield from self._children.stop(child)
             self._put_away(child)
+        elif not cancelled:  # another one has terminated it meanwhile
+            raise NotFound(f"there is no child {child.plan.id!r} any more")
         self.reply(sender, None)
 
     def _serve_restart(self, sender: Sender, child_id: str) -> Job:
+        self._idle(child_id)  # what is wrong already is told at once, not when its turn has come
+        return self._restart_idle(sender, child_id)
+
+    def _restart_idle(self, sender: Sender, child_id: str) -> Job:
         child = self._idle(child_id)
         yield from self._children.start(child)
         if child.state is State.IDLE:
@@ -400,12 +409,20 @@ class Supervisor(GenServer):
 
     def _wait_for_child(self, sender: Sender, child: Child) -> Job:
         # This job comes after the restart of the child, if there was one to do.
-        if child.ref is None:
-            self.refuse(sender, NotFound(f"child {child.plan.id!r} is {child.state.value}"))
-        else:
-            self.reply(sender, child.ref)
+        self._waiting.append((sender, child))
         return
         yield
+
+    def _tell_waiting(self) -> None:
+        """Answer those who wait for a child: while it waits for its restart, they do."""
+        waiting, self._waiting = self._waiting, []
+        for sender, child in waiting:
+            if child.ref is not None:
+                self.reply(sender, child.ref)
+            elif child.is_restarting and self._children.get(child.plan.id) is child:
+                self._waiting.append((sender, child))
+            else:
+                self.refuse(sender, NotFound(f"child {child.plan.id!r} is {child.word}"))
 
     def _serve_give(
         self, sender: Sender, child_id: str, owner: list[int], present: list[int]
@@ -420,22 +437,25 @@ class Supervisor(GenServer):
         self.reply(sender, self._children.find(child_id).plan.describe())
 
     def _serve_which(self, sender: Sender) -> None:
-        rows = [[c.plan.id, c.ref, c.plan.type, c.state.value] for c in self._children]
+        rows = [[c.plan.id, c.ref, c.plan.type, c.word] for c in self._children]
         self.reply(sender, rows)
 
     def _serve_count(self, sender: Sender) -> None:
         supervisors = sum(child.plan.type == "supervisor" for child in self._children)
         counts = {
-            "specs": len(self._children),
-            "active": sum(child.pid is not None for child in self._children),
+            "specs": self._specs(),
+            "active": sum(child.state in _ACTIVE for child in self._children),
             "supervisors": supervisors,
             "workers": len(self._children) - supervisors,
         }
         self.reply(sender, counts)
 
+    def _specs(self) -> int:
+        return len(self._children)
+
     def _idle(self, child_id: str) -> Child:
         child = self._children.find(child_id)
-        if child.state is State.RESTARTING:
+        if child.is_restarting:
             raise Restarting(f"child {child_id!r} is being restarted: terminate it first")
         if child.state is not State.IDLE:
             raise StillRunning(f"child {child_id!r} is {child.state.value}: terminate it first")

@@ -347,7 +347,7 @@ def dynamic(spec: ChildSpec, **options: Any) -> DynamicSupervisorRef:
 
 def test_children_of_a_template_come_and_go(capfd: Any) -> None:
     sup = dynamic(ChildSpec("c", Counter), max_children=3)
-    assert sup.count_children() == {"specs": 0, "active": 0, "supervisors": 0, "workers": 0}
+    assert sup.count_children() == {"specs": 1, "active": 0, "supervisors": 0, "workers": 0}
     one, two, three = (sup.start_child(n) for n in (1, 2, 3))
     assert one is not None
     assert two is not None
@@ -402,8 +402,9 @@ def test_a_dynamic_supervisor_checks_its_template() -> None:
         dynamic(ChildSpec("c", Counter), max_children=-1)
     with pytest.raises(ValueError, match="max_children is a number"):
         ChildSpec("d", DynamicSupervisor, (ChildSpec("c", Counter),), {"max_children": True})
-    with pytest.raises(TypeError, match="ChildSpec objects"):
-        dynamic(5)  # type: ignore[arg-type]
+    for template in (5, [ChildSpec("c", Counter)]):
+        with pytest.raises(TypeError, match="a template is one ChildSpec, not"):
+            dynamic(template)  # type: ignore[arg-type]
 
 
 def test_a_dynamic_supervisor_in_a_tree(capfd: Any) -> None:

@@ -136,7 +136,8 @@ def test_specifications_side_by_side() -> None:
         check_childspecs(twice)
     significant = ChildSpec("s", Counter, restart="transient", significant=True)
     with pytest.raises(ValueError, match="significant, but the supervisor's auto_shutdown is"):
-        check_childspecs([significant])
+        check_childspecs([significant], "never")
+    check_childspecs([significant])  # of a supervisor that is not known
     check_childspecs([significant], "any_significant")
     with pytest.raises(ValueError, match="auto_shutdown is one of"):
         check_childspecs([], "sometimes")  # type: ignore[arg-type]
