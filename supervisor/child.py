@@ -135,10 +135,13 @@ class Child:
             self.retry.cancelled = True
             self.retry = None
 
-    def order_to_end(self) -> None:
-        """Tell it to end in order. One that does not read what it is told is left to its grace."""
+    def order_to_end(self, comes_back: bool) -> None:
+        """Tell it to end in order, and whether another start of it may follow.
+
+        One that does not read what it is told is left to its grace.
+        """
         if self.channel is not None:
-            self.channel.offer(SHUT, SHUTDOWN)
+            self.channel.offer(SHUT, SHUTDOWN, comes_back)
 
     def ask_for_life(self) -> None:
         """Ask it for a sign of life."""

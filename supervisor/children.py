@@ -58,6 +58,9 @@ class Children:
         self._by_id: dict[str, Child] = {}
         self._store = FdStore(actor.stored)
         self._orphans = Orphans()
+        self.start_has_failed = False
+        """Whether this supervisor ends as it could not start: another attempt may follow, and
+        children keep what they have stored."""
         self._importing = False
         inherited.raise_descriptors()
         linux.adopt_orphans()
@@ -329,7 +332,7 @@ class Children:
         if child.plan.type == "worker":
             child.kill()
             return
-        child.order_to_end()
+        child.order_to_end(self.start_has_failed)
         self._kill_unless_it_serves(child)
 
     def _kill_unless_it_serves(self, child: Child) -> None:
@@ -421,7 +424,7 @@ class Children:
         child.grace_is_over = grace == "brutal_kill" or (starts and child.plan.type == "worker")
         if child.grace_is_over:
             return
-        child.order_to_end()
+        child.order_to_end(self.start_has_failed)
         if starts:
             self._kill_unless_it_serves(child)
         if grace == "infinity":

@@ -126,4 +126,3 @@ class DynamicSupervisor(Supervisor):
             self._children.begin_to_stop(child)
         for child in self._children:
             yield from self._children.finish_to_stop(child)
-            self._children.drop_descriptors(child)

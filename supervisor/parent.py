@@ -47,6 +47,9 @@ class Parent:
         self._shut = shut
         self._orders: deque[list[Any]] = deque()
         self._hung_up: Callable[[], None] | None = None
+        self.starts_again = False
+        """Whether the order to end came as the supervisor could not start, and so may be followed
+        by another start, with what this actor has stored."""
         if channel is not None:
             loop.add_reader(channel.fileno(), self._read)
 
@@ -138,6 +141,7 @@ class Parent:
             if order is None:
                 return
             if order[0] == SHUT:
+                self.starts_again = order[2]
                 self._shut(order[1])
             elif order[0] == PING:
                 self._channel.offer(PONG)

@@ -217,6 +217,7 @@ class Supervisor(GenServer):
             if child.failed:
                 assert child.outcome is not None  # noqa: S101
                 self._stopping = SHUTDOWN
+                self._children.start_has_failed = True
                 yield from self._stop_children()
                 self._actor.fail(StartFailed(child.plan.id, child.outcome[1]))
                 return
@@ -225,9 +226,13 @@ class Supervisor(GenServer):
         self._actor.ready()
 
     def _stop_children(self) -> Job:
+        """Stop all children, as this supervisor ends.
+
+        What they have stored stays with the supervisor above: it drops that if it does not start
+        this one again.
+        """
         for child in reversed(list(self._children)):
             yield from self._children.stop(child)
-            self._children.drop_descriptors(child)
 
     def _terminated(self) -> None:
         self._stop_all(SHUTDOWN)

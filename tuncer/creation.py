@@ -225,7 +225,17 @@ def _queues_spec(id_: str, name: str, flags: Flag, options: dict[str, Any]) -> C
         "period": _CRASH_PERIOD,
         "auto_shutdown": "all_significant",
     }
-    return ChildSpec(id_, Supervisor, (workers,), limits, restart="transient")
+    # Limits of its own: otherwise two kills of it would count as its supervisor's restarts, and end
+    # all other devices.
+    return ChildSpec(
+        id_,
+        Supervisor,
+        (workers,),
+        limits,
+        restart="transient",
+        intensity=_CRASHES,
+        period=_CRASH_PERIOD,
+    )
 
 
 def attach(name: str, namespace: Namespace | None = None) -> Device:

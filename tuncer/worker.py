@@ -505,7 +505,7 @@ class Worker(GenServer):
 
     def terminate(self, reason: Reason) -> None:
         """Take the device down with this process, unless it is persistent."""
-        if not is_orderly(reason):
+        if not is_orderly(reason) or self._actor.parent.starts_again:
             return  # another worker takes the device up
         with contextlib.suppress(OSError):
             if self._queue == 0 and Flag.PERSIST not in tunctl.flags(self._tun):
