@@ -27,6 +27,7 @@ from supervisor.errors import (
     Shutdown,
     carried,
     is_orderly,
+    is_shortage,
     shown,
 )
 from supervisor.links import Links
@@ -138,7 +139,8 @@ class Actor:
             result = self.server.init(*args, **kwargs)
             check_init(result, self.server.supervises)
         except RAISED as error:  # whatever it is, it is why the start failed
-            self.fail(error if isinstance(error, ActorError) else RemoteError.of(error))
+            reason = error if isinstance(error, ActorError) else RemoteError.of(error)
+            self.fail(reason, is_shortage(error))
         else:
             self._inbox.append(lambda: self._begin(result))
         while self._reason is None:
@@ -163,9 +165,14 @@ class Actor:
         self._started = True
         self.parent.serves_now(READY, self.ref)
 
-    def fail(self, reason: Any) -> None:
-        """Tell whoever started this actor that it does not start, and end."""
-        self.parent.tell(FAILED, _able_to_travel(reason))
+    def fail(self, reason: Any, short: bool = False) -> None:
+        """Tell whoever started this actor that it does not start, and end.
+
+        Args:
+            reason: why.
+            short: whether the system is short of something.
+        """
+        self.parent.tell(FAILED, _able_to_travel(reason), short or is_shortage(reason))
         self._reason = SHUTDOWN if isinstance(reason, Exception) else reason
 
     def exit(self, reason: Reason, status: int = 0) -> None:
@@ -492,12 +499,16 @@ class Actor:
         self.owners.add(program, pidfd)
         image = linux.image(program.pid)
 
-        def hung_up() -> None:  # it may also have closed all its descriptors, as daemons do
-            if program in self.owners and linux.image(program.pid) != image:
+        def left() -> None:
+            if program in self.owners:
                 self.owners.remove(program)
                 self._owner_ended(program)
 
-        self.parent.watch(hung_up)
+        def hung_up() -> None:
+            if linux.image(program.pid) != image:  # otherwise it has closed all its descriptors
+                left()
+
+        self.parent.watch(left, hung_up)
 
     def _owner_ended(self, owner: linux.Process) -> None:
         self._had_owners = True

@@ -114,6 +114,12 @@ class Channel:
         """Tell whether the other side has closed its end."""
         return transport.has_hung_up(self._socket)
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until the other side has closed its end, so many seconds at most."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLRDHUP)
+        poller.poll(seconds * 1000)
+
     def close(self) -> None:
         """Close this end."""
         self._socket.close()

@@ -9,13 +9,14 @@ import os
 import random
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from supervisor import fork, linux, registry, runtime, wire
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
 from supervisor.errors import HUNG, KILLED, SHUTDOWN, Reason, reason_of
+from supervisor.log import Repeated
 from supervisor.protocol import FAILED, PING, SHUT
 from supervisor.ref import Ref
 from supervisor.strategy import Intensity
@@ -55,6 +56,11 @@ class Child:
     """Why it ended the last time."""
     restarts: int = 0
     """How often it has been restarted."""
+    is_short: bool = False
+    """Whether its last start failed as the system was short of something."""
+    attempts: int = 0
+    """Starts in a row that have failed."""
+    said: Repeated = field(default_factory=Repeated)
     waits: int = 0
     """Restarts since it last served for long: what its backoff grows with."""
     since: float = 0.0
@@ -103,7 +109,7 @@ class Child:
         self.beginning = object()
         self.restarted = again
         self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.held = self.unwanted = self.grace_is_over = False
+        self.held = self.unwanted = self.grace_is_over = self.is_short = False
         self.unanswered = 0
 
     def forget_arguments(self) -> None:

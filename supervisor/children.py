@@ -16,7 +16,7 @@ from supervisor import inherited, linux, registry, runtime
 from supervisor.actor import Actor
 from supervisor.channel import Channel, close_all
 from supervisor.child import Child, State
-from supervisor.errors import HUNG, KILLED, NotFound, Reason, StartFailed, shown
+from supervisor.errors import HUNG, KILLED, NotFound, Reason, StartFailed, is_shortage, shown
 from supervisor.fd_store import FdStore
 from supervisor.jobs import Job, Jobs
 from supervisor.orphans import Orphans
@@ -192,6 +192,7 @@ class Children:
     ) -> None:
         if word in {READY, IGNORE, FAILED}:
             child.outcome = child.outcome or (word, terms[0] if terms else None)
+            child.is_short = word == FAILED and len(terms) > 1 and terms[1] is True
         elif word == EXIT:
             child.last_words = terms[0]
             self._see_it_end(child)
@@ -291,7 +292,7 @@ class Children:
             child.outcome = (FAILED, error.reason)
             return
         except OSError as error:
-            child.outcome = (FAILED, f"{error}")
+            child.outcome, child.is_short = (FAILED, f"{error}"), is_shortage(error)
             return
         self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
 
@@ -319,6 +320,10 @@ class Children:
         if child.pid is not None:
             child.state, child.ref = State.RUNNING, ref
             child.forget_arguments()
+            if child.attempts:
+                text = "child %r has started again, after %d attempts"
+                log.warning(text, child.plan.id, child.attempts)
+            child.attempts = 0
             self._watch(child)
             return
         child.state = State.RESTARTING  # it has ended since

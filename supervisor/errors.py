@@ -6,10 +6,12 @@ Exit reasons follow Erlang/OTP ("Supervision Principles", ``gen_server:terminate
 
 from __future__ import annotations
 
+import errno
 import signal
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from supervisor import linux
 
@@ -63,6 +65,24 @@ def reason_of(code: int) -> Reason:
     return {0: NORMAL, SHUT_DOWN: SHUTDOWN}.get(code, f"exit status {code}")
 
 
+_SHORTAGES = {
+    errno.EAGAIN,
+    errno.EDQUOT,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.ENOSPC,
+}
+
+
+def is_shortage(error: object) -> bool:
+    """Tell whether an error says that the system is short of something, for now."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno in _SHORTAGES
+    )
+
+
 def brief(reason: Reason) -> str:
     """Return a reason in a line: an error's traceback was logged where it was raised."""
     return f"{reason}".partition("\n")[0]
@@ -107,6 +127,9 @@ class MailboxFull(ActorError):
 class AlreadyRegistered(ActorError):
     """Another living actor has the name; ``ref`` is its reference."""
 
+    reference: ClassVar[Callable[[linux.Process], Any]]
+    """What makes a reference: ``ref.Ref``, which imports this module."""
+
     def __init__(self, name: str, process: tuple[int, int]) -> None:
         self.name = name
         self.process = linux.Process(*process)
@@ -115,9 +138,7 @@ class AlreadyRegistered(ActorError):
     @property
     def ref(self) -> Any:
         """A reference to the actor's present incarnation."""
-        from supervisor.ref import Ref  # noqa: PLC0415 - it imports this
-
-        return Ref(self.process)
+        return type(self).reference(self.process)
 
     def __str__(self) -> str:
         return f"the name {self.name!r} belongs to process {self.process.pid}"

@@ -19,7 +19,7 @@ from supervisor import inherited, linux, orphans, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
-from supervisor.errors import RAISED, RemoteError, StartFailed
+from supervisor.errors import RAISED, RemoteError, StartFailed, is_shortage
 from supervisor.protocol import FAILED
 
 _FAILED = 70  # EX_SOFTWARE of sysexits.h: an error before the actor ran
@@ -111,7 +111,8 @@ def _child(
 def _run(plan: Plan, stored: dict[tuple[str, ...], int], channel: Channel) -> int:
     try:
         cls, args, kwargs = plan.load()
-    except RAISED as error:  # an import or an argument's unpickling
-        channel.send(FAILED, RemoteError.of(error))
+        actor = Actor(cls, plan.name, channel, stored)
+    except RAISED as error:  # an import, an argument's unpickling, a mailbox that cannot be made
+        channel.send(FAILED, RemoteError.of(error), is_shortage(error))
         return _FAILED
-    return Actor(cls, plan.name, channel, stored).run(args, kwargs)
+    return actor.run(args, kwargs)

@@ -16,6 +16,7 @@ import os
 import pickle
 import subprocess
 import time
+from collections.abc import Callable
 from multiprocessing import spawn
 from typing import Any
 
@@ -24,7 +25,7 @@ from supervisor.actor import Actor
 from supervisor.channel import Channel
 from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, StartFailed
 from supervisor.linux import Process
-from supervisor.protocol import EXIT, FAILED, HELLO, IGNORE, READY
+from supervisor.protocol import EXIT, FAILED, HELLO, IGNORE, LEFT, READY
 from supervisor.ref import Ref
 
 _EXIT_PATIENCE = 10.0  # seconds that a program's exit waits for its actors to end in order
@@ -228,28 +229,37 @@ def _stop_linked() -> None:
 
     It would end anyway, as it watches this process: but then after the exit, not before it.
     """
-    linked = [ref for ref, _ in _linked]
+    linked = list(_linked)
     deadline = time.monotonic() + _EXIT_PATIENCE
     waits = []
     try:
-        for ref in reversed(linked):
+        for ref, channel in reversed(linked):
             with contextlib.suppress(ActorError):
-                waits.append((ref, ref._leave(deadline)))
+                waits.append((ref, _left(ref, channel, deadline)))
         for ref, wait in waits:
             try:
                 wait()
             except CallTimeout:
                 if type(ref) is Ref:  # it hangs in a callback; a supervisor may have its reasons
                     _kill(ref)
-            except ActorError:
+            except (ActorError, OSError):
                 continue
     except KeyboardInterrupt:  # the second Ctrl-C: at once
-        for ref in linked:
+        for ref, _ in linked:
             _kill(ref)
     if linked:
-        with contextlib.suppress(FileNotFoundError):  # the directory is gone, and all in it
+        with contextlib.suppress(OSError):  # the directory is gone, and all in it
             _sweep()  # what was killed may have left something
     _forget_all()
+
+
+def _left(ref: Ref, channel: Channel, deadline: float) -> Callable[[], object]:
+    """Tell an actor that this program exits; return what waits for what that ends."""
+    try:
+        return ref._leave(deadline)
+    except OSError:  # no descriptor is free, say: this needs none
+        channel.offer(LEFT)
+        return lambda: channel.wait_for_end(max(0.0, deadline - time.monotonic()))
 
 
 def _sweep() -> None:

@@ -10,9 +10,11 @@ import contextlib
 import logging
 import os
 import select
+import time
 
 from supervisor.errors import RAISED
 
+_REPEAT = 1.0  # seconds in which a message that comes again is only counted
 _ATOMIC = 4096  # PIPE_BUF of pipe(7): a pipe that is writable has room for so much
 
 
@@ -41,6 +43,31 @@ class Stderr(logging.Handler):
             with contextlib.suppress(OSError):
                 os.write(2, data[start : start + _ATOMIC])
         self._dropped = 0
+
+
+class Repeated:
+    """Logs a message that comes again and again once, and then once a second with a number."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._since = 0.0
+        self._more = 0
+
+    def log(self, logger: logging.Logger, level: int, text: str) -> None:
+        """Log a message."""
+        now = time.monotonic()
+        if text == self._last and now - self._since < _REPEAT:
+            self._more += 1
+            return
+        self.flush(logger, level)
+        self._last, self._since = text, now
+        logger.log(level, "%s", text)
+
+    def flush(self, logger: logging.Logger, level: int) -> None:
+        """Tell how often the last one came again."""
+        if self._more:
+            logger.log(level, "%s (%d more times)", self._last, self._more)
+        self._more, self._last = 0, ""
 
 
 def never_wait() -> None:

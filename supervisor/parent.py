@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from supervisor import owners
 from supervisor.channel import Channel
 from supervisor.errors import Reason
-from supervisor.protocol import DROP, HAPPENED, HELD, PING, PONG, SHUT, STORE, STORED
+from supervisor.protocol import DROP, HAPPENED, HELD, LEFT, PING, PONG, SHUT, STORE, STORED
 from supervisor.telemetry import Event
 
 
@@ -46,6 +46,7 @@ class Parent:
         self._loop = loop
         self._shut = shut
         self._orders: deque[list[Any]] = deque()
+        self._left: Callable[[], None] | None = None
         self._hung_up: Callable[[], None] | None = None
         self.starts_again = False
         """Whether the order to end came as the supervisor could not start, and so may be followed
@@ -58,9 +59,9 @@ class Parent:
         """Whether it is a supervisor, and still there."""
         return self._supervises and self._channel is not None
 
-    def watch(self, hung_up: Callable[[], None]) -> None:
-        """Call back when the program that started this actor has closed its end."""
-        self._hung_up = hung_up
+    def watch(self, left: Callable[[], None], hung_up: Callable[[], None]) -> None:
+        """Call back when the program that started this actor leaves it, or has closed its end."""
+        self._left, self._hung_up = left, hung_up
 
     def tell(self, *message: Any) -> None:
         """Tell it something, if it is still there to hear."""
@@ -145,6 +146,8 @@ class Parent:
                 self._shut(order[1])
             elif order[0] == PING:
                 self._channel.offer(PONG)
+            elif order[0] == LEFT and self._left is not None:
+                self._left()
 
     def _receive(self, channel: Channel) -> list[Any] | None:
         received = channel.receive()

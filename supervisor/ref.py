@@ -18,6 +18,7 @@ from supervisor.calls import CallFuture, Events, no_reply
 from supervisor.connection import Connection, deadline_of
 from supervisor.errors import (
     NORMAL,
+    AlreadyRegistered,
     CallCycle,
     CallTimeout,
     Cancelled,
@@ -384,6 +385,7 @@ def decode(fields: list[Any], kind: type[Ref] = Ref) -> Ref:
     return kind(None if process is None else Process(*process), name)
 
 
+AlreadyRegistered.reference = Ref
 wire.extend(16, Ref, encode, decode)
 wire.extend(
     17,

@@ -22,6 +22,11 @@ STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
 AUTO_SHUTDOWNS = ("never", "any_significant", "all_significant")
 
 
+_AT_ONCE = 3  # starts in a row that fail, after each of which the next one follows at once
+_PAUSE, _PAUSE_AT_MOST = 0.01, 1.0  # seconds
+_SHORT, _SHORT_AT_MOST = 0.05, 2.0
+
+
 class Verdict(enum.Enum):
     """What becomes of a child that has ended by itself."""
 
@@ -99,6 +104,25 @@ class Intensity:
 
     def __str__(self) -> str:
         return f"more than {self.most} restarts within {self.period:g} s"
+
+
+def pause(attempts: int, limit: Intensity, short: bool) -> float:
+    """Return the seconds to wait after starts in a row that have failed, without a backoff.
+
+    The first attempts follow at once. Later ones never take so long that ``limit`` would not be
+    reached any more; but if the system is short of something, nothing is counted.
+
+    Args:
+        attempts: how many have failed.
+        limit: how many restarts are borne.
+        short: whether the system is short of something.
+    """
+    if short:
+        return min(_SHORT * float(2 ** min(attempts, 10)), _SHORT_AT_MOST)
+    if attempts <= _AT_ONCE:
+        return 0.0
+    grown = _PAUSE * float(2 ** min(attempts - _AT_ONCE - 1, 10))
+    return min(grown, _PAUSE_AT_MOST, limit.period / (limit.most + 1) / 2)
 
 
 class Backoff(NamedTuple):

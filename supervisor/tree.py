@@ -45,6 +45,7 @@ from supervisor.strategy import (
     Strategy,
     Verdict,
     affected,
+    pause,
     shuts_down,
     verdict,
 )
@@ -259,7 +260,8 @@ class Supervisor(GenServer):
             return  # it was stopped, or deleted, by a job before this one
         decision = verdict(child.plan.restart, child.reason)
         if decision is Verdict.RESTART:
-            log.warning("child %r ended: %s; restarting it", child.plan.id, brief(child.reason))
+            text = f"child {child.plan.id!r} ended: {brief(child.reason)}; restarting it"
+            child.said.log(log, logging.WARNING, text)
             yield from self._restart(child)
             return
         child.state = State.IDLE
@@ -283,12 +285,16 @@ class Supervisor(GenServer):
         """Restart a child, now or after its backoff, if that is still bearable."""
         if child.state is not State.RESTARTING or not self._may_restart(child):
             return
-        delay = child.backoff()
+        limit = self._intensity if child.limit is None else child.limit
+        delay = max(child.backoff(), pause(child.attempts, limit, short=False))
         if delay:
-            again = self._start_again
-            child.retry = self._actor.call_later(delay, lambda: self._jobs.add(again(child)))
+            self._start_later(child, delay)
         else:
             yield from self._start_again(child)
+
+    def _start_later(self, child: Child, delay: float) -> None:
+        again = self._start_again
+        child.retry = self._actor.call_later(delay, lambda: self._jobs.add(again(child)))
 
     def _start_again(self, failed: Child) -> Job:
         """Stop what a failure affects in reverse order, and start it in order.
@@ -310,19 +316,31 @@ class Supervisor(GenServer):
             if child.failed and child.unwanted:
                 return  # it was terminated, and those behind it stay undefined, as in OTP
             if child.failed:
-                assert child.outcome is not None  # noqa: S101
-                log.error("child %r does not start again: %s", child.plan.id, child.outcome[1])
-                child.state, child.reason = State.RESTARTING, child.outcome[1]
-                self._jobs.add(self._restart(child))
+                self._failed_again(child)
                 return
             if child.state is State.IDLE:
                 self._put_away(child)  # it was ignored
+
+    def _failed_again(self, child: Child) -> None:
+        """Try again to start a child: counted, unless the system is short of something."""
+        assert child.outcome is not None  # noqa: S101
+        child.attempts += 1
+        child.state, child.reason = State.RESTARTING, child.outcome[1]
+        what = f"child {child.plan.id!r} does not start again: {brief(child.reason)}"
+        if child.is_short:
+            if child.attempts == 1:
+                log.error("%s; its supervisor tries again until there is room", what)
+            self._start_later(child, pause(child.attempts, self._intensity, short=True))
+            return
+        child.said.log(log, logging.ERROR, what)
+        self._jobs.add(self._restart(child))
 
     def _may_restart(self, child: Child) -> bool:
         """Count a restart; when it is one too many, give up the child, or everything."""
         limit = self._intensity if child.limit is None else child.limit
         if limit.bear(time.monotonic()):
             return True
+        child.said.flush(log, logging.ERROR)
         if child.limit is None:
             log.error(
                 "%r gives up: %s; the last was of child %r, which ended: %s",

@@ -1,5 +1,6 @@
 """What tests do with supervisors."""
 
+import re
 from typing import Any
 
 import conftest
@@ -19,3 +20,10 @@ def kill(ref: Ref) -> None:
 
 def states(sup: Any) -> dict[str, str]:
     return {row[0]: row[3] for row in sup.which_children()}
+
+
+def times(said: str, text: str) -> int:
+    """Return how often something was said: what is said again and again is a line with a count."""
+    lines = [line for line in said.splitlines() if text in line]
+    more = [re.search(r"\((\d+) more times\)", line) for line in lines]
+    return sum(int(found[1]) if found else 1 for found in more)
