@@ -123,7 +123,8 @@ class Actor:
         self.server = cls._new(self)
         self._system = System(self.server, self._watchers)
         self._counts = self._system.counts
-        self.parent = Parent(channel, supervised, self, self.server._order_to_stop)
+        order = self.server._order_to_stop
+        self.parent = Parent(channel, supervised, self, order, self.restore)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -179,6 +180,16 @@ class Actor:
         """End when the present callback has returned; an orderly end with this exit status."""
         if self._reason is None:
             self._reason, self._status = reason, status
+
+    def restore(self) -> None:
+        """Restore what is this actor's in a runtime directory that has been made again."""
+        try:
+            self._mailbox.restore()
+            if self._registered and self.ref.name is not None:
+                registry.register(self.ref.name, self.process)
+        except (OSError, ActorError) as error:
+            self.log.error("%r cannot be found any more: %s", self.ref, error)  # noqa: TRY400
+        self.server._directory_made_again()
 
     def _crash(self, error: BaseException) -> None:
         remote = RemoteError.of(error)

@@ -22,6 +22,7 @@ from supervisor.linux import Process
 from supervisor.protocol import CALL, CAST, INFO
 
 _BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
+_RESTORED = 1.0  # seconds in which a mailbox is restored whose directory was removed
 _DYING = 1.0  # seconds at most from the end of a connection to its process's
 _END = object()
 _COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
@@ -71,13 +72,29 @@ class CallerSocket:
                 self._sock.connect(path)
             except BlockingIOError:  # the backlog is full
                 self._connect_later(path)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except FileNotFoundError:
+            if not self._is_restored(path):
+                raise NoProcess(f"process {pid} has ended") from None
+            self._connect(path)
+        except ConnectionRefusedError:
             raise NoProcess(f"process {pid} has ended") from None
         except BlockingIOError:
             raise MailboxFull(f"process {pid} accepts no connection") from None
         except OSError as error:
             text = f"the mailbox of process {pid} cannot be reached: {error.strerror}"
             raise OSError(error.errno, text, path) from None
+
+    def _is_restored(self, path: str) -> bool:
+        """Wait until an actor has its mailbox again, if somebody has removed the directory.
+
+        Otherwise it has closed its mailbox, and is about to end.
+        """
+        deadline = time.monotonic() + _RESTORED
+        while linux.alive(self._process) and time.monotonic() < deadline:
+            if os.path.exists(path):
+                return True
+            time.sleep(0.01)  # no event is told of a socket to come
+        return False
 
     def _connect_later(self, path: str) -> None:
         """Wait for room in the backlog, as long as the kernel is told to.

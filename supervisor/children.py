@@ -30,6 +30,7 @@ from supervisor.protocol import (
     IGNORE,
     PONG,
     READY,
+    RESTORE,
     STORE,
     STORED,
 )
@@ -217,6 +218,12 @@ class Children:
 
         self._actor.call_later(_LAST_STEPS, look)
 
+    def restore(self) -> None:
+        """Tell all that the runtime directory has been made again."""
+        for child in self:
+            if child.channel is not None:
+                child.channel.offer(RESTORE)
+
     # -- stored descriptors ------------------------------------------------------------------------
 
     def _keep(self, path: tuple[str, ...], fds: list[int]) -> str | None:
@@ -287,6 +294,8 @@ class Children:
 
     def _fork(self, child: Child) -> None:
         try:
+            if runtime.make_again():
+                self._actor.restore()
             channel = child.fork(self._store.of(child.plan.id))
         except StartFailed as error:
             child.outcome = (FAILED, error.reason)

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from typing import NamedTuple, NoReturn
 
-from supervisor import inherited, linux, orphans, runtime
+from supervisor import inherited, linux, orphans
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
 from supervisor.child_spec import Plan
@@ -65,7 +65,6 @@ def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None
 
 def _prepare(plan: Plan) -> None:
     """Make sure that the child will find what it needs, and nothing that it must not have."""
-    runtime.make_again()
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
     if others:
         raise StartFailed(

@@ -227,6 +227,9 @@ class GenServer:
         """Begin an orderly end. A supervisor stops its children first."""
         self._actor.exit(reason)
 
+    def _directory_made_again(self) -> None:
+        """The runtime directory was removed, and is there again."""
+
     def _owner_left(self, owner: Process, done: Callable[[], object]) -> None:
         """An owner has ended, or is about to. End with the last; otherwise call back."""
         del owner  # nothing but the whole belongs to it: a supervisor has children that may

@@ -94,6 +94,28 @@ def read_file(path: str) -> bytes:
         os.close(fd)
 
 
+# IN_MOVED_FROM, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF of sys/inotify.h.
+_REMOVALS = 0x40 | 0x200 | 0x400 | 0x800
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h
+
+
+def pid_namespace() -> str:
+    """Return what tells this process's pid namespace from others: "" for the system's first one."""
+    try:
+        inode = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return ""
+    return "" if inode == _FIRST_PID_NAMESPACE else str(inode)
+
+
+def overflow_user() -> int:
+    """Return the user that stands for those who are none of this user namespace; -1 if all are."""
+    whole = b"4294967295"
+    if read_file("/proc/self/uid_map").split()[-1:] == [whole]:
+        return -1
+    return int(read_file("/proc/sys/kernel/overflowuid"))
+
+
 def open_process(wanted: Process) -> int:
     """Return a pidfd, which becomes readable when this very process has ended.
 
@@ -212,6 +234,20 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def inotify() -> int:
+    """Return a descriptor by inotify_init1(2), or -1 if there are as many instances as may be."""
+    made: int = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    return made
+
+
+def watch_removals(fd: int, path: str) -> None:
+    """Have a descriptor of ``inotify`` tell of removals in a directory, and when that is moved.
+
+    Of the removal of a directory that somebody has open, as a lock of it, nothing is told.
+    """
+    _libc.inotify_add_watch(fd, os.fsencode(path), _REMOVALS)
 
 
 def children() -> list[int]:

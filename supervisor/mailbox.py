@@ -136,15 +136,39 @@ class Mailbox:
         # namespace, where every number means somebody else, or nobody.
         self._of_this_user, other = socket.socketpair()
         other.close()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.setblocking(False)
-        os.fchmod(self._listener.fileno(), 0o600)  # of the path: others may not even connect
-        self._listener.bind(str(self._path))
-        self._listener.listen(_BACKLOG)
+        self._listener = self._new_listener()
         self._listen()
         _open.add(self)
 
     # -- connections -------------------------------------------------------------------------------
+
+    def _new_listener(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.setblocking(False)
+            listener.bind(str(self._path))
+            # Others may not even connect. Nobody could before, as nobody listened; and a process's
+            # umask may have kept its own user out.
+            self._path.chmod(0o600)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def restore(self) -> None:
+        """Listen at the path again, from which the socket was removed with the directory."""
+        if self._path.exists():
+            return
+        former, self._listener = self._listener, self._new_listener()
+        self._loop.remove_reader(former.fileno())
+        with contextlib.suppress(OSError):
+            while True:  # those who had connected already
+                sock, _ = former.accept()
+                sock.setblocking(False)
+                self._add(Peer(next(self._numbers), sock))
+        former.close()
+        self._listen()
 
     def _listen(self) -> None:
         if self._listener.fileno() >= 0:

@@ -15,6 +15,8 @@ import types
 from multiprocessing import get_start_method, process, spawn
 from typing import Any
 
+from supervisor import runtime
+
 NAMES = ("__main__", "__mp_main__")
 """What a main module is called: in the program, and in processes of multiprocessing's spawn."""
 
@@ -74,7 +76,7 @@ def description() -> dict[str, Any]:
         "start_method": get_start_method(allow_none=True),
     }
     known = {key: value for key, value in told.items() if value is not None}
-    return {"spawn": known, "main": _main or _found()}
+    return {"spawn": known, "main": _main or _found(), "runtime": str(runtime.directory())}
 
 
 def _found() -> dict[str, str]:
@@ -100,6 +102,7 @@ def prepare(description: dict[str, Any]) -> None:
     global _prepared  # noqa: PLW0603 - it is the process's
     _main.update(description["main"])
     _prepared = True
+    runtime.use(description["runtime"])
     spawn.prepare(description["spawn"])
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from supervisor import owners
 from supervisor.channel import Channel
 from supervisor.errors import Reason
-from supervisor.protocol import DROP, HAPPENED, HELD, LEFT, PING, PONG, SHUT, STORE, STORED
+from supervisor.protocol import DROP, HAPPENED, HELD, LEFT, PING, PONG, RESTORE, SHUT, STORE, STORED
 from supervisor.telemetry import Event
 
 
@@ -39,8 +39,10 @@ class Parent:
         supervises: bool,
         loop: Loop,
         shut: Callable[[Reason], None],
+        restore: Callable[[], None],
     ) -> None:
-        """Call ``shut`` when there is an order to end."""
+        """Call ``shut`` when there is an order to end, ``restore`` when there is one to do that."""
+        self._restore = restore
         self._channel = channel
         self._supervises = supervises
         self._loop = loop
@@ -146,6 +148,8 @@ class Parent:
                 self._shut(order[1])
             elif order[0] == PING:
                 self._channel.offer(PONG)
+            elif order[0] == RESTORE:
+                self._restore()
             elif order[0] == LEFT and self._left is not None:
                 self._left()
 

@@ -30,7 +30,8 @@ MAILBOX_BYTES = 32 << 20
 # On the channel between a process and the one that started it: an interpreter that begins says
 # HELLO; then come the words of any actor; to it go the answer to STORE, the order to end, and the
 # question whether it still serves, which PONG answers; HELD says that a debugger holds it up. LEFT
-# says that the program to which the actor belongs is about to exit.
+# says that the program to which the actor belongs is about to exit. RESTORE says that the runtime
+# directory has been made again.
 HELLO = "hello"
 READY = "ready"
 IGNORE = "ignore"
@@ -45,3 +46,4 @@ STORED = "stored"
 SHUT = "shut"
 PING = "ping"
 LEFT = "left"
+RESTORE = "restore"

@@ -1,12 +1,16 @@
 """Names of actors: which incarnation a name means now.
 
 One file a name in the runtime directory. Readers take no lock: a file is replaced as a whole.
-Writers hold a lock of the directory for the few microseconds that they need.
+Writers hold a lock of the directory for the few microseconds that they need; where somebody keeps
+that lock, a name is given by link(2), which only one of two can do.
 """
+
+from __future__ import annotations
 
 import contextlib
 import functools
 import os
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from supervisor import linux, runtime
@@ -14,6 +18,21 @@ from supervisor.errors import AlreadyRegistered
 from supervisor.linux import Process
 
 _LONGEST = 200  # bytes of a quoted name, which is a file's name
+_ATTEMPTS = 100
+
+
+class Holder(NamedTuple):
+    """Who has a name."""
+
+    process: Process
+    namespace: str
+    """Of its pid, as of ``linux.pid_namespace``."""
+
+    def has_ended(self) -> bool:
+        """Tell whether it certainly has."""
+        if self.namespace == linux.pid_namespace():
+            return not linux.alive(self.process)
+        return runtime.is_left_elsewhere(runtime.mailbox_elsewhere(*self))
 
 
 def register(name: str, process: Process) -> None:
@@ -23,35 +42,58 @@ def register(name: str, process: Process) -> None:
         AlreadyRegistered: another living process has it.
         ValueError: empty or too long.
     """
-    path = _path(name)
+    path, own = _path(name), Holder(process, linux.pid_namespace())
+    new = _file(f".{process.pid}.{process.start}.{own.namespace}")
     with runtime.lock():
-        holder = _read(path)
-        if holder is not None and holder != process and linux.alive(holder):
-            raise AlreadyRegistered(name, holder)
-        new = _file(f".{process.pid}.{process.start}")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, b"%d %d" % process)
+            os.write(fd, f"{process.pid} {process.start} {own.namespace}".encode())
         finally:
             os.close(fd)
-        os.replace(new, path)
+        try:
+            _link(name, new, path, own)
+        finally:
+            _remove(new)
+
+
+def _link(name: str, new: str, path: str, own: Holder) -> None:
+    for _ in range(_ATTEMPTS):
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            holder = _read(path)
+            if holder == own:
+                return
+            if holder is not None and not holder.has_ended():
+                raise AlreadyRegistered(name, holder.process) from None
+            _remove(path)
+        else:
+            return
 
 
 def unregister(name: str, process: Process) -> None:
     """Free a name, if this process has it."""
     path = _path(name)
     with runtime.lock():
-        if _read(path) == process:
+        if _read(path) == Holder(process, linux.pid_namespace()):
             _remove(path)
 
 
 def lookup(name: str) -> Process | None:
-    """Return the living process that has a name. That of an ended one is freed on the way."""
-    holder = _read(_path(name))
-    if holder is None or linux.alive(holder):
-        return holder
-    unregister(name, holder)
-    return None
+    """Return the living process that has a name. That of an ended one is freed on the way.
+
+    A process of another pid namespace cannot be told from here.
+    """
+    path = _path(name)
+    holder = _read(path)
+    if holder is None:
+        return None
+    if holder.has_ended():
+        with runtime.lock():
+            if _read(path) == holder:
+                _remove(path)
+        return None
+    return holder.process if holder.namespace == linux.pid_namespace() else None
 
 
 def names() -> dict[str, Process]:
@@ -66,8 +108,13 @@ def names() -> dict[str, Process]:
 
 def _remove_unfinished(name: str) -> None:
     """Remove the file of a process that was killed while it registered a name."""
-    pid, _, start = name[1:].partition(".")
-    if name.startswith(".") and not linux.alive(Process(int(pid), int(start))):
+    if not name.startswith("."):
+        return
+    pid, _, rest = name[1:].partition(".")
+    start, _, namespace = rest.partition(".")
+    if not (pid.isdigit() and start.isdigit()) or namespace != linux.pid_namespace():
+        return
+    if not linux.alive(Process(int(pid), int(start))):
         _remove(_file(name))
 
 
@@ -105,9 +152,11 @@ def _quote(name: str) -> str:
     return quote(name, safe="@:=+,").replace(".", "%2E")  # no dot files, no ".."
 
 
-def _read(path: str) -> Process | None:
+def _read(path: str) -> Holder | None:
+    """Return who has a name; nobody, if what is written there makes no sense (a power loss)."""
     try:
-        pid, start = linux.read_file(path).split()
-    except FileNotFoundError:
+        pid, start, *namespace = linux.read_file(path).decode("ascii").split()
+        process = Process(int(pid), int(start))
+    except (FileNotFoundError, ValueError):
         return None
-    return Process(int(pid), int(start))
+    return Holder(process, "".join(namespace)) if process.pid > 0 else None

@@ -177,5 +177,8 @@ class Server(Protocol):
     def _order_to_stop(self, reason: Reason) -> None:
         """Begin an orderly end."""
 
+    def _directory_made_again(self) -> None:
+        """The runtime directory was removed, and is there again."""
+
     def _owner_left(self, owner: Process, done: Callable[[], object]) -> None:
         """An owner has ended, or is about to. End with the last; otherwise call back."""

@@ -197,6 +197,9 @@ class Supervisor(GenServer):
     def _order_to_stop(self, reason: Reason) -> None:
         self._stop_all(reason)
 
+    def _directory_made_again(self) -> None:
+        self._children.restore()
+
     def _owner_left(self, owner: linux.Process, done: Callable[[], object]) -> None:
         self._owner_ended(owner)
         self._jobs.add(self._settle(done))

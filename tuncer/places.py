@@ -27,7 +27,7 @@ _offers = itertools.count(1)
 def directory() -> Path:
     """Return the directory of doors, made if need be."""
     path = runtime.directory() / "devices"
-    path.mkdir(mode=0o700, exist_ok=True)
+    runtime.make(path)
     return path
 
 

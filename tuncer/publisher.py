@@ -10,6 +10,7 @@ what may not have left the killed process.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,12 @@ class Publisher:
             self._rewind()
             later(_RETURN, self._wait_no_longer)
             later(_CATCH_UP, self._caught_up)
+
+    def bind_again(self, path: Path) -> None:
+        """Bind the endpoint again, whose socket was removed. Subscribers that are there stay."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.unbind(f"ipc://{path}")
+        self._socket.bind(f"ipc://{path}")
 
     def fileno(self) -> int:
         """Return the descriptor to poll: call ``follow`` when it is readable."""

@@ -22,10 +22,19 @@ class Visitors:
 
     def __init__(self, worker: GenServer, listener: socket.socket, serve: Serve) -> None:
         self._worker = worker
-        self._listener = listener
         self._serve = serve
         self._inside: dict[int, Channel] = {}
-        worker.add_reader(listener.fileno(), self._open)
+        self.open_door(listener)
+
+    def open_door(self, listener: socket.socket) -> None:
+        """Let in those who come by a listening socket."""
+        self._listener = listener
+        self._worker.add_reader(listener.fileno(), self._open)
+
+    def close_door(self) -> None:
+        """Let in those who have come, and then nobody any more."""
+        self._open()
+        self._worker.remove_reader(self._listener.fileno())
 
     def _open(self) -> None:
         try:

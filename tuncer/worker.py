@@ -148,11 +148,9 @@ class Worker(GenServer):
         self._log = log
         self._flags = tunctl.flags(self._tun)  # whatever was asked for, or adopted
         self._door = socket.socket(fileno=self._stored("door", self._listen))
-        if not os.path.exists(self._door.getsockname()):  # with the whole runtime directory
-            self._door.close()
-            self._door = socket.socket(fileno=self._listen())
-            self.store_fd("door", self._door.fileno())
         self._path = Path(self._door.getsockname())
+        if not self._path.exists():  # it was removed with the whole runtime directory
+            self._open_door_again()
         self.name = self._writer.name
         places.note_worker(self._path, process(os.getpid()))
         kept = self._stored("link", record.create)
@@ -170,6 +168,27 @@ class Worker(GenServer):
         control = self._writer.control
         self._receivers = Receivers(self, control, self._reader, self._poll_device)
         self._publisher: Publisher | None = None
+
+    def _open_door_again(self) -> None:
+        """Listen at the same path, though the device may have been moved or renamed since."""
+        places.directory()
+        fd = door.listen(self._path, self._writer.name)
+        self._door.close()
+        self._door = socket.socket(fileno=fd)
+        self.store_fd("door", fd)
+
+    def _directory_made_again(self) -> None:
+        if self._ended or self._path.exists():
+            return
+        try:
+            self._visitors.close_door()
+            self._open_door_again()
+            self._visitors.open_door(self._door)
+            places.note_worker(self._path, process(os.getpid()))
+            if self._publisher is not None:
+                self._publisher.bind_again(places.publisher(self._path))
+        except OSError as error:
+            self._actor.log.error("%s cannot be found any more: %s", self.name, error)  # noqa: TRY400
 
     def _listen(self) -> int:
         name = tunctl.devname(self._tun)
