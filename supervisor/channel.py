@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 from supervisor import transport, wire
@@ -114,6 +115,10 @@ class Channel:
         """Tell whether the other side has closed its end."""
         return transport.has_hung_up(self._socket)
 
+    def wait_for_room(self) -> None:
+        """Wait until the other side has read something, or has ended."""
+        self._wait(select.POLLOUT)
+
     def wait_for_end(self, seconds: float) -> None:
         """Wait until the other side has closed its end, so many seconds at most."""
         poller = select.poll()
@@ -132,7 +137,7 @@ def _message(data: bytes) -> list[Any]:
     return message
 
 
-def close_all(fds: array.array[int] | list[int]) -> None:
+def close_all(fds: Iterable[int]) -> None:
     """Close descriptors that nobody wants."""
     for fd in fds:
         with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ from supervisor.timers import Timer
 
 log = logging.getLogger("supervisor")
 
+_PATIENCE = 10  # attempts to make it, before it is told: whoever removes it may be about to end
 _AGAIN = 1.0  # seconds until the next look, where the kernel tells nothing
 # Whoever removes the whole directory would stumble on a new one. So it is made again when nothing
 # else was removed for so many steps of so many seconds; or by another process meanwhile.
@@ -40,6 +41,7 @@ class DirectoryWatch:
         self._held: list[int] = []
         self._seen: list[tuple[int, int]] = []
         self._timer: Timer | None = None
+        self._failures = 0
         self._inotify = linux.inotify()
         if self._inotify >= 0:
             self._actor.add_reader(self._inotify, self._told)
@@ -82,9 +84,12 @@ class DirectoryWatch:
             runtime.make_again()
             self._hold()
         except OSError as error:  # the directory above has gone, too
-            log.warning("the runtime directory cannot be made again, for now: %s", error)
+            self._failures += 1
+            if self._failures == _PATIENCE:
+                log.warning("the runtime directory cannot be made again: %s", error)
             self._actor.call_later(_AGAIN, self._look)
             return
+        self._failures = 0
         self._actor.restore()
 
 

@@ -11,20 +11,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from supervisor import owners
-from supervisor.channel import Channel
+from supervisor import owners, protocol
+from supervisor.channel import Channel, close_all
 from supervisor.errors import Reason
-from supervisor.protocol import DROP, HAPPENED, HELD, LEFT, PING, PONG, RESTORE, SHUT, STORE, STORED
+from supervisor.protocol import DROP, HAPPENED, HELD, PONG, STORE, STORED
 from supervisor.telemetry import Event
 
 
 class Loop(owners.Loop, Protocol):
     """An actor's loop."""
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int) -> None:
+        """Watch a descriptor for events of epoll_ctl(2)."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
         """Call a function later."""
@@ -48,6 +52,10 @@ class Parent:
         self._loop = loop
         self._shut = shut
         self._orders: deque[list[Any]] = deque()
+        self._unsent: deque[tuple[tuple[Any, ...], tuple[int, ...]]] = deque()
+        """Words, and duplicates of descriptors, for which the channel had no room."""
+        self._stores: deque[Callable[[str | None], None]] = deque()
+        """What is called when a descriptor has been stored, in the order of the requests."""
         self._left: Callable[[], None] | None = None
         self._hung_up: Callable[[], None] | None = None
         self.starts_again = False
@@ -95,30 +103,53 @@ class Parent:
             OSError: there is none, or its store is full.
             ValueError: the path is none.
         """
+        channel = self._supervisor(path)
+        answers: list[str | None] = []
+        try:
+            while self._unsent:
+                self._send_unsent(channel)
+                if self._unsent:
+                    channel.wait_for_room()
+            self._stores.append(answers.append)
+            channel.send(STORE, path, fds=(fd,))
+            while not answers:
+                self._hear_stored(channel)
+        except (BrokenPipeError, EOFError):
+            raise OSError(errno.ENOTCONN, "the supervisor has ended", path[-1]) from None
+        if self._orders:
+            self._loop.call_later(0, self._read)
+        if answers[0] is not None:
+            raise OSError(errno.ENOSPC, answers[0], path[-1])
+
+    def store_fd_later(
+        self, path: tuple[str, ...], fd: int, done: Callable[[str | None], None]
+    ) -> None:
+        """Deposit a descriptor, and call back from the loop when that is done, or why it is not.
+
+        Raises:
+            OSError: there is no supervisor.
+            ValueError: the path is none.
+        """
+        self._supervisor(path)
+        self._stores.append(done)
+        self._say((STORE, path), (fd,))
+
+    def _supervisor(self, path: tuple[str, ...]) -> Channel:
+        """Return the channel to the supervisor, to store something under this path."""
         if not path[-1] or not all(isinstance(part, str) for part in path):
             raise ValueError(f"a stored descriptor has a name, not {path[-1]!r}")
         if not self.supervises or self._channel is None:
             problem = "there is no supervisor to store a descriptor with"
             raise OSError(errno.ENOTCONN, problem, path[-1])
-        try:
-            self._channel.send(STORE, path, fds=(fd,))
-            refusal = self._stored(self._channel)
-        except (BrokenPipeError, EOFError):
-            raise OSError(errno.ENOTCONN, "the supervisor has ended", path[-1]) from None
-        if refusal is not None:
-            raise OSError(errno.ENOSPC, refusal, path[-1])
+        return self._channel
 
-    def _stored(self, channel: Channel) -> str | None:
-        """Wait for the answer; orders that come before it are kept for the loop."""
-        while True:
-            answer, _ = channel.receive(wait=True)  # type: ignore[misc]
-            if answer[0] == STORED:
-                break
+    def _hear_stored(self, channel: Channel) -> None:
+        """Wait for an answer to a request to store; orders that come before are for the loop."""
+        answer, _ = channel.receive(wait=True)  # type: ignore[misc]
+        if answer[0] == STORED and self._stores:
+            self._stores.popleft()(answer[1])
+        else:
             self._orders.append(answer)
-        if self._orders:
-            self._loop.call_later(0, self._read)
-        refusal: str | None = answer[1]
-        return refusal
 
     def drop_fd(self, path: tuple[str, ...]) -> None:
         """Take a descriptor, or all below this path, out of the supervisor's store.
@@ -126,7 +157,30 @@ class Parent:
         It is not waited for: a supervisor that is stopped does so when it is continued.
         """
         if self.supervises:
-            self.tell(DROP, path)
+            self._say((DROP, path), ())
+
+    def _say(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
+        """Send a word to the supervisor now, or when it has read others."""
+        channel = self._channel
+        if channel is None:
+            return
+        if self._unsent or not channel.offer(*message, fds=fds):
+            self._unsent.append((message, tuple(map(os.dup, fds))))
+            self._loop.watch(channel.fileno(), self._ready, select.EPOLLIN | select.EPOLLOUT)
+
+    def _send_unsent(self, channel: Channel) -> None:
+        while self._unsent:
+            message, fds = self._unsent[0]
+            if not channel.offer(*message, fds=fds):
+                return
+            self._unsent.popleft()
+            close_all(fds)
+        self._loop.watch(channel.fileno(), self._read, select.EPOLLIN)
+
+    def _ready(self) -> None:
+        if self._channel is not None:
+            self._send_unsent(self._channel)
+        self._read()
 
     def _read(self) -> None:
         while self._channel is not None:
@@ -143,14 +197,20 @@ class Parent:
                 return
             if order is None:
                 return
-            if order[0] == SHUT:
-                self.starts_again = order[2]
-                self._shut(order[1])
-            elif order[0] == PING:
-                self._channel.offer(PONG)
-            elif order[0] == RESTORE:
+            self._obey(self._channel, order)
+
+    def _obey(self, channel: Channel, order: list[Any]) -> None:
+        match order:
+            case [protocol.STORED, refusal] if self._stores:
+                self._stores.popleft()(refusal)
+            case [protocol.SHUT, reason, starts_again]:
+                self.starts_again = starts_again
+                self._shut(reason)
+            case [protocol.PING]:
+                channel.offer(PONG)
+            case [protocol.RESTORE]:
                 self._restore()
-            elif order[0] == LEFT and self._left is not None:
+            case [protocol.LEFT] if self._left is not None:
                 self._left()
 
     def _receive(self, channel: Channel) -> list[Any] | None:

@@ -1,5 +1,6 @@
 """The runtime directory: removed, squatted, swapped, full of nonsense, shared with others."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -57,7 +58,11 @@ def eventually(find: Callable[[], Any]) -> Any:
 
 
 def remove(directory: Path) -> None:
-    shutil.rmtree(directory)
+    """Remove it, though what was there before may just be about to be restored."""
+    while directory.exists():
+        with contextlib.suppress(OSError):
+            shutil.rmtree(directory)
+            return
 
 
 def test_the_living_are_found_again(runtime_dir: Path) -> None:

@@ -132,14 +132,14 @@ def test_a_writer_killed_between_any_two_stores_loses_nothing(
         def cast(self, kind: str) -> memoryview:
             return self.view.cast(kind)  # type: ignore[call-overload,no-any-return]
 
-    def readv(_: int, vector: list[memoryview]) -> int:
+    def preadv(_: int, vector: list[memoryview], __: int, ___: int) -> int:
         if not queue:
             raise BlockingIOError
         packet = queue.pop(0)
         vector[0][: len(packet)] = packet
         return len(packet)
 
-    real, os.readv = os.readv, readv  # type: ignore[assignment]
+    real, os.preadv = os.preadv, preadv  # type: ignore[assignment]
     try:
         writer = ring.Writer(fd)
         while writer.head < _LAP:
@@ -166,7 +166,7 @@ def test_a_writer_killed_between_any_two_stores_loses_nothing(
         reader.close()
         heir.close()
     finally:
-        os.readv = real
+        os.preadv = real
         os.close(fd)
 
 

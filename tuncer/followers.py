@@ -5,6 +5,8 @@ The fd store has duplicates, so that a worker's replacement takes them up.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 
 from supervisor import GenServer
 from supervisor.channel import Channel, close_all
-from tuncer import door
+from tuncer import door, ring
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Followers:
             changed: called when one has come or gone.
         """
         self._worker = worker
-        self._log = log
+        self._log_for_reading = ring.for_reading(log)
         self._begin = begin
         self._changed = changed
         self._all: list[Follower] = []
@@ -86,25 +88,36 @@ class Followers:
         a successor answers, perhaps again; a visitor that is not in the store finds its connection
         closed, and asks again.
 
-        Raises:
-            OSError: the store is full; the visitor is let go.
+        If the store is full, the visitor is told, and let go.
         """
         number = 1 + max((one.number for one in self._all), default=0)
         follower = Follower(number, visitor, wake, wants_events)
         self._add(follower)
+        # The supervisor is not waited for: if it is stopped, this one waits, and nobody else.
+        self._store(follower, f"asking.{number}", visitor.fileno())
+        if wake is not None:
+            self._store(follower, f"wake.{number}", wake)
+        self._store(follower, follower.key, visitor.fileno())
+
+    def _store(self, follower: Follower, name: str, fd: int) -> None:
+        """Store a descriptor of one that is to follow; the last one makes it one that does."""
+
+        def stored(refusal: str | None) -> None:
+            if follower not in self._all:
+                return  # it has left meanwhile
+            if refusal is not None:
+                follower.channel.offer(OSError(errno.ENOSPC, refusal))
+                self._forget(follower)
+            elif name == follower.key:
+                self._welcome(follower)
+
         try:
-            self._worker.store_fd(f"asking.{number}", visitor.fileno())
-            if wake is not None:
-                self._worker.store_fd(f"wake.{number}", wake)
-            self._worker.store_fd(follower.key, visitor.fileno())
+            self._worker._actor.parent.store_fd_later((name,), fd, stored)
         except OSError as error:
-            visitor.offer(error)
-            self._forget(follower)
-            return
-        self._welcome(follower)
+            stored(error.strerror)
 
     def _welcome(self, follower: Follower) -> None:
-        fds = () if follower.wake is None else (self._log, follower.wake)
+        fds = () if follower.wake is None else (self._log_for_reading, follower.wake)
         place, events = self._begin()
         self._changed()  # before the answer: it is in force when that has come
         follower.channel.offer("subscribed", place, events, fds=fds)
@@ -141,7 +154,8 @@ class Followers:
     def wake(self) -> None:
         """Have those who read the ring look."""
         for event in self.events:
-            os.eventfd_write(event, 1)
+            with contextlib.suppress(BlockingIOError):  # it is full: whoever it is of has to look
+                os.eventfd_write(event, 1)
 
     def tell(self, kind: str, value: Any, place: int, number: int) -> None:
         """Tell an event to those who want to hear it.

@@ -20,6 +20,7 @@ import zmq
 from tuncer import ring, wire
 
 _QUEUE = 128  # batches that may wait for each subscriber
+_LONGEST_WORD = 1024  # bytes of a subscription; whoever sends more is disconnected
 _BATCH_BYTES = 65536  # so at most 8 MiB wait for each subscriber, or one packet over that a batch
 _AGAIN = 4096  # packets before the last published one that may not have left a killed worker
 _RETURN = 0.5  # seconds that former subscribers are waited for, unless the ring fills up
@@ -54,6 +55,7 @@ class Publisher:
         self.listeners = 0
         self._socket = context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_WORD)
         self._socket.setsockopt(zmq.SNDHWM, _QUEUE)
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell each subscriber, and each that leaves
         self._socket.bind(f"ipc://{path}")

@@ -18,6 +18,8 @@ stores, a reader could see HEAD before a length; they are not supported yet.
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import mmap
 import os
 import time
@@ -96,10 +98,20 @@ def create(slots: int = DEFAULT_SLOTS) -> int:
 
     Raises:
         TypeError, ValueError: of ``check_slots``.
+        OSError: EFBIG, it is over RLIMIT_FSIZE.
     """
     check_slots(slots)
-    fd = os.memfd_create("tuncer-ring", os.MFD_CLOEXEC)
-    os.ftruncate(fd, _layout(slots)[3])
+    size = _layout(slots)[3]
+    fd = os.memfd_create("tuncer-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        # Whoever has it mapped would die of SIGBUS if somebody cut it short.
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        )
+    except OSError as error:
+        os.close(fd)
+        raise _too_large(error, slots, size) from error
     with mmap.mmap(fd, _CONTROL) as control, memoryview(control) as view, view.cast("Q") as words:
         words[SLOTS] = slots
         # By chance a packet begins with these bytes once in 2 ** 64 packets.
@@ -107,12 +119,34 @@ def create(slots: int = DEFAULT_SLOTS) -> int:
     return fd
 
 
+def for_reading(fd: int) -> int:
+    """Return a descriptor of a ring by which nobody can write to it."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _too_large(error: OSError, slots: int, size: int) -> OSError:
+    """Say which limit a ring is over."""
+    limits = {
+        errno.EFBIG: "a file may have here (RLIMIT_FSIZE, ulimit -f)",
+        errno.ENOMEM: "this process may map (RLIMIT_AS, ulimit -v)",
+    }
+    if error.errno not in limits:
+        return error
+    what = f"a ring of {slots} slots has {size >> 20} MiB, more than {limits[error.errno]}"
+    return OSError(error.errno, f"{what}: give fewer slots=, or raise the limit")
+
+
 class _Map:
     """A ring in this process's memory."""
 
     def __init__(self, fd: int, writable: bool) -> None:
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self.map = mmap.mmap(fd, os.fstat(fd).st_size, mmap.MAP_SHARED, access)
+        size = os.fstat(fd).st_size
+        try:
+            self.map = mmap.mmap(fd, size, mmap.MAP_SHARED, access)
+        except OSError as error:
+            slots = 1 << (size // SLOT).bit_length() - 1  # a power of two, and some pages more
+            raise _too_large(error, slots, size) from error
         self._view = memoryview(self.map)
         self.control = self._view[:_CONTROL].cast("Q")
         self.slots = self.control[SLOTS]
@@ -143,6 +177,7 @@ class Writer(_Map):
         # The list that readv wants, of each slot; made when the slot is first used.
         self._vectors: list[list[memoryview] | None] = [None] * self.slots
         self.head = self.control[HEAD]
+        self._flags = os.RWF_NOWAIT
         self._turn = False  # which of the two pairs of TALLY is written next
         self.bytes = self._tally()
 
@@ -166,17 +201,20 @@ class Writer(_Map):
         if place == self.control[CLEARED]:
             self._clear(place)
         end = min(place + most, self.control[CLEARED])
-        lengths, mask, vectors, readv = self.lengths, self._mask, self._vectors, os.readv
+        lengths, mask, vectors = self.lengths, self._mask, self._vectors
+        preadv, flags = os.preadv, self._never_waiting(fd)
         size = 0
         try:
             while place < end:
                 slot = place & mask
-                length = readv(fd, vectors[slot] or self._vector(slot))
+                length = preadv(fd, vectors[slot] or self._vector(slot), -1, flags)
                 lengths[slot] = length
                 size += length
                 place += 1
         except BlockingIOError:
             pass
+        except OSError as error:
+            self._knows_no_flags(error)
         finally:
             if place > first:
                 self._commit(first, place, size)
@@ -195,12 +233,14 @@ class Writer(_Map):
         """
         first = place = self.head
         reads, size, dry = 0, 0, False
+        flags = self._never_waiting(fd)
         try:
             while reads < most:
                 if place == self.control[CLEARED]:
                     self._clear(place)
                 slot = place & self._mask
-                length = os.readv(fd, self._vectors[slot] or self._vector(slot))
+                vector = self._vectors[slot] or self._vector(slot)
+                length = os.preadv(fd, vector, -1, flags)
                 reads += 1
                 if accepts(slot, length):
                     self.lengths[slot] = length
@@ -210,10 +250,27 @@ class Writer(_Map):
                     self._refuse(slot, length)
         except BlockingIOError:
             dry = True
+        except OSError as error:
+            self._knows_no_flags(error)
         finally:
             if place > first:
                 self._commit(first, place, size)
         return place - first, dry
+
+    def _never_waiting(self, fd: int) -> int:
+        """Return the flags of preadv2(2) that read without waiting.
+
+        Whether the descriptor itself is a blocking one is a property of what all its duplicates
+        share, and others have some. A kernel that knows no RWF_NOWAIT of a tun is told each time.
+        """
+        if not self._flags:
+            os.set_blocking(fd, False)
+        return self._flags
+
+    def _knows_no_flags(self, error: OSError) -> None:
+        if error.errno != errno.EOPNOTSUPP or not self._flags:
+            raise error
+        self._flags = 0  # nothing was read: the next look does
 
     def _refuse(self, slot: int, length: int) -> None:
         """Make a slot, into which a packet was read, one that nothing was read into."""
