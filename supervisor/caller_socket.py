@@ -82,6 +82,9 @@ class CallerSocket:
             raise MailboxFull(f"process {pid} accepts no connection") from None
         except OSError as error:
             text = f"the mailbox of process {pid} cannot be reached: {error.strerror}"
+            if isinstance(error, PermissionError):
+                text += ": it belongs to another user; a program that gives up its privileges calls"
+                text += " its actors once before that, and connections stay"
             raise OSError(error.errno, text, path) from None
 
     def _is_restored(self, path: str) -> bool:

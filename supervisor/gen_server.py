@@ -7,7 +7,7 @@ A subclass says what it does with what it receives; everything else is here. Sta
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from supervisor.actor import Actor
 from supervisor.errors import SHUTDOWN, Reason, shown
@@ -20,6 +20,16 @@ from supervisor.timers import Timer
 
 if TYPE_CHECKING:
     import zmq
+
+
+class _NoActor:
+    """Stands for the process of an object that is in none."""
+
+    def __get__(self, server: object, kind: type) -> Any:
+        raise RuntimeError(
+            f"this {kind.__qualname__} runs in no process: start one by {kind.__qualname__}"
+            ".start_link(), which calls its callbacks there"
+        )
 
 
 class GenServer:
@@ -37,7 +47,7 @@ class GenServer:
     """Whether the end of a linked actor is a message, an ``Exit``; otherwise this actor ends with
     it, for the same reason, unless that is "normal"."""
 
-    _actor: Actor
+    _actor: Actor = cast("Actor", _NoActor())
 
     # -- callbacks -----------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ _HOMES = {
     "Subscription": "subscription",
     "TunPi": "tunctl",
     "VnetHdr": "tunctl",
+    "acreate": "creation",
     "adopt": "creation",
     "attach": "creation",
     "child_spec": "creation",
@@ -63,9 +64,14 @@ _HOMES = {
 def _check_supervisor() -> None:
     found = importlib.util.find_spec("supervisor")
     if found and found.origin and not Path(found.origin).with_name("gen_server.py").exists():
+        if Path(found.origin).name == "__init__.py":
+            raise ImportError(
+                f"the package 'supervisor' in {Path(found.origin).parent} is not tuncer's but"
+                " supervisord's, most likely: the two cannot share one environment, install tuncer"
+                " in one of its own"
+            )
         raise ImportError(
-            "the module 'supervisor' that is installed here is supervisord's, not tuncer's: the two"
-            " cannot share one environment, install tuncer in one of its own"
+            f"{found.origin} hides tuncer's package 'supervisor': give that file another name"
         )
 
 
@@ -94,6 +100,7 @@ __all__ = [
     "Subscription",
     "TunPi",
     "VnetHdr",
+    "acreate",
     "adopt",
     "attach",
     "child_spec",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import itertools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
 )
+from supervisor.strategy import Restart
 from tuncer import adoption, mode, places, ring, tunctl
 from tuncer.caller import PATIENCE
 from tuncer.device import Device, known
@@ -28,6 +30,7 @@ from tuncer.mode import Active
 from tuncer.opening import TXQUEUELEN
 from tuncer.packet import DeviceError
 from tuncer.tunctl import Flag, Namespace
+from tuncer.tunctl.address import AddressLike, NetworkLike, interface, network
 from tuncer.tunctl.errors import check_bool, check_name
 from tuncer.tunctl.flags import parse
 from tuncer.tunctl.linux import netlink, netns
@@ -40,7 +43,7 @@ _OPTIONS = {
     *("active", "persist", "queues", "namespace", "owner", "group", "txqueuelen", "slots"),
     *("adopt", "beside"),  # of adopt, and of create with a name that the kernel chooses
 }
-_OF_EACH_QUEUE = ("active", "namespace", "slots", "queues")
+_OF_EACH_QUEUE = ("active", "namespace", "slots", "queues", "again")
 _CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
 _roots: dict[tuple[int, int], SupervisorRef] = {}
@@ -114,6 +117,11 @@ def create(
         return _started(child_spec(number, chosen, flags, **options))
 
 
+async def acreate(*args: Any, **kwargs: Any) -> Device:
+    """Create a device, as ``create`` does, from asyncio: the loop goes on meanwhile."""
+    return await asyncio.to_thread(create, *args, **kwargs)
+
+
 def _with_queues(flags: int, queues: int) -> Flag:
     if isinstance(queues, bool) or not isinstance(queues, int):
         raise TypeError(f"queues is a number, not {queues!r}")
@@ -157,7 +165,7 @@ def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -
     flags = tunctl.check(fd)
     with adoption.offered(fd) as path:
         name = tunctl.devname(fd)
-        options = {"active": active, "slots": slots, "adopt": str(path)}
+        options: dict[str, Any] = {"active": active, "slots": slots, "adopt": str(path)}
         spec = child_spec(f"{name}.{next(_numbers)}", name, flags & ~Flag.PERSIST, **options)
         return _started(spec)
 
@@ -166,28 +174,52 @@ def child_spec(
     id: str,  # noqa: A002 - OTP's word, and ChildSpec's
     name: str = "",
     flags: int = Flag.TAP | Flag.NO_PI,
+    *,
+    restart: Restart = "transient",
+    mtu: int | None = None,
+    addresses: Iterable[AddressLike] = (),
+    routes: Iterable[NetworkLike] = (),
     **options: Any,
 ) -> ChildSpec:
     """Return the specification of a device's worker, for a supervisor of one's own.
 
-    The options are those of ``create``. Find the device by ``attach(name)``. With several queues
-    it is the specification of a supervisor, of a worker for each, and must name the device.
+    Find the device by ``attach(name)``. With several queues it is the specification of a
+    supervisor, of a worker for each, and must name the device.
+
+    Args:
+        id: what the supervisor calls it.
+        name: as of ``create``.
+        flags: as of ``create``.
+        restart: "transient": when somebody else deletes the device, that is its end. "permanent":
+            it is made again, as it is described here; subscriptions to the former one end.
+        mtu: in bytes, of a new device.
+        addresses: which a new device gets, such as "10.0.0.1/24"; with one it is brought up.
+        routes: networks that are reached through it.
+        **options: as of ``create``.
     """
     check_name(name)
+    if restart not in {"transient", "permanent"}:
+        raise ValueError(f"restart of a device is 'transient' or 'permanent', not {restart!r}")
+    described = {
+        "mtu": mtu,
+        "addresses": [str(interface(one)) for one in addresses],
+        "routes": [str(network(one)) for one in routes],
+    }
     unknown = options.keys() - _OPTIONS
     if unknown:
         raise TypeError(f"a device has no options {', '.join(sorted(unknown))}")
     _check_options(options)
     queues = options.get("queues", 1)
     flags = _with_queues(flags, queues)
+    options |= {"described": described, "again": restart == "permanent"}
     if queues > 1:
-        return _queues_spec(id, name, flags, options)
+        return _queues_spec(id, name, flags, options, restart)
     return ChildSpec(
         id,
         Worker,
         (name, int(flags)),
         options,
-        restart="transient",
+        restart=restart,
         intensity=_CRASHES,
         period=_CRASH_PERIOD,
     )
@@ -198,11 +230,15 @@ def _check_options(options: dict[str, Any]) -> None:
     mode.check(options.get("active", False))
     check_bool(options.get("persist", False), "persist")
     ring.check_slots(options.get("slots", ring.DEFAULT_SLOTS))
+    if options.get("txqueuelen") == 0:
+        raise ValueError("a device with txqueuelen=0 gets no packet: give more")
     tunctl.user_id(options.get("owner"))
     tunctl.group_id(options.get("group"))
 
 
-def _queues_spec(id_: str, name: str, flags: Flag, options: dict[str, Any]) -> ChildSpec:
+def _queues_spec(
+    id_: str, name: str, flags: Flag, options: dict[str, Any], restart: Restart
+) -> ChildSpec:
     if not name or "%" in name:
         raise ValueError("the workers of several queues must know the device's name: give one")
     shared = {key: options[key] for key in _OF_EACH_QUEUE if key in options}
@@ -232,7 +268,7 @@ def _queues_spec(id_: str, name: str, flags: Flag, options: dict[str, Any]) -> C
         Supervisor,
         (workers,),
         limits,
-        restart="transient",
+        restart=restart,
         intensity=_CRASHES,
         period=_CRASH_PERIOD,
     )

@@ -107,6 +107,14 @@ class Device(Link):
         """
         return await self._caller(queue).arecv(timeout)
 
+    async def asubscribe(self, **options: Any) -> Subscription:
+        """Do as ``subscribe`` does, from asyncio: the loop goes on meanwhile."""
+        return await asyncio.to_thread(self.subscribe, **options)
+
+    async def aup(self, *args: Any, **options: Any) -> None:
+        """Do as ``up`` does, from asyncio: the loop goes on meanwhile."""
+        await asyncio.to_thread(self.up, *args, **options)
+
     def subscribe(
         self,
         *,

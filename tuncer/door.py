@@ -114,6 +114,11 @@ def _connect(path: Path, device: str, deadline: float) -> Channel:
     except BlockingIOError:
         client.close()
         raise _silent(device) from None
+    except PermissionError as error:
+        client.close()
+        problem = "the device belongs to another user: a program that gives up its privileges"
+        mend = "subscribes, and gets descriptors, before that"
+        raise DeviceError(error.errno, f"{problem} {mend}", device) from None
     except BaseException:
         client.close()
         raise

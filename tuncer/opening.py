@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,25 @@ def created(
         os.close(fd)
         raise
     return fd
+
+
+def describe(
+    fd: int,
+    mtu: int | None = None,
+    addresses: Iterable[str] = (),
+    routes: Iterable[str] = (),
+) -> None:
+    """Give a new device what its specification says.
+
+    Raises:
+        OSError: the kernel refuses something of it.
+    """
+    if mtu is not None:
+        tunctl.mtu(fd, mtu)
+    for address in addresses:
+        tunctl.up(fd, address)
+    for network in routes:
+        tunctl.add_route(fd, network)
 
 
 def joined(name: str, flags: int, *, namespace: Namespace | None = None) -> int:

@@ -54,6 +54,15 @@ def door_of(tun: int) -> Path:
         return door(netlink.index_of(name))
 
 
+def name_of(door_path: Path) -> str:
+    """Return the present name of a door's device if it is here, and otherwise the door's."""
+    inode, _, index = door_path.name.partition("-")
+    if inode == f"{netns.inode():x}":
+        with contextlib.suppress(OSError, ValueError):
+            return socket.if_indextoname(int(index))
+    return door_path.name
+
+
 def queue(door_path: Path, number: int) -> Path:
     """Return the path of the door of one of a device's queues: the first one's is the device's."""
     return door_path.with_name(f"{door_path.name}.q{number}") if number else door_path

@@ -11,6 +11,7 @@ import asyncio
 import bisect
 import contextlib
 import errno
+import functools
 import operator
 import os
 import select
@@ -18,7 +19,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -50,8 +51,11 @@ class Subscription(ABC):
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._poller = select.epoll()
-        self._is_awaited = False
+        self._poller = _epoll()
+        self._awaited_by: Callable[[], object] | None = None
+        # Readable while this has taken more from the device than it has given.
+        self._more = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller.register(self._more, select.EPOLLIN)
 
     @abstractmethod
     def _next(self) -> Item | None:
@@ -86,6 +90,8 @@ class Subscription(ABC):
         while True:
             item = self._next()
             if item is not None:
+                if timeout == 0 and (self._has_more() or self._is_behind()):
+                    self._stay_readable()
                 return item
             remaining = DAY if deadline is None else deadline - time.monotonic()
             if remaining <= 0:
@@ -111,28 +117,53 @@ class Subscription(ABC):
         """Tell whether there is an item that was taken from the device already."""
         return False
 
+    def _is_behind(self) -> bool:
+        """Tell whether there may be packets that were not taken yet, and that nothing tells of."""
+        return True
+
     async def _readable(self) -> None:
-        if self._is_awaited:
+        if self._awaited_by is not None:
             raise RuntimeError(f"another task waits for a packet of this subscription: {self!r}")
-        loop = asyncio.get_running_loop()
-        self._is_awaited = True
+        loop, fd = asyncio.get_running_loop(), self._poller.fileno()
         ready: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
+            loop.remove_reader(fd)
             if not ready.done():
                 ready.set_result(None)
 
-        loop.add_reader(self._poller.fileno(), wake)
+        self._awaited_by = functools.partial(loop.call_soon_threadsafe, wake)
+        loop.add_reader(fd, wake)
         try:
             await ready
         finally:
-            self._is_awaited = False
-            loop.remove_reader(self._poller.fileno())
+            self._awaited_by = None
+            loop.remove_reader(fd)
+
+    def _stay_readable(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._more, 1)
+
+    def _take_note(self) -> None:
+        """What made the descriptor readable is looked at now."""
+        with contextlib.suppress(OSError):  # nothing, or it is closed
+            os.eventfd_read(self._more)
+
+    def _close_poller(self) -> None:
+        """Close the descriptor, and have a task that waits for it look."""
+        if self._poller.closed:
+            return
+        if self._awaited_by is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                self._awaited_by()
+        self._poller.close()
+        os.close(self._more)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when something may have come, the end included.
 
-        Then call ``recv(timeout=0)`` until it raises TimeoutError.
+        Then call ``recv(timeout=0)`` once, or until it raises TimeoutError. In an actor that has
+        more to do, once: the descriptor stays readable as long as there is more.
         """
         return self._poller.fileno()
 
@@ -193,6 +224,7 @@ class Merged(Subscription):
             self._poller.register(part.fileno(), select.EPOLLIN)
 
     def _next(self) -> Item | None:
+        self._take_note()
         for _ in range(len(self._open)):
             part = self._open[0]
             try:
@@ -227,9 +259,23 @@ class Merged(Subscription):
         """End the subscription; the device goes on."""
         for part in self._parts:
             part.close()
-        self._poller.close()
+        self._close_poller()
         self._open.clear()
         self._error = self._error or _over(self._device)
+
+
+def _epoll() -> select.epoll:
+    """Return a new epoll object.
+
+    Raises:
+        RuntimeError: something has patched it away.
+    """
+    if not hasattr(select, "epoll"):
+        raise RuntimeError(
+            "a subscription needs select.epoll, which has been taken away, by gevent's"
+            " monkey.patch_all() most likely: patch_all(select=False) leaves it"
+        )
+    return select.epoll()
 
 
 def _over(device: str) -> EOFError:
@@ -272,6 +318,7 @@ class _Following(Subscription):
 
     def _next(self) -> Item | None:
         if not self._ready:
+            self._take_note()
             self._rest()
             if self._end is None:
                 self._hear()
@@ -360,7 +407,7 @@ class _Following(Subscription):
     def close(self) -> None:
         """End the subscription; the device goes on."""
         self._channel.close()
-        self._poller.close()
+        self._close_poller()
         self._end = self._end or self._over()
 
 
@@ -398,6 +445,9 @@ class RingSubscription(_Following):
             return super()._unsaid()
         number = ended - 1
         return DeviceError(number, os.strerror(number), self._device) if number else self._over()
+
+    def _is_behind(self) -> bool:
+        return self._log is not None and self._place < self._log.control[ring.HEAD]
 
     def _take(self) -> list[Packet]:
         if self._log is None:

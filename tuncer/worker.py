@@ -90,6 +90,8 @@ class Worker(GenServer):
         adopt: str | None = None,
         queue: int = 0,
         queues: int = 1,
+        described: dict[str, Any] | None = None,
+        again: bool = False,
         **settings: Any,
     ) -> Any:
         """Create the device, or take it up after a crash.
@@ -102,9 +104,11 @@ class Worker(GenServer):
             adopt: the path where its descriptor is offered; otherwise it is created.
             queue: which of the device's this is: the first one creates it, and leads.
             queues: how many there are, each with a worker below one supervisor.
+            described: of ``child_spec``: what a new device gets.
+            again: whether the device is made again when somebody else has deleted it.
             **settings: of ``opening.created``.
         """
-        self._queue, self._queues = queue, queues
+        self._queue, self._queues, self._again = queue, queues, again
         self._polled = False
         self._was_active = False
         self._operations: dict[str, Callable[..., Any]] = {
@@ -123,6 +127,8 @@ class Worker(GenServer):
         self._ended = False
         try:
             self._take_up(lambda: opening.opened(name, flags, queue, adopt, settings), slots)
+            if described is not None and self._writer.control[ring.TRANSMITTED] == 0:
+                opening.describe(self._tun, **described)
             self._recover(active)
         except (OSError, ValueError, TypeError, KeyError) as error:
             if "tun" in self.stored_fds() and getattr(error, "errno", 0) == errno.EBADFD:
@@ -279,6 +285,7 @@ class Worker(GenServer):
                     places.remove(Path(listener.getsockname()))
         self._ended = True
         self._writer.control[ring.ENDED] = 1 + errno.ENODEV
+        self._forget_stored()
         # Not before it has started: a start that fails is tried again, an end in order is the end.
         self._actor.call_later(0.0, lambda: self._actor.exit(Shutdown(_WAS_DELETED)))
 
@@ -367,7 +374,17 @@ class Worker(GenServer):
         if error.errno != errno.EBADFD:
             raise error
         self._end("deleted", errno.ENODEV, _WAS_DELETED)
+        self._actor.log.warning("%s: %s", self.name, _WAS_DELETED)
+        self._forget_stored()
         self._actor.exit(Shutdown(_WAS_DELETED))
+
+    def _forget_stored(self) -> None:
+        """Begin with a new device at the next start, if there is to be one."""
+        if self._again:
+            for name in self.stored_fds():
+                self.drop_fd(name)
+            for name in ("tun", "ring", "door", "link", "filter"):
+                self.drop_fd(name)
 
     # -- calls -------------------------------------------------------------------------------------
 

@@ -145,10 +145,13 @@ def txqueuelen(target: Target, packets: int | None = None) -> int:
 
     Raises:
         OSError: EINVAL, ERANGE.
+        ValueError: 0, with which no packet would come.
         TypeError: no number.
     """
     if packets is not None:
         _check_number(packets, "a queue's length is a number of packets", "txqueuelen")
+        if packets == 0:  # of other devices it means "no queue"; a tun drops everything then
+            raise ValueError("a TUN/TAP device with a queue of length 0 gets no packet: give more")
     with session(target, "txqueuelen") as kernel:
         present = kernel.link.attributes.number(IFLA_TXQLEN) or 0
         if packets is None or packets == present:

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from tuncer.tunctl import address as addresses
 from tuncer.tunctl.address import AddressLike, NetworkLike
-from tuncer.tunctl.errors import explain
 from tuncer.tunctl.linux import netlink, rtnetlink
 from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
-from tuncer.tunctl.linux.rtnetlink import Message
+from tuncer.tunctl.linux.rtnetlink import Message, NetlinkError
 
 _DESTINATION, _GATEWAY, _PRIORITY, _SOURCE, _TABLE = 1, 5, 6, 7, 15  # RTA_*
 _UNIVERSE = 0  # RT_SCOPE_UNIVERSE
 _LINK = 253  # RT_SCOPE_LINK: whoever has the address is reached directly
 _FEW_TABLES = 256  # the structure has 8 bits for their number
 _STATIC = 4  # RTPROT_STATIC
+_SCOPE, _NOWHERE = 6, 255  # where it stands in the structure, and RT_SCOPE_NOWHERE: any
 _ANY = 0  # of a route to delete: whatever its protocol or type
 _MAIN = 254  # RT_TABLE_MAIN
 _UNICAST = 1  # RTN_UNICAST: not what the kernel itself keeps for local, broadcast, multicast
@@ -67,10 +67,14 @@ def add_route(
     """
     wanted = _route(destination, gateway, source, metric, table)
     with session(target, "route") as kernel:
-        if any(_is(found, wanted) for found in present(kernel)):
-            return
         head, attributes = _packed(wanted, kernel.index, _STATIC, _UNICAST)
-        kernel.socket.change(rtnetlink.NEWROUTE, head, attributes, new=True)
+        try:
+            kernel.socket.change(rtnetlink.NEWROUTE, head, attributes, new=True)
+        except NetlinkError as error:
+            # Only then all routes are looked at: for each of thousands that would take minutes.
+            there = error.code == errno.EEXIST and any(_is(r, wanted) for r in present(kernel))
+            if not there:
+                raise
 
 
 def remove_route(
@@ -89,12 +93,10 @@ def remove_route(
     """
     wanted = _route(destination, gateway, None, metric, table)
     with session(target, "route") as kernel:
-        for found in present(kernel):
-            if _covers(found, wanted, metric):
-                packed = _packed(found, kernel.index, _ANY, _ANY)
-                kernel.socket.change(rtnetlink.DELROUTE, *packed)
-                return
-        raise explain(errno.ESRCH, "route", kernel.name)
+        # What is not given may be anything: the kernel takes the first route that matches.
+        head, attributes = _packed(wanted, kernel.index, _ANY, _ANY)
+        anywhere = head[:_SCOPE] + bytes([_NOWHERE]) + head[_SCOPE + 1 :]
+        kernel.socket.change(rtnetlink.DELROUTE, anywhere, attributes)
 
 
 def list_routes(target: Target) -> list[Route]:
