@@ -16,14 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from tuncer import ring, wire
 
-_QUEUE = 128  # batches that may wait for each subscriber
+_QUEUE = 512  # batches that may wait for each subscriber
+_PAUSE = 0.001  # seconds from one batch that is not full to the next one
+_CAME, _WENT = zmq.EVENT_ACCEPTED, zmq.EVENT_DISCONNECTED
 _LONGEST_WORD = 1024  # bytes of a subscription; whoever sends more is disconnected
-_BATCH_BYTES = 65536  # so at most 8 MiB wait for each subscriber, or one packet over that a batch
+_BATCH_BYTES = 65536  # so at most 32 MiB wait for each subscriber, or one packet over that a batch
 _AGAIN = 4096  # packets before the last published one that may not have left a killed worker
 _RETURN = 0.5  # seconds that former subscribers are waited for, unless the ring fills up
+_SLOW = 0.1  # seconds of these that one whose queue is full may hold up the others
 _CATCH_UP = 3.0  # seconds in which one that comes later still gets everything sent again
 _IDLE = 1.0  # seconds between messages at most
 
@@ -51,13 +55,15 @@ class Publisher:
         self._epoch = writer.control[ring.RESTARTS]
         self._sent_at = 0.0
         self._resume = 0
-        self._ticking = False
+        self._ticking = self._pausing = self._ending = self._is_waiting = False
         self.listeners = 0
         self._socket = context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_WORD)
         self._socket.setsockopt(zmq.SNDHWM, _QUEUE)
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell each subscriber, and each that leaves
+        self._connections = 0
+        self._monitor = self._socket.get_monitor_socket(_CAME | _WENT)
         self._socket.bind(f"ipc://{path}")
         self._awaited = writer.control[ring.LISTENERS]
         # Also when nobody is awaited: this worker's predecessor may have waited in vain itself.
@@ -96,10 +102,12 @@ class Publisher:
 
     def end(self, why: str) -> None:
         """Tell the subscribers that the device has ended, and close."""
-        self._awaited = 0
+        self._awaited, self._ending = 0, True
         self.follow()
         if self.listeners:
             self._say(self._message(self._topic, self._writer.head, end=why))
+        self._socket.disable_monitor()
+        self._monitor.close()
         self._socket.close()
 
     def _rewind(self) -> None:
@@ -160,10 +168,56 @@ class Publisher:
         oldest = control[ring.RESERVE] - self._log.slots
         place = max(control[ring.PUBLISHED], oldest)
         while place < self._writer.head:
+            if self._is_to_pause(self._writer.head - place):
+                return
             packets, after, when = self._log.payloads(place, ring.BATCH, _BATCH_BYTES)
             if not self._say(self._message(self._topic, place, packets, when)):
+                self._wait_for_the_slow(place)
                 return  # readable again when there is room
             place = control[ring.PUBLISHED] = after
+
+    def _wait_for_the_slow(self, place: int) -> None:
+        """While it catches up: wait a moment for one whose queue is full, and then for none."""
+        if not self._catching_up or self._is_waiting:
+            return
+        self._is_waiting = True
+
+        def look() -> None:
+            self._is_waiting = False
+            stuck = self._writer.control[ring.PUBLISHED] == place
+            if stuck and self._catching_up and not self._awaited:
+                self._caught_up()
+
+        self._later(_SLOW, look)
+
+    def _is_to_pause(self, waiting: int) -> bool:
+        """Let a batch grow for a moment, if the last one has just left.
+
+        A subscriber's queue counts batches: with a packet in each, it would be full at once.
+        """
+        if waiting >= ring.BATCH or self._ending:
+            return False
+        left = self._sent_at + _PAUSE - time.monotonic()
+        if left > 0 and not self._pausing:
+            self._pausing = True
+            self._later(left, self._go_on)
+        return left > 0
+
+    def _go_on(self) -> None:
+        self._pausing = False
+        if not self._socket.closed:
+            self.follow()
+
+    def _see_who_is_there(self) -> None:
+        """Have no subscribers when nobody is connected.
+
+        Of one that has subscribed twice to the same topic, and goes, ZeroMQ tells one end.
+        """
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            self._connections += 1 if event == _CAME else -1
+        if self._connections == 0 and self.listeners > 0:
+            self._count(-self.listeners)
 
     def _message(
         self,
@@ -194,6 +248,8 @@ class Publisher:
         self._ticking = False
         if self._socket.closed:
             return
+        self._hear()
+        self._see_who_is_there()
         if self.listeners > 0 and not self._awaited and time.monotonic() - self._sent_at >= _IDLE:
             head = self._writer.control[ring.PUBLISHED]
             self._say(self._message(self._topic, head))

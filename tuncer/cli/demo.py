@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from tuncer.tunctl.linux import netns
 
 PINGS = 200
 INTERVAL = 0.02  # seconds between pings
+_LONG = 30  # characters of the directory for temporary files from which on another one is taken
 PATIENCE = 20.0  # seconds that any step may take
 
 _KINDS = {
@@ -125,13 +128,25 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _short_place() -> str | None:
+    """Return where the demo's runtime directory is made: sockets have short paths only."""
+    usual = tempfile.gettempdir()  # which batch systems set to long paths
+    places = [place for place in (usual, "/run", "/tmp") if os.access(place, os.W_OK)]  # noqa: S108
+    return min(places, key=len) if len(usual) > _LONG else None
+
+
 def run(_: argparse.Namespace) -> int:
     """Run the demo; return 0 only if all that was promised came true."""
+    for program in ("ip", "ping"):
+        if shutil.which(program) is None:
+            package = {"ip": "iproute2", "ping": "iputils-ping"}[program]
+            text = f"the demo needs the program {program!r}: 'sudo apt-get install {package}'"
+            raise OSError(errno.ENOENT, text)
     console = Console()
     how = netns.enter_new()
     console.print(f"tuncer demo, in {how}: nothing on this host changes", soft_wrap=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # noqa: S607
-    with tempfile.TemporaryDirectory(prefix="tuncer-demo-") as runtime:
+    with tempfile.TemporaryDirectory(prefix="tuncer-demo-", dir=_short_place()) as runtime:
         os.environ["TUNCER_RUNTIME_DIR"] = runtime
         story = Story(console)
         with contextlib.ExitStack() as stack:
