@@ -45,7 +45,7 @@ _SIGNS = 4  # of life, asked for in the time of a watchdog
 _STEPS = 8  # of a child's time: while this process stands still itself, at most one of them passes
 _SIGN_OF_A_START = 1.0  # seconds in which a supervisor that starts gives a sign of life
 _LAST_STEPS = 5.0  # seconds that a child may take from telling its end to that
-_LAST_GASP = 2.0  # seconds that a hung child may take to write down its stacks
+_LAST_GASP = 5.0  # seconds that a hung child may take to write down its stacks
 
 
 class Children:

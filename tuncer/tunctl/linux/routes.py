@@ -71,9 +71,10 @@ def add_route(
         try:
             kernel.socket.change(rtnetlink.NEWROUTE, head, attributes, new=True)
         except NetlinkError as error:
-            # Only then all routes are looked at: for each of thousands that would take minutes.
-            there = error.code == errno.EEXIST and any(_is(r, wanted) for r in present(kernel))
-            if not there:
+            # Only then all routes are looked at: for each of thousands that would take minutes. Who
+            # may change nothing may find the route there.
+            may_be_there = error.code in {errno.EEXIST, errno.EPERM}
+            if not (may_be_there and any(_is(found, wanted) for found in present(kernel))):
                 raise
 
 
@@ -93,6 +94,8 @@ def remove_route(
     """
     wanted = _route(destination, gateway, None, metric, table)
     with session(target, "route") as kernel:
+        if metric == 0 and not any(_covers(found, wanted, 0) for found in present(kernel)):
+            raise explain(errno.ESRCH, "route", kernel.name)  # to the kernel 0 is any metric
         # What is not given may be anything: the kernel takes the first route that matches.
         head, attributes = _packed(wanted, kernel.index, _ANY, _ANY)
         anywhere = head[:_SCOPE] + bytes([_NOWHERE]) + head[_SCOPE + 1 :]
