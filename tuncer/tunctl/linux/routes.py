@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tuncer.tunctl import address as addresses
 from tuncer.tunctl.address import AddressLike, NetworkLike
+from tuncer.tunctl.errors import explain
 from tuncer.tunctl.linux import netlink, rtnetlink
 from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
 from tuncer.tunctl.linux.rtnetlink import Message, NetlinkError
