@@ -1,6 +1,8 @@
-"""The last resort for log records: standard error, without ever waiting for it.
+"""Where actors' log records go: where the program's do, and never waiting for it.
 
-Standard error is the program's. When that is a pipe which nobody reads, a write would wait, and
+A program configures ``logging`` in its main function, mostly, which actors do not run. So what it
+has configured is handed down to them: levels, formats, files, standard output and error. Without
+any, records go to standard error. When that is a pipe which nobody reads, a write would wait, and
 with it a supervisor and everything below it.
 """
 
@@ -11,6 +13,7 @@ import logging
 import os
 import select
 import time
+from typing import Any
 
 from supervisor.errors import RAISED
 
@@ -18,11 +21,62 @@ _REPEAT = 1.0  # seconds in which a message that comes again is only counted
 _ATOMIC = 4096  # PIPE_BUF of pipe(7): a pipe that is writable has room for so much
 
 
-class Stderr(logging.Handler):
-    """Writes a record to standard error if there is room; otherwise it is dropped, and counted."""
+# -- in the program --------------------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+
+def description() -> dict[str, Any]:
+    """Return how the program has configured its root logger: as far as other processes can, too."""
+    root = logging.getLogger()
+    known = logging.Logger.manager.loggerDict
+    levels = {name: one.level for name, one in known.items() if isinstance(one, logging.Logger)}
+    return {
+        "level": root.level,
+        "levels": {name: level for name, level in levels.items() if level},
+        "handlers": [told for handler in root.handlers if (told := _described(handler))],
+    }
+
+
+def _described(handler: logging.Handler) -> dict[str, Any] | None:
+    target: int | str | None = None
+    if isinstance(handler, logging.FileHandler):
+        target = handler.baseFilename
+    elif isinstance(handler, logging.StreamHandler):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it has no descriptor
+            target = handler.stream.fileno()
+    # pytest logs to the null device, and everything elsewhere.
+    if target in {None, os.devnull} or (isinstance(target, int) and target not in {1, 2}):
+        return None
+    formatter = handler.formatter or logging.Formatter()
+    told = {"target": target, "level": handler.level}
+    return told | {"format": formatter._fmt, "datefmt": formatter.datefmt}
+
+
+# -- in actors -------------------------------------------------------------------------------------
+
+
+def use(told: dict[str, Any]) -> None:
+    """Log as the program does, if it has configured anything."""
+    root = logging.getLogger()
+    if root.handlers or not told["handlers"]:
+        return
+    root.setLevel(told["level"])
+    for name, level in told["levels"].items():
+        logging.getLogger(name).setLevel(level)
+    for one in told["handlers"]:
+        handler = Handler(one["target"], one["level"])
+        handler.setFormatter(logging.Formatter(one["format"], one["datefmt"]))
+        root.addHandler(handler)
+
+
+class Handler(logging.Handler):
+    """Writes a record to a descriptor, or appends it to a file, if there is room.
+
+    Otherwise it is dropped, and counted.
+    """
+
+    def __init__(self, target: int | str, level: int) -> None:
+        super().__init__(level)
+        self._target = target
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -33,16 +87,33 @@ class Stderr(logging.Handler):
             text = f"{record.msg!r} cannot be formatted: {type(error).__qualname__}"
         if self._dropped:
             text = f"({self._dropped} messages before this one found no room)\n{text}"
-        data = (text + "\n").encode(errors="backslashreplace")
-        poller = select.poll()
-        poller.register(2, select.POLLOUT)
         self._dropped += 1
-        for start in range(0, len(data), _ATOMIC):
-            if not poller.poll(0):
-                return
-            with contextlib.suppress(OSError):
-                os.write(2, data[start : start + _ATOMIC])
-        self._dropped = 0
+        if self._written((text + "\n").encode(errors="backslashreplace")):
+            self._dropped = 0
+
+    def _written(self, data: bytes) -> bool:
+        if isinstance(self._target, int):
+            return _write(self._target, data)
+        try:  # not kept open: a fork closes what it does not know
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            fd = os.open(self._target, flags, 0o666)
+        except OSError:
+            return False
+        try:
+            return _write(fd, data)
+        finally:
+            os.close(fd)
+
+
+def _write(fd: int, data: bytes) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    for start in range(0, len(data), _ATOMIC):
+        if not poller.poll(0):
+            return False
+        with contextlib.suppress(OSError):
+            os.write(fd, data[start : start + _ATOMIC])
+    return True
 
 
 class Repeated:
@@ -71,5 +142,5 @@ class Repeated:
 
 
 def never_wait() -> None:
-    """Let records that nobody has configured a handler for go there."""
-    logging.lastResort = Stderr()
+    """Let records that nobody has configured a handler for go to standard error, and never wait."""
+    logging.lastResort = Handler(2, logging.WARNING)

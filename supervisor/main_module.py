@@ -15,7 +15,7 @@ import types
 from multiprocessing import get_start_method, process, spawn
 from typing import Any
 
-from supervisor import runtime
+from supervisor import log, runtime
 
 NAMES = ("__main__", "__mp_main__")
 """What a main module is called: in the program, and in processes of multiprocessing's spawn."""
@@ -76,7 +76,12 @@ def description() -> dict[str, Any]:
         "start_method": get_start_method(allow_none=True),
     }
     known = {key: value for key, value in told.items() if value is not None}
-    return {"spawn": known, "main": _main or _found(), "runtime": str(runtime.directory())}
+    return {
+        "spawn": known,
+        "main": _main or _found(),
+        "runtime": str(runtime.directory()),
+        "logging": log.description(),
+    }
 
 
 def _found() -> dict[str, str]:
@@ -103,6 +108,7 @@ def prepare(description: dict[str, Any]) -> None:
     _main.update(description["main"])
     _prepared = True
     runtime.use(description["runtime"])
+    log.use(description["logging"])
     spawn.prepare(description["spawn"])
 
 

@@ -266,3 +266,49 @@ def test_many_devices_end_side_by_side(run: Run) -> None:
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
     assert "m1" not in run("ip", "-br", "link")
+
+
+LOGS = """
+import logging, os, sys
+from supervisor import ChildSpec, GenServer, Supervisor
+
+class Talks(GenServer):
+    def handle_call(self, request, sender):
+        logging.getLogger("mine").info("from an actor")
+        logging.getLogger("quiet").info("not wanted")
+
+    def handle_cast(self, request):
+        raise ValueError("a crash")
+
+if __name__ == "__main__":
+    options = {} if sys.argv[1] == "stdout" else {"filename": sys.argv[1]}
+    if sys.argv[1] == "stdout":
+        options["stream"] = sys.stdout
+    logging.basicConfig(level=logging.INFO, format="MINE %(name)s %(message)s", **options)
+    logging.getLogger("quiet").setLevel(logging.ERROR)
+    Talks.start_link().call("x")
+    sup = Supervisor.start_link([ChildSpec("t", Talks)])
+    sup.child("t").call("x")
+    down = sup.child("t").monitor()
+    sup.child("t").cast("crash")
+    down.wait(20)
+    sup.child("t")
+"""
+
+
+@pytest.mark.parametrize("where", ["stdout", "log"])
+def test_actors_log_as_the_program_does(where: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(LOGS)
+    target = where if where == "stdout" else str(tmp_path / "log")
+    found = subprocess.run(
+        [sys.executable, tmp_path / "program.py", target],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    said = found.stdout if where == "stdout" else (tmp_path / "log").read_text()
+    assert said.count("MINE mine from an actor\n") == 2
+    assert "not wanted" not in said
+    assert "MINE supervisor child 't' ended: ValueError: a crash; restarting it" in said
+    assert found.stderr == ""
