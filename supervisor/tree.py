@@ -11,7 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from supervisor import linux, runtime
 from supervisor.child import Child, State
@@ -84,6 +84,11 @@ class Supervisor(GenServer):
     supervises: ClassVar[bool] = True
     trap_exit: bool = True
     """A child that has linked itself to its supervisor ends as others do."""
+
+    @classmethod
+    def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> SupervisorRef:
+        """Start the supervisor. See ``GenServer.start_link``."""
+        return cast("SupervisorRef", super().start_link(*args, name=name, **kwargs))
 
     @classmethod
     def check_arguments(cls, *args: Any, **kwargs: Any) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast, overload
 
 from supervisor import (
     CallTimeout,
@@ -26,7 +27,7 @@ from tuncer import door, mode, places
 from tuncer.caller import PATIENCE, Caller
 from tuncer.link import Link
 from tuncer.mode import Active
-from tuncer.packet import DeviceError
+from tuncer.packet import DeviceError, DeviceEvent, Packet
 from tuncer.subscription import Merged, RingSubscription, Subscription, ZmqSubscription
 from tuncer.tunctl import compile_filter
 from tuncer.tunctl.errors import check_bool
@@ -107,13 +108,64 @@ class Device(Link):
         """
         return await self._caller(queue).arecv(timeout)
 
-    async def asubscribe(self, **options: Any) -> Subscription:
+    async def asubscribe(self, **options: Any) -> Subscription[Any]:
         """Do as ``subscribe`` does, from asyncio: the loop goes on meanwhile."""
-        return await asyncio.to_thread(self.subscribe, **options)
+        subscribe = functools.partial(self.subscribe, **options)
+        return cast("Subscription[Any]", await asyncio.to_thread(subscribe))
 
     async def aup(self, *args: Any, **options: Any) -> None:
         """Do as ``up`` does, from asyncio: the loop goes on meanwhile."""
         await asyncio.to_thread(self.up, *args, **options)
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        batch: Literal[False] = ...,
+        events: Literal[False] = ...,
+        transport: str = ...,
+        queue: int | None = ...,
+    ) -> Subscription[Packet]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        batch: Literal[True],
+        events: Literal[False] = ...,
+        transport: str = ...,
+        queue: int | None = ...,
+    ) -> Subscription[list[Packet]]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        batch: Literal[False] = ...,
+        events: Literal[True],
+        transport: str = ...,
+        queue: int | None = ...,
+    ) -> Subscription[Packet | DeviceEvent]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        batch: Literal[True],
+        events: Literal[True],
+        transport: str = ...,
+        queue: int | None = ...,
+    ) -> Subscription[list[Packet] | DeviceEvent]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        batch: bool = ...,
+        events: bool = ...,
+        transport: str = ...,
+        queue: int | None = ...,
+    ) -> Subscription[Any]: ...
 
     def subscribe(
         self,
@@ -122,7 +174,7 @@ class Device(Link):
         events: bool = False,
         transport: str = "ring",
         queue: int | None = None,
-    ) -> Subscription:
+    ) -> Subscription[Any]:
         """Receive the device's packets, which makes a passive device active meanwhile.
 
         It returns when the subscription is in force.
@@ -142,7 +194,7 @@ class Device(Link):
         if not isinstance(transport, str) or transport not in _TRANSPORTS:
             raise ValueError(f"transport is one of {sorted(_TRANSPORTS)}, not {transport!r}")
         numbers = range(self.queues) if queue is None else [queue]
-        parts: list[Subscription] = []
+        parts: list[Subscription[Any]] = []
         try:
             for number in numbers:
                 path = self._caller(number).path

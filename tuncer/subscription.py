@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Self, TypeVar, cast
 
 import zmq
 
@@ -33,12 +33,14 @@ from tuncer.packet import DeviceError, DeviceEvent, Packet
 from tuncer.timeouts import DAY, check_timeout
 
 Item = Packet | DeviceEvent | list[Packet]
+Kind = TypeVar("Kind", bound=Item)
+"""What a subscription yields: a matter of ``batch`` and ``events``."""
 
 _CHUNK = 64  # packets taken from the ring at a time
 _STRAGGLERS = 1000  # ms that the last messages may be late after the device's end
 
 
-class Subscription(ABC):
+class Subscription(ABC, Generic[Kind]):
     """Yields a device's packets from the moment on when ``subscribe`` returned.
 
     Every packet that was read since then is delivered or counted as lost. It goes on by itself
@@ -73,7 +75,7 @@ class Subscription(ABC):
     def close(self) -> None:
         """End the subscription; the device goes on."""
 
-    def recv(self, timeout: float | None = None) -> Item:
+    def recv(self, timeout: float | None = None) -> Kind:
         """Return the next packet; with ``batch`` a list, with ``events`` perhaps a DeviceEvent.
 
         Args:
@@ -92,13 +94,13 @@ class Subscription(ABC):
             if item is not None:
                 if timeout == 0 and (self._has_more() or self._is_behind()):
                     self._stay_readable()
-                return item
+                return cast("Kind", item)
             remaining = DAY if deadline is None else deadline - time.monotonic()
             if remaining <= 0:
                 raise TimeoutError(f"no packet of {self._device} within {timeout} s")
             self._poller.poll(min(remaining, DAY))
 
-    async def arecv(self, timeout: float | None = None) -> Item:  # noqa: ASYNC109 - as recv
+    async def arecv(self, timeout: float | None = None) -> Kind:  # noqa: ASYNC109 - as recv
         """Return the next packet, from asyncio. See ``recv``. Cancelled, it loses none."""
         check_timeout(timeout)
         if not self._has_more():
@@ -109,7 +111,7 @@ class Subscription(ABC):
             async with asyncio.timeout(timeout):
                 while (item := self._next()) is None:
                     await self._readable()
-                return item
+                return cast("Kind", item)
         except TimeoutError:
             raise TimeoutError(f"no packet of {self._device} within {timeout} s") from None
 
@@ -189,19 +191,19 @@ class Subscription(ABC):
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Kind]:
         return self
 
-    def __next__(self) -> Item:
+    def __next__(self) -> Kind:
         try:
             return self.recv()
         except EOFError:
             raise StopIteration from None
 
-    def __aiter__(self) -> AsyncIterator[Item]:
+    def __aiter__(self) -> AsyncIterator[Kind]:
         return self
 
-    async def __anext__(self) -> Item:
+    async def __anext__(self) -> Kind:
         try:
             return await self.arecv()
         except EOFError:
@@ -212,10 +214,10 @@ class Subscription(ABC):
             self.close()
 
 
-class Merged(Subscription):
+class Merged(Subscription[Item]):
     """The subscriptions of a device's queues as one. Each queue's packets keep their order."""
 
-    def __init__(self, device: str, parts: list[Subscription]) -> None:
+    def __init__(self, device: str, parts: list[Subscription[Any]]) -> None:
         super().__init__(device)
         self._parts = parts
         self._open = deque(parts)
@@ -242,7 +244,7 @@ class Merged(Subscription):
             raise self._error
         return None
 
-    def _of(self, part: Subscription) -> Item | None:
+    def _of(self, part: Subscription[Any]) -> Item | None:
         """Return the next item of a queue, past what the first queue's worker tells for all."""
         while True:
             item = part._next()
@@ -282,7 +284,7 @@ def _over(device: str) -> EOFError:
     return EOFError(f"{device} was destroyed, or the subscription was closed")
 
 
-class _Following(Subscription):
+class _Following(Subscription[Item]):
     """A subscription to one queue: a place in its log, and the connection of its door."""
 
     def __init__(

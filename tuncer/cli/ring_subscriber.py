@@ -52,7 +52,7 @@ def _send(device: tuncer.Device, answers: list[bytes]) -> None:
         return
 
 
-def _batch(subscription: tuncer.Subscription) -> list[Packet] | None:
+def _batch(subscription: tuncer.Subscription[list[Packet]]) -> list[Packet] | None:
     try:
         item = subscription.recv(timeout=0)
     except TimeoutError:
