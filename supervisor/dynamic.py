@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from supervisor import wire
 from supervisor.child import Child
@@ -43,6 +43,13 @@ class DynamicSupervisor(Supervisor):
     """
 
     reference: ClassVar[type[Ref]] = DynamicSupervisorRef
+
+    @classmethod
+    def start_link(  # type: ignore[override]
+        cls, *args: Any, name: str | None = None, **kwargs: Any
+    ) -> DynamicSupervisorRef:
+        """Start the supervisor. See ``GenServer.start_link``."""
+        return cast("DynamicSupervisorRef", super().start_link(*args, name=name, **kwargs))
 
     @classmethod
     def check_arguments(cls, *args: Any, **kwargs: Any) -> None:
