@@ -323,6 +323,7 @@ class Connection:
                         raise CallTimeout(text)
             finally:
                 os.close(pidfd)
+        linux.reap_adopted()
 
     def watch(self, by: int) -> None:
         """Have a loop, by 1, call ``serve`` whenever the descriptor is readable.

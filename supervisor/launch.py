@@ -112,6 +112,7 @@ def launch(
 
 def _forget_ended() -> None:
     """Forget what this process has started, and has ended since."""
+    linux.reap_adopted()
     for entry in list(_linked):
         if entry[1].has_hung_up():
             entry[1].close()
@@ -191,25 +192,25 @@ def _outcome(channel: Channel, cls: type) -> Ref | None:
             if word != HELLO:
                 break
             started = Process(*terms[0])
+            if Actor.current is None:
+                linux.adopts(started.pid)
     except EOFError:
         if started is not None:
             _see_it_end(started)
         python = os.fsdecode(spawn.get_executable() or "")
         reason = f"its process, of {python}, ended before it served; what it printed may say why"
         raise StartFailed(cls.__qualname__, reason) from None
-    if word in {IGNORE, FAILED} and started is not None:
+    if word == READY:
+        ref: Ref = terms[0]
+        return ref
+    if started is not None:
         _see_it_end(started)  # and so its name is free again
     if word == IGNORE:
         return None
-    if word == FAILED:
-        reason = terms[0]
-        if isinstance(reason, _RAISED_AS_THEY_ARE):
-            raise reason
-        raise StartFailed(cls.__qualname__, reason)
-    if word != READY:  # it was told to end before it served
-        raise StartFailed(cls.__qualname__, terms[0] if word == EXIT else f"it said {word!r}")
-    ref: Ref = terms[0]
-    return ref
+    reason = terms[0] if word in {FAILED, EXIT} else f"it said {word!r}"
+    if isinstance(reason, _RAISED_AS_THEY_ARE):
+        raise reason
+    raise StartFailed(cls.__qualname__, reason)  # EXIT: it was told to end before it served
 
 
 def _see_it_end(process: Process) -> None:
@@ -218,6 +219,7 @@ def _see_it_end(process: Process) -> None:
         pidfd = linux.open_process(process)
         linux.ended(pidfd, _EXIT_PATIENCE)
         os.close(pidfd)
+    linux.reap_adopted()
     _sweep()
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PF_EXITING = 0x4  # of linux/sched.h
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), first published with 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3  # since Linux 6.15
 _PIDFD_INFO = struct.Struct("QQ11Ii")  # mask, cgroupid, 11 ids, exit_code
@@ -273,6 +273,32 @@ def reap(known: Collection[int], is_ours: Callable[[int], bool]) -> list[tuple[i
             found += _collected(pid)
         break
     return found
+
+
+_adopted: set[int] = set()
+"""Pids of what this process has started, and detached, and has got back as its parent."""
+
+
+def adopts(pid: int) -> None:
+    """Take note of a detached process, if this is a process to which such ones come back.
+
+    That is the first of a pid namespace (a program in a container), and a subreaper.
+    """
+    found = ctypes.c_int(0)
+    _libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(found), 0, 0, 0)
+    if os.getpid() == 1 or found.value:
+        _adopted.add(pid)
+
+
+def reap_adopted() -> None:
+    """Collect those that have ended: nobody else in this process knows of them."""
+    for pid in list(_adopted):
+        try:
+            ended_one, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            ended_one = pid  # somebody has done so
+        if ended_one:
+            _adopted.discard(pid)
 
 
 def _first_that_ended() -> int | None:

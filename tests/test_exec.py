@@ -79,3 +79,38 @@ def test_what_has_ended_is_forgotten() -> None:
         Counter.start_link().stop()
     assert len(launch._linked) <= 1
     assert len(os.listdir("/proc/self/fd")) <= before + 3
+
+
+FIRST = """
+import os
+from pathlib import Path
+from supervisor import GenServer, StartFailed
+
+class Any(GenServer):
+    def init(self, fails=False):
+        if fails:
+            raise ValueError
+
+if __name__ == "__main__":
+    assert os.getpid() == 1
+    for _ in range(5):
+        Any.start_link().stop()
+        try:
+            Any.start_link(True)
+        except StartFailed:
+            pass
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
+    assert not any(") Z " in stat for stat in stats), stats
+    try:
+        print("a stranger", os.wait())
+    except ChildProcessError:
+        print("nobody")
+"""
+
+
+def test_the_first_process_of_a_container_has_no_zombies(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(FIRST)
+    command = ("unshare", "--pid", "--fork", "--mount-proc", sys.executable)
+    with program(*command, f"{tmp_path}/program.py") as run:
+        run.expect("nobody")
+        assert run.process.wait(PATIENCE) == 0
