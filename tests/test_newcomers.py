@@ -312,3 +312,30 @@ def test_actors_log_as_the_program_does(where: str, tmp_path: Path) -> None:
     assert "not wanted" not in said
     assert "MINE supervisor child 't' ended: ValueError: a crash; restarting it" in said
     assert found.stderr == ""
+
+
+def test_a_device_ends_with_the_container_that_it_is_in(run: Run, capfd: Any) -> None:
+    box = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE, text=True
+    )
+    with box:
+        assert box.stdout is not None
+        box.stdout.readline()
+        peer = ("type", "veth", "peer", "name", "inside", "netns", str(box.pid))
+        run("ip", "link", "add", "outside", *peer)
+        device = tuncer.create("d0", TUN, namespace=box.pid)
+        device.up("10.9.0.1/24", link_local=False)
+        with device.subscribe(events=True) as subscription:
+            inside = ("nsenter", "--net", "--target", str(box.pid), "ip", "link")
+            run(*inside, "set", "d0", "mtu", "1400")
+            kinds = [subscription.recv(timeout=PATIENCE)]
+            while getattr(kinds[-1], "kind", None) != "mtu":
+                kinds.append(subscription.recv(timeout=PATIENCE))
+            box.kill()
+            box.wait()
+            with pytest.raises(DeviceError, match="deleted"):
+                while True:
+                    subscription.recv(timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while "outside" in run("ip", "-br", "link"):
+        assert time.monotonic() < deadline

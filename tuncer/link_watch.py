@@ -10,6 +10,8 @@ from supervisor import GenServer
 from tuncer import record, tunctl
 from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
 
+_STEPS, _STEP = 200, 0.05  # looks whether the device has gone with its namespace, and seconds
+
 
 class LinkWatch:
     """Follows a link, from one network namespace to another."""
@@ -69,13 +71,13 @@ class LinkWatch:
             for change in monitor.changes():
                 self._tell(*change)
         except OSError as error:
-            if error.errno not in {errno.ENODEV, errno.EBADFD}:
+            if error.errno not in {errno.ENODEV, errno.ENONET, errno.EBADFD}:
                 raise
-            self._left(monitor)
+            self._left(monitor, with_its_namespace=error.errno == errno.ENONET)
         else:
             self._note(monitor.state)
 
-    def _left(self, monitor: Monitor) -> None:
+    def _left(self, monitor: Monitor, *, with_its_namespace: bool) -> None:
         """The interface has gone from where it was: with the device, or to another namespace."""
         self._worker.remove_reader(monitor.fileno())
         monitor.close()
@@ -85,5 +87,19 @@ class LinkWatch:
         except OSError as error:
             self._failed(error)
             return
+        if with_its_namespace:
+            self._await_end(_STEPS)
+            return
         self._tell("moved")
         self.begin()
+
+    def _await_end(self, steps: int) -> None:
+        """The kernel tells of a namespace's end before it deletes what is in it."""
+        try:
+            tunctl.devname(self._tun)
+        except OSError as error:
+            self._failed(error)
+            return
+        if steps:
+            actor = self._worker._actor
+            actor.call_later(_STEP, lambda: self._await_end(steps - 1))

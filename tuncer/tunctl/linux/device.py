@@ -13,14 +13,15 @@ from collections.abc import Iterator
 
 from tuncer.tunctl.errors import CLONE_DEVICE, check_name, explain
 from tuncer.tunctl.flags import KIND, REPORTED, Flag, difference, named, parse
-from tuncer.tunctl.linux import ioctls, netlink, netns
+from tuncer.tunctl.linux import ioctls, netlink, netns, rtnetlink
 from tuncer.tunctl.linux.filter import detach_filter, set_receive_filter
-from tuncer.tunctl.linux.link import IFLA_LINKINFO
+from tuncer.tunctl.linux.link import IFLA_IFNAME, IFLA_LINKINFO, IFLA_NET_NS_FD
 from tuncer.tunctl.linux.netlink import Target
 from tuncer.tunctl.linux.netns import Namespace
 from tuncer.tunctl.linux.queue import offload
 from tuncer.tunctl.linux.rtnetlink import Attributes
 
+_PASSING = b"tuncer%d"  # the name of a device on its way to another network namespace
 _INFO_KIND, _INFO_DATA = 1, 2  # IFLA_INFO_KIND, IFLA_INFO_DATA
 IFLA_TUN_OWNER, IFLA_TUN_GROUP = 1, 2
 _TYPE, _PI, _VNET_HDR, _PERSIST, _MULTI_QUEUE, _QUEUES, _DETACHED = range(3, 10)  # IFLA_TUN_*
@@ -63,10 +64,42 @@ def create(
         return _create(name, wanted)
     where = netns.opened(namespace)
     try:
+        fd = _create_from_here(name, wanted, where)
+        if fd is not None:
+            return fd
         with netns.visited(where):
             return _create(name, wanted)
     finally:
         os.close(where)
+
+
+def _create_from_here(name: str, wanted: Flag, where: int) -> int | None:
+    """Create a device here, and move it to another network namespace; None if that cannot be.
+
+    A descriptor of ``/dev/net/tun`` keeps the namespace alive in which it was opened. One that was
+    opened there would keep that of a container, and all in it, when the container has ended. For
+    a device that exists there, and for further queues, there is no other way.
+    """
+    if netns.inode(where) == netns.inode() or Flag.MULTI_QUEUE in wanted:
+        return None
+    with netns.visited(where):
+        if name and "%" not in name and _exists(name):
+            return None
+    fd = _open(name)
+    try:
+        ioctls.call(fd, ioctls.TUNSETIFF, ioctls.IFREQ.pack(_PASSING, wanted), "attach", name)
+        _reset(fd, wanted, existed=False)
+        chosen = name or ("tap%d" if Flag.TAP in wanted else "tun%d")
+        with netlink.session(fd, "move") as kernel:
+            there = rtnetlink.u32(IFLA_NET_NS_FD, where) + rtnetlink.text(IFLA_IFNAME, chosen)
+            kernel.set_link(there)
+    except OSError:  # whatever it is, it is told of an attempt in the other namespace
+        os.close(fd)
+        return None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _create(name: str, wanted: Flag, as_new: bool = True) -> int:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tuncer.tunctl.linux import addresses, netlink, rtnetlink
+from tuncer.tunctl.linux import addresses, netlink, netns, rtnetlink
 from tuncer.tunctl.linux.ioctls import printable
 from tuncer.tunctl.linux.link import IFLA_CARRIER, IFLA_IFNAME, IFLA_MTU
 from tuncer.tunctl.linux.netlink import IFF_UP
 from tuncer.tunctl.linux.rtnetlink import DELADDR, DELLINK, NEWADDR, NEWLINK, Attributes
 
-_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+# RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, and the group RTNLGRP_NSID.
+_GROUPS = 0x1 | 0x10 | 0x100 | 1 << 27
+_INT = struct.Struct("=i")
 _PEER, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL
 _BUFFER = 1 << 16
 
@@ -46,9 +50,7 @@ class Monitor:
         self._target = target
         while True:
             place = netlink.place(target)
-            with netlink.located(target):
-                kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-                self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+            self._socket, self._namespace = _listen(target)
             try:
                 self._socket.bind((0, _GROUPS))
                 # What is told from here on is followed, though the look may have seen some of it.
@@ -69,11 +71,12 @@ class Monitor:
         """Yield what has changed since, in its order, and keep ``state`` up with it.
 
         Raises:
-            OSError: ENODEV the interface has gone from this namespace: it was deleted or moved.
+            OSError: ENODEV the interface has gone from this namespace: it was deleted or moved;
+                ENONET the namespace itself has, and all in it is about to.
         """
         while True:
             try:
-                data = self._socket.recv(_BUFFER)
+                data, ancillary, *_ = self._socket.recvmsg(_BUFFER, socket.CMSG_SPACE(_INT.size))
             except BlockingIOError:
                 return
             except OSError as error:
@@ -83,6 +86,10 @@ class Monitor:
                 self._discard()
                 before, self.state = self.state, look(self._target)
                 yield from difference(before, self.state)
+                continue
+            if self._namespace is not None and _namespace_of(ancillary) != self._namespace:
+                if _ends(data, self._namespace):
+                    raise OSError(errno.ENONET, "the network namespace has gone", self.state.name)
                 continue
             for message in messages(data, self._index):
                 if message[0] == DELLINK:
@@ -105,6 +112,35 @@ class Monitor:
         self._socket.close()
 
 
+def _listen(target: int) -> tuple[socket.socket, int | None]:
+    """Return a socket that is told of a device's namespace, and that one's number, if it has one.
+
+    A socket within another namespace would keep that alive. So this stays here, if it may, and
+    listens to all that have a number here.
+    """
+    here = netns.inode()
+    with netlink.located(target):
+        there = netns.present() if netns.inode() != here else None
+    if there is None:
+        return _new_socket(), None
+    try:
+        made = _new_socket()
+        try:
+            made.setsockopt(rtnetlink.SOL_NETLINK, rtnetlink.LISTEN_ALL_NSID, 1)
+            return made, rtnetlink.namespace_number(there)
+        except (OSError, rtnetlink.NetlinkError):
+            made.close()
+    finally:
+        os.close(there)
+    with netlink.located(target):
+        return _new_socket(), None
+
+
+def _new_socket() -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    return socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+
+
 def look(target: int) -> LinkState:
     """Return the state of a device's link, now.
 
@@ -124,6 +160,24 @@ def look(target: int) -> LinkState:
 
 
 # -- pure ------------------------------------------------------------------------------------------
+
+
+def _namespace_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """Return the number of the namespace that a datagram is of; None: the socket's own."""
+    kind = (rtnetlink.SOL_NETLINK, rtnetlink.LISTEN_ALL_NSID)
+    found = [content for *told, content in ancillary if tuple(told) == kind]
+    return None if not found else int(_INT.unpack(found[0])[0])
+
+
+def _ends(data: bytes, namespace: int) -> bool:
+    """Tell whether a datagram of the socket's own namespace says that another one has gone."""
+    for kind, _, _, content in rtnetlink.split(data):
+        if kind == rtnetlink.DELNSID:
+            told = rtnetlink.parsed(kind, content).attributes.get(rtnetlink.NETNSA_NSID)
+            if told == _INT.pack(namespace):
+                return True
+    return False
+
 
 Message = tuple[int, dict[str, Any]]
 """A type, RTM_*, and the fields of a ``LinkState`` that it tells, or an ``address``."""

@@ -89,7 +89,7 @@ def visited(fd: int | None) -> Iterator[None]:
     if fd is None:
         yield
         return
-    before = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    before = present()
     try:
         _enter(fd)
         try:
@@ -109,6 +109,11 @@ def _enter(fd: int) -> None:
             " in the user namespace that it belongs to: run as root, or from within that one"
             " ('nsenter --user --net --target PID')",
         )
+
+
+def present() -> int:
+    """Return a descriptor of the present network namespace."""
+    return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def inode(fd: int | None = None) -> int:

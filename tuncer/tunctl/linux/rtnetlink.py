@@ -6,6 +6,7 @@ Only what a TUN/TAP device needs. Sources: netlink(7), rtnetlink(7), and the ker
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import socket
@@ -18,6 +19,7 @@ from typing import NamedTuple, Self
 NEWLINK, DELLINK, GETLINK = 16, 17, 18  # RTM_*
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
+NEWNSID, DELNSID, GETNSID = 88, 89, 90
 
 LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, which of them are meant."""
@@ -27,6 +29,12 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 """struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type,
 flags."""
 
+NAMESPACE = struct.Struct("=Bxxx")
+"""struct rtgenmsg: family."""
+NETNSA_NSID, NETNSA_FD = 1, 3
+SOL_NETLINK, LISTEN_ALL_NSID = 270, 8
+"""Of setsockopt(2): hear of all network namespaces that have a number here (CAP_NET_BROADCAST)."""
+
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, number, port
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 _CODE = struct.Struct("=i")
@@ -35,7 +43,7 @@ _NESTED = 0x8000
 _REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400  # NLM_F_*
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR: something has changed within the list
 _ERROR, _DONE = 2, 3  # NLMSG_*
-_SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # lists hold only what was asked for, since Linux 4.20
+_GET_STRICT_CHK = 12  # lists hold only what was asked for, since Linux 4.20
 _PATIENCE = 10.0  # seconds; the kernel answers within the system call that asks
 _ATTEMPTS = 20
 
@@ -81,7 +89,7 @@ class Message(NamedTuple):
 
 
 _HEADS = {NEWLINK: LINK, DELLINK: LINK, NEWADDR: ADDRESS, DELADDR: ADDRESS}
-_HEADS |= {NEWROUTE: ROUTE, DELROUTE: ROUTE}
+_HEADS |= {NEWROUTE: ROUTE, DELROUTE: ROUTE, NEWNSID: NAMESPACE, DELNSID: NAMESPACE}
 
 
 class Socket:
@@ -93,7 +101,7 @@ class Socket:
         self._socket.settimeout(_PATIENCE)
         self._numbers = itertools.count(1)
         try:
-            self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+            self._socket.setsockopt(SOL_NETLINK, _GET_STRICT_CHK, 1)
         except OSError:  # an older kernel: lists hold more, and are filtered here in any case
             return
 
@@ -159,6 +167,26 @@ class Socket:
         """Return the next datagram, whatever its size."""
         size = self._socket.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
         return self._socket.recv(size)
+
+
+def namespace_number(where: int) -> int:
+    """Return the number that a network namespace has in the present one, given if need be.
+
+    It does not keep that namespace alive.
+
+    Raises:
+        NetlinkError: the kernel refuses (CAP_NET_ADMIN).
+    """
+    head, asked = NAMESPACE.pack(0), u32(NETNSA_FD, where)
+    with Socket() as kernel:
+        try:
+            kernel.change(NEWNSID, head, asked + attribute(NETNSA_NSID, _CODE.pack(-1)))
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+        found = kernel.get(GETNSID, head + asked).attributes[NETNSA_NSID]
+    number: int = _CODE.unpack(found)[0]
+    return number
 
 
 # -- pure ------------------------------------------------------------------------------------------
