@@ -198,7 +198,8 @@ class Connection:
             kind: of ``protocol``.
             term: what is asked.
             deadline: until when it may wait for room.
-            pending: what takes the answer.
+            pending: what takes the answer. If a signal's handler raises as it is sent, nobody knows
+                whether it was: it stays known then, and whoever has given this forgets it.
             chain: who waits for it, as of ``waiting.encode``.
 
         Raises:
@@ -206,25 +207,31 @@ class Connection:
         """
         number = next(self._numbers)
         data = wire.pack_message(kind, number, term, chain)
+        kept = pending is not None
         pending = pending or Pending(kind == CALL)
         try:
-            while (lack := self._asked(kind, number, data, pending)) is not None:
+            while (lack := self._asked(kind, number, data, pending, kept)) is not None:
                 self._wait_for_room(lack, len(data), deadline)
         except _GONE:
             raise self._gone() from None
         return pending
 
-    def _asked(self, kind: int, number: int, data: bytes, pending: Pending) -> Lack | None:
+    def _asked(
+        self, kind: int, number: int, data: bytes, pending: Pending, kept: bool
+    ) -> Lack | None:
         with self._lock:
             if kind == CALL and len(self._calls) >= IN_FLIGHT:
                 self.lack = Lack.CALLS
                 return self.lack
             sent = False
             try:
-                pending.number = number
+                pending.number, pending.there = number, self
                 (self._calls if pending.is_call else self._others)[number] = pending
                 lack = self._sent(kind, data)
                 sent = lack is None
+            except BaseException as error:
+                sent = kept and not isinstance(error, (NoProcess, ConnectionError))
+                raise
             finally:
                 if not sent:
                     self._give_up(number)

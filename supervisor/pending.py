@@ -15,12 +15,15 @@ _MOST_EVENTS = 10_000  # of a stream that nobody reads
 class Pending:
     """A request that waits for its answer."""
 
-    __slots__ = ("_then", "answer", "is_call", "number")
+    __slots__ = ("_then", "answer", "is_call", "number", "there")
 
     def __init__(self, is_call: bool, then: Callable[[Pending], None] | None = None) -> None:
         self.answer: tuple[int, Any] | None = None
         self.is_call = is_call
         self.number = 0
+        """0: it was not sent."""
+        self.there: Any = None
+        """The connection on which it was sent."""
         self._then = then
 
     def settle(self, kind: int, term: Any) -> None:

@@ -106,13 +106,17 @@ class Ref:
         Raises:
             NoProcess, MailboxFull, TypeError, ValueError: as ``call``; nothing was sent.
         """
+        return self._call_async(request, timeout, None)
+
+    def _call_async(self, request: Any, timeout: float | None, given: Pending | None) -> CallFuture:
+        """Send a request; what takes its reply may be given, as of ``Connection.ask``."""
         there = self._connection()
         self._not_myself(there)
         try:
-            pending = there.ask(CALL, request, deadline_of(timeout))
+            pending = there.ask(CALL, request, deadline_of(timeout), given)
         except NoProcess:
             there = self._successor(there)
-            pending = there.ask(CALL, request, deadline_of(timeout))
+            pending = there.ask(CALL, request, deadline_of(timeout), given)
         return CallFuture(there, pending, str(self))
 
     def _begin(self, request: Any, timeout: float | None) -> CallFuture:

@@ -13,6 +13,8 @@ from typing import Any, cast
 
 from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref
 from supervisor.calls import CallFuture
+from supervisor.pending import Pending
+from supervisor.protocol import CAST
 from tuncer import door
 from tuncer.timeouts import check_timeout
 
@@ -94,18 +96,28 @@ class Caller:
         if kept is not None:
             return kept
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-        token = _token()
-        worker, reply = self._asking(["recv", remaining, token])
+        token, pending = _token(), Pending(is_call=True)
         try:
+            _, reply = self._asking(["recv", remaining, token], pending)
             return cast("bytes", reply.result(None if timeout is None else timeout + PATIENCE)[0])
         except CallTimeout:
-            self._withdraw(worker, token, reply)
+            self._give_up(token, pending)
             raise
         except Exception:
             raise  # that was the answer
-        except BaseException:  # Ctrl-C, or whatever a signal's handler raises
-            self._withdraw(worker, token, reply)
+        except BaseException:  # Ctrl-C, or whatever a signal's handler raises, also as it is sent
+            self._give_up(token, pending)
             raise
+
+    def _give_up(self, token: int, pending: Pending) -> None:
+        """Give up a call; whether it was sent, and a packet is on its way, nobody knows yet."""
+        there = pending.there
+        if pending.number == 0 or there is None:
+            return
+        with self._lock:
+            self._late.append(CallFuture(there, pending, self._name))
+        with contextlib.suppress(NoProcess, MailboxFull):
+            there.send(CAST, ["withdraw", token], PATIENCE)
 
     def _withdraw(self, worker: Ref, token: int, reply: CallFuture) -> None:
         """Give up a call; whether a packet is on its way nobody knows yet."""
@@ -149,13 +161,13 @@ class Caller:
         with self._lock:
             return bool(self._kept) or any(call.done() for call in self._late)
 
-    def _asking(self, request: list[Any]) -> tuple[Ref, CallFuture]:
+    def _asking(self, request: list[Any], pending: Pending | None = None) -> tuple[Ref, CallFuture]:
         """Send a request to the worker, or to its successor."""
         deadline = time.monotonic() + PATIENCE
         while True:
             worker = self.find()
             try:
-                return worker, worker.call_async(request, PATIENCE)
+                return worker, worker._call_async(request, PATIENCE, pending)
             except NoProcess:
                 if time.monotonic() > deadline:
                     raise
