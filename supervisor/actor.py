@@ -209,7 +209,8 @@ class Actor:
                 reason = _able_to_travel(RemoteError.of(error))
                 self.log.error("%r: terminate failed: %s", self.ref, reason)  # noqa: TRY400
         if self._registered and self.ref.name is not None:
-            registry.unregister(self.ref.name, self.process)
+            with contextlib.suppress(OSError):  # the directory has gone, or something has its place
+                registry.unregister(self.ref.name, self.process)
         self.parent.tell(EXIT, reason)
         self._mailbox.close(reason)
         if self._context is not None:

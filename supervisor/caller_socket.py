@@ -191,7 +191,8 @@ class CallerSocket:
             finally:
                 os.close(pidfd)
         # If it was killed, nobody else may do it; no other process has this path.
-        runtime.mailbox(self._process).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            runtime.mailbox(self._process).unlink(missing_ok=True)
         return KILLED if status is None else reason_of(os.waitstatus_to_exitcode(status))
 
     def close(self) -> None:

@@ -176,9 +176,10 @@ class Child:
         if self.channel is not None:
             self.channel.close()
         if self.process is not None:
-            runtime.mailbox(self.process).unlink(missing_ok=True)
-            if self.plan.name is not None:
-                registry.unregister(self.plan.name, self.process)
+            with contextlib.suppress(OSError):  # the directory has gone, or something has its place
+                runtime.mailbox(self.process).unlink(missing_ok=True)
+                if self.plan.name is not None:
+                    registry.unregister(self.plan.name, self.process)
         self.pid = self.process = self.channel = self.ref = None
 
     def stacks(self) -> str:

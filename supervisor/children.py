@@ -5,6 +5,7 @@ How to start, watch and stop one; not when.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -127,8 +128,9 @@ class Children:
             if pid in by_pid:
                 self._gone(by_pid[pid], status)
         if any(pid not in by_pid for pid, _ in ended):
-            runtime.sweep()  # they may have been actors of a supervisor that was killed
-            registry.names()
+            with contextlib.suppress(OSError):  # the directory has gone
+                runtime.sweep()  # they may have been actors of a supervisor that was killed
+                registry.names()
         self.end_orphans()
         self._jobs.advance()
 
@@ -194,6 +196,8 @@ class Children:
         if word in {READY, IGNORE, FAILED}:
             child.outcome = child.outcome or (word, terms[0] if terms else None)
             child.is_short = word == FAILED and len(terms) > 1 and terms[1] is True
+            if word != READY:
+                self._see_it_end(child)
         elif word == EXIT:
             child.last_words = terms[0]
             self._see_it_end(child)
@@ -296,6 +300,10 @@ class Children:
         try:
             if runtime.make_again():
                 self._actor.restore()
+        except OSError as error:  # something else has its place, or it cannot be made, for now
+            child.outcome, child.is_short = (FAILED, f"{error}"), True
+            return
+        try:
             channel = child.fork(self._store.of(child.plan.id))
         except StartFailed as error:
             child.outcome = (FAILED, error.reason)

@@ -17,6 +17,7 @@ from typing import Any
 
 from supervisor.errors import RAISED
 
+_PLAIN = logging.Formatter()
 _REPEAT = 1.0  # seconds in which a message that comes again is only counted
 _ATOMIC = 4096  # PIPE_BUF of pipe(7): a pipe that is writable has room for so much
 
@@ -27,8 +28,8 @@ _ATOMIC = 4096  # PIPE_BUF of pipe(7): a pipe that is writable has room for so m
 def description() -> dict[str, Any]:
     """Return how the program has configured its root logger: as far as other processes can, too."""
     root = logging.getLogger()
-    known = logging.Logger.manager.loggerDict
-    levels = {name: one.level for name, one in known.items() if isinstance(one, logging.Logger)}
+    known = list(logging.Logger.manager.loggerDict.items())  # other threads make loggers
+    levels = {name: one.level for name, one in known if isinstance(one, logging.Logger)}
     return {
         "level": root.level,
         "levels": {name: level for name, level in levels.items() if level},
@@ -37,18 +38,27 @@ def description() -> dict[str, Any]:
 
 
 def _described(handler: logging.Handler) -> dict[str, Any] | None:
-    target: int | str | None = None
+    target: object = None
     if isinstance(handler, logging.FileHandler):
-        target = handler.baseFilename
+        # Two processes can append to a file; otherwise they would overwrite what the other wrote.
+        target = handler.baseFilename if handler.mode.startswith("a") else None
     elif isinstance(handler, logging.StreamHandler):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # it has no descriptor
+        with contextlib.suppress(Exception):  # it has no descriptor
             target = handler.stream.fileno()
     # pytest logs to the null device, and everything elsewhere.
-    if target in {None, os.devnull} or (isinstance(target, int) and target not in {1, 2}):
+    if target not in (1, 2) and (type(target) is not str or target == os.devnull):
         return None
-    formatter = handler.formatter or logging.Formatter()
     told = {"target": target, "level": handler.level}
-    return told | {"format": formatter._fmt, "datefmt": formatter.datefmt}
+    return told | _format_of(handler.formatter)
+
+
+def _format_of(formatter: object) -> dict[str, str | None]:
+    """Return how to make a formatter; one of a program's own class is not handed down."""
+    if type(formatter) is not logging.Formatter:
+        return {"fmt": None, "datefmt": None, "style": "%"}
+    styles = {kind: sign for sign, (kind, _) in logging._STYLES.items()}  # type: ignore[attr-defined]
+    style = styles.get(type(formatter._style), "%")
+    return {"fmt": formatter._fmt, "datefmt": formatter.datefmt, "style": style}
 
 
 # -- in actors -------------------------------------------------------------------------------------
@@ -64,7 +74,7 @@ def use(told: dict[str, Any]) -> None:
         logging.getLogger(name).setLevel(level)
     for one in told["handlers"]:
         handler = Handler(one["target"], one["level"])
-        handler.setFormatter(logging.Formatter(one["format"], one["datefmt"]))
+        handler.setFormatter(logging.Formatter(one["fmt"], one["datefmt"], one["style"]))
         root.addHandler(handler)
 
 
@@ -81,15 +91,23 @@ class Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
-        try:
-            text = self.format(record)
-        except RAISED as error:  # of a value's own __repr__ or __str__, say
-            text = f"{record.msg!r} cannot be formatted: {type(error).__qualname__}"
+        text = self._formatted(record)
         if self._dropped:
             text = f"({self._dropped} messages before this one found no room)\n{text}"
         self._dropped += 1
         if self._written((text + "\n").encode(errors="backslashreplace")):
             self._dropped = 0
+
+    def _formatted(self, record: logging.LogRecord) -> str:
+        """Format a record; plainly, if it lacks what a filter or a default would add."""
+        try:
+            return self.format(record)
+        except RAISED:
+            pass
+        try:
+            return _PLAIN.format(record)
+        except RAISED as error:  # of a value's own __repr__ or __str__, say
+            return f"{record.msg!r} cannot be formatted: {type(error).__qualname__}"
 
     def _written(self, data: bytes) -> bool:
         if isinstance(self._target, int):

@@ -71,6 +71,10 @@ class Stop:
     reason: Reason = NORMAL
     reply: Any = NoReply()
 
+    def __post_init__(self) -> None:
+        if self.reason is None:
+            raise TypeError("Stop(None): None is no reason to end; Stop() is for 'normal'")
+
 
 @dataclass(frozen=True)
 class Continue:

@@ -256,7 +256,7 @@ class Supervisor(GenServer):
     def _end(self, reason: Reason, status: int) -> Job:
         yield from self._stop_children()
         self._children.end_orphans(last=True)
-        with contextlib.suppress(FileNotFoundError):  # the whole directory may have gone
+        with contextlib.suppress(OSError):  # the whole directory may have gone
             runtime.sweep()  # children that had to be killed have not removed their sockets
         self._actor.exit(reason, status)
 

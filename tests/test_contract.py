@@ -1,5 +1,6 @@
 """OTP's contract, where it is easily missed: what callbacks return, what callers are told, when."""
 
+import atexit
 import os
 import signal
 import threading
@@ -153,6 +154,40 @@ def test_continue_may_leave_the_reply_open() -> None:
     ref = Returns.start_link()
     assert ref.call(["continue", "reply"]) == "replied later"
     assert ref.call("continue and reply") is None
+
+
+class Undecided(GenServer):
+    """Ends for no reason."""
+
+    def init(self, at_once: bool = False) -> Any:
+        return Stop(None) if at_once else None  # type: ignore[arg-type]
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        return Stop(None)  # type: ignore[arg-type]
+
+
+def test_none_is_no_reason_to_end() -> None:
+    with pytest.raises(StartFailed, match="None is no reason"):
+        Undecided.start_link(True)
+    with pytest.raises(RemoteError, match="None is no reason"):
+        Undecided.start_link().call("x")
+    sup = Supervisor.start_link([])
+    with pytest.raises(StartFailed, match="None is no reason"):
+        sup.start_child(ChildSpec("u", Undecided, (True,)))
+    sup.stop()
+
+
+class HangsAfterFailing(GenServer):
+    def init(self) -> None:
+        atexit.register(time.sleep, 1000)
+        raise ValueError("no")
+
+
+def test_a_start_that_fails_and_then_hangs_is_ended() -> None:
+    sup = Supervisor.start_link([])
+    with pytest.raises(StartFailed, match="no"):
+        sup.start_child(ChildSpec("h", HangsAfterFailing))
+    sup.stop()
 
 
 # -- terminate -------------------------------------------------------------------------------------

@@ -134,6 +134,20 @@ def test_a_mailbox_is_restored_beside_those_who_are_connected(runtime_dir: Path)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_in_its_place_ends_nobody(runtime_dir: Path, capfd: Any) -> None:
+    specs = [ChildSpec("a", Counter, (5,), name="a"), ChildSpec("b", Counter)]
+    sup = Supervisor.start_link(specs, name="sup")
+    pid = sup.child("b").pid
+    shutil.rmtree(runtime_dir)
+    runtime_dir.touch()
+    os.kill(pid, signal.SIGKILL)
+    while "there is room" not in capfd.readouterr().err:
+        pass
+    runtime_dir.unlink()
+    assert eventually(lambda: whereis("a")).call("get") == 5
+    assert sup.child("b").pid != pid
+
+
 # -- nonsense --------------------------------------------------------------------------------------
 
 

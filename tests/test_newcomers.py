@@ -339,3 +339,55 @@ def test_a_device_ends_with_the_container_that_it_is_in(run: Run, capfd: Any) ->
     deadline = time.monotonic() + PATIENCE
     while "outside" in run("ip", "-br", "link"):
         assert time.monotonic() < deadline
+
+
+CONFIGURED = """
+import logging, sys
+from supervisor import GenServer
+
+class Plain(logging.Formatter):
+    def __init__(self):
+        pass
+
+    def format(self, record):
+        return record.getMessage()
+
+class Adds(logging.Filter):
+    def filter(self, record):
+        record.added = "added"
+        return True
+
+class Crashes(GenServer):
+    def handle_cast(self, request):
+        raise ValueError("a crash of its own")
+
+if __name__ == "__main__":
+    {configure}
+    ref = Crashes.start_link()
+    down = ref.monitor()
+    ref.cast("crash")
+    down.wait(20)
+"""
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        "logging.basicConfig(style='{', format='{levelname}:{message}')",
+        "logging.basicConfig(style='$', format='$levelname:$message')",
+        "h = logging.StreamHandler(); h.setFormatter(Plain()); logging.getLogger().addHandler(h)",
+        "h = logging.StreamHandler(); h.setFormatter(logging.Formatter('%(added)s'));"  # noqa: ISC004
+        " h.addFilter(Adds()); logging.getLogger().addHandler(h)",
+        "logging.basicConfig(filename=sys.argv[1], filemode='w')",
+    ],
+)
+def test_however_logging_is_configured_a_crash_is_told(configure: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(CONFIGURED.replace("{configure}", configure))
+    found = subprocess.run(
+        [sys.executable, tmp_path / "program.py", tmp_path / "log"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert "ValueError: a crash of its own" in found.stderr
