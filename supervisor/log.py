@@ -56,8 +56,9 @@ def _format_of(formatter: object) -> dict[str, str | None]:
     """Return how to make a formatter; one of a program's own class is not handed down."""
     if type(formatter) is not logging.Formatter:
         return {"fmt": None, "datefmt": None, "style": "%"}
-    styles = {kind: sign for sign, (kind, _) in logging._STYLES.items()}  # type: ignore[attr-defined]
-    style = styles.get(type(formatter._style), "%")
+    known: dict[str, Any] = dict(logging._STYLES)  # by "%", "{" and "$"
+    signs = [sign for sign, (kind, _) in known.items() if type(formatter._style) is kind]
+    style = signs[0] if signs else "%"
     return {"fmt": formatter._fmt, "datefmt": formatter.datefmt, "style": style}
 
 
