@@ -79,12 +79,15 @@ def drained(dev: Device, queue: int) -> int:
 # -- which device it is ----------------------------------------------------------------------------
 
 
-def test_devices_that_were_moved_are_found_where_they_are() -> None:
+def test_devices_that_were_moved_are_found_where_they_are(run: Run) -> None:
     holders = [program("unshare", "--net", "sh", "-c", "echo ready; cat") for _ in range(2)]
     with holders[0] as left, holders[1] as right:
         left.expect("ready")
         right.expect("ready")
         one, two = left.process.pid, right.process.pid
+        for name, there in (("lab0", one), ("other0", two)):  # made there, they have one number
+            inside = ("nsenter", "--net", "--target", str(there))
+            run(*inside, "ip", "tuntap", "add", name, "mode", "tun")
         with (
             tuncer.create("lab0", TUN, namespace=one) as a,
             tuncer.create("other0", TUN, namespace=two) as b,
