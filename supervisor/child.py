@@ -65,6 +65,8 @@ class Child:
     """Restarts since it last served for long: what its backoff grows with."""
     since: float = 0.0
     """When its process was started, by ``time.monotonic``."""
+    is_reaped: bool = False
+    """Whether its process has been reaped, and its pid may be anybody's."""
     restarted: bool = False
     """Whether its last start was a restart."""
     unanswered: int = 0
@@ -109,7 +111,7 @@ class Child:
         self.beginning = object()
         self.restarted = again
         self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.held = self.unwanted = self.grace_is_over = self.is_short = False
+        self.held = self.unwanted = self.grace_is_over = self.is_short = self.is_reaped = False
         self.unanswered = 0
 
     def forget_arguments(self) -> None:
@@ -157,14 +159,17 @@ class Child:
     def abort(self) -> None:
         """Have it write down its stacks, and die of it."""
         self.last_words = HUNG
-        if self.pid is not None:
-            _kill(self.pid, linux.HANG_UP)
-            _kill(self.pid, signal.SIGCONT)  # it may be stopped, and would not get the other
+        self._kill(linux.HANG_UP)
+        self._kill(signal.SIGCONT)  # it may be stopped, and would not get the other
 
     def kill(self) -> None:
         """Kill it. Its pid is its own until it has been reaped."""
-        if self.pid is not None:
-            _kill(self.pid, signal.SIGKILL)
+        self._kill(signal.SIGKILL)
+
+    def _kill(self, number: signal.Signals) -> None:
+        if self.pid is not None and not self.is_reaped:
+            with contextlib.suppress(PermissionError):  # it runs a setuid program
+                os.kill(self.pid, number)
 
     def note_end(self, status: int) -> None:
         """Its process has ended, with this status: note why."""
@@ -199,8 +204,3 @@ class Child:
             self.waits = 0
         self.waits += 1
         return backoff.delay(self.waits - 1, random.random())  # noqa: S311 - jitter
-
-
-def _kill(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(PermissionError):  # it runs a setuid program
-        os.kill(pid, number)

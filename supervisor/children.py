@@ -124,6 +124,9 @@ class Children:
         """Take note of every child that has ended, and end what they leave behind."""
         by_pid = {child.pid: child for child in self if child.pid is not None}
         ended = linux.reap(by_pid, lambda pid: self._orphans.is_one(pid, self._importing))
+        for pid, _ in ended:  # none of these pids is to be killed any more: it may be anybody's
+            if pid in by_pid:
+                by_pid[pid].is_reaped = True
         for pid, status in ended:
             if pid in by_pid:
                 self._gone(by_pid[pid], status)
