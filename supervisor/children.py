@@ -283,19 +283,19 @@ class Children:
             yield
         child.state = State.IDLE
 
-    def _after(self, seconds: float, callback: Callable[[], None], steps: int = _STEPS) -> None:
+    def _after(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call back when a child has had so much time.
 
         A process that stands still (SIGSTOP, a frozen cgroup, a debugger) does not know for how
         long it has. So this is not one timer but some in a row.
         """
-        left = iter(range(steps))
+        left = iter(range(_STEPS))
 
         def step() -> None:
             if next(left, None) is None:
                 callback()
             else:
-                self._actor.call_later(seconds / steps, step)
+                self._actor.call_later(seconds / _STEPS, step)
 
         step()
 

@@ -96,8 +96,8 @@ class DirectoryWatch:
 def _inodes() -> list[tuple[int, int]]:
     """Return what tells the directory, and those that actors need in it, from later ones."""
     found = []
-    for name in ("", "mailboxes", "names"):
+    for path in runtime.needed():
         with contextlib.suppress(OSError):
-            there = os.lstat(f"{runtime.directory()}/{name}")
+            there = os.lstat(path)
             found.append((there.st_dev, there.st_ino))
     return found

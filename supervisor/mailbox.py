@@ -164,9 +164,7 @@ class Mailbox:
         self._loop.remove_reader(former.fileno())
         with contextlib.suppress(OSError):
             while True:  # those who had connected already
-                sock, _ = former.accept()
-                sock.setblocking(False)
-                self._add(Peer(next(self._numbers), sock))
+                self._admit(former.accept()[0])
         former.close()
         self._listen()
 
@@ -186,8 +184,11 @@ class Mailbox:
                     raise
                 self._cannot_accept(error)
                 return
-            sock.setblocking(False)
-            self._add(Peer(next(self._numbers), sock))
+            self._admit(sock)
+
+    def _admit(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._add(Peer(next(self._numbers), sock))
 
     def _add(self, peer: Peer) -> None:
         if peer.user not in (0, transport.peer_of(self._of_this_user)[1]):

@@ -82,11 +82,17 @@ def is_whole() -> bool:
     return all(os.path.isdir(f"{directory()}/{part}") for part in _PARTS)
 
 
+def needed() -> list[Path]:
+    """Return the directory, and those that every process needs in it."""
+    return [directory(), *(directory() / part for part in _PARTS)]
+
+
 def parts() -> list[Path]:
     """Return the directory and those in it."""
-    path = directory()
-    found = [path, *(path / part for part in _PARTS)]
-    return found + [entry for entry in path.iterdir() if entry.is_dir() and entry not in found]
+    found = needed()
+    return found + [
+        entry for entry in directory().iterdir() if entry.is_dir() and entry not in found
+    ]
 
 
 def hold() -> list[int]:

@@ -82,24 +82,23 @@ class LinkWatch:
         self._worker.remove_reader(monitor.fileno())
         monitor.close()
         self._monitor = None
-        try:
-            tunctl.devname(self._tun)
-        except OSError as error:
-            self._failed(error)
-            return
         if with_its_namespace:
             self._await_end(_STEPS)
-            return
-        self._tell("moved")
-        self.begin()
+        elif self._is_there():
+            self._tell("moved")
+            self.begin()
 
     def _await_end(self, steps: int) -> None:
         """The kernel tells of a namespace's end before it deletes what is in it."""
+        if self._is_there() and steps:
+            actor = self._worker._actor
+            actor.call_later(_STEP, lambda: self._await_end(steps - 1))
+
+    def _is_there(self) -> bool:
+        """Tell whether the interface is there still; if not, the worker fails."""
         try:
             tunctl.devname(self._tun)
         except OSError as error:
             self._failed(error)
-            return
-        if steps:
-            actor = self._worker._actor
-            actor.call_later(_STEP, lambda: self._await_end(steps - 1))
+            return False
+        return True
