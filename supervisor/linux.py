@@ -179,17 +179,19 @@ def ended(pidfd: int, seconds: float = 0.0) -> bool:
 def exit_status(pidfd: int, pid: int) -> int | None:
     """Return an ended process's status as of waitpid(2), whoever its parent is.
 
-    A zombie's is in its /proc/PID/stat; a reaped one's is told by the pidfd since Linux 6.15.
+    A zombie's is in its /proc/PID/stat; a reaped one's is told by the pidfd since Linux 6.15. While
+    its parent reaps it, it is dead, but not yet told by the pidfd.
     """
     reaped = _reaped_status(pidfd)
     if reaped is not None:
         return reaped
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rsplit(b")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
+        fields = _fields(pid)
+    except ProcessLookupError:
         return _reaped_status(pidfd)  # it was reaped between the two looks
-    return int(fields[49]) if fields[0] == b"Z" else None  # field 52, exit_code
+    if fields[0] in {b"Z", b"X"}:  # zombie, dead
+        return int(fields[49])  # field 52, exit_code
+    return _reaped_status(pidfd)  # the pid is another's already
 
 
 def _reaped_status(pidfd: int) -> int | None:
@@ -242,12 +244,16 @@ def inotify() -> int:
     return made
 
 
-def watch_removals(fd: int, path: str) -> None:
+def watch_removals(fd: int, path: str) -> bool:
     """Have a descriptor of ``inotify`` tell of removals in a directory, and when that is moved.
 
     Of the removal of a directory that somebody has open, as a lock of it, nothing is told.
+
+    Returns:
+        False if it will tell nothing: there is no such directory, or there are as many watches as
+        may be.
     """
-    _libc.inotify_add_watch(fd, os.fsencode(path), _REMOVALS)
+    return bool(_libc.inotify_add_watch(fd, os.fsencode(path), _REMOVALS) >= 0)
 
 
 def children() -> list[int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 
-from supervisor import inherited, linux, log, main_module, runtime
+from supervisor import directory_watch, inherited, linux, log, main_module, runtime
 from supervisor.actor import Actor, end_process
 from supervisor.channel import Channel
-from supervisor.directory_watch import DirectoryWatch
 from supervisor.errors import RAISED, RemoteError
 from supervisor.protocol import FAILED, HELLO
 
@@ -29,13 +28,15 @@ def main(channel_fd: int, payload: bytes, owner: int) -> None:
 def _run(channel: Channel, payload: bytes, owner: int) -> int:
     try:
         cls, args, kwargs, name = _load(payload)
+        runtime.make_again()
+        seen = directory_watch.inodes()
         runtime.sweep()
         actor = Actor(cls, name, channel, {}, supervised=False)
     except RAISED as error:  # whatever it is, it is why the start failed
         channel.send(FAILED, RemoteError.of(error))
         return 1
     linux.name_process(name or cls.__name__)
-    DirectoryWatch(actor)
+    directory_watch.DirectoryWatch(actor, seen)
     if owner >= 0:
         actor.belong_to(_process_of(owner), owner)
     return actor.run(args, kwargs)

@@ -87,12 +87,12 @@ def needed() -> list[Path]:
     return [directory(), *(directory() / part for part in _PARTS)]
 
 
-def parts() -> list[Path]:
-    """Return the directory and those in it."""
+def _parts() -> list[Path]:
+    """Return the directory and those in it, as far as they are there."""
     found = needed()
-    return found + [
-        entry for entry in directory().iterdir() if entry.is_dir() and entry not in found
-    ]
+    with contextlib.suppress(OSError):  # it has been removed
+        found += [entry for entry in directory().iterdir() if entry.is_dir()]
+    return list(dict.fromkeys(found))
 
 
 def hold() -> list[int]:
@@ -100,8 +100,8 @@ def hold() -> list[int]:
 
     It leaves alone a directory, and what is in it, of which somebody holds a lock, tmpfiles.d(5).
     """
-    held = []
-    for path in parts():
+    held: list[int] = []
+    for path in _parts():
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
             held.append(fd)

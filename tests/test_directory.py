@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -76,6 +77,49 @@ def test_the_living_are_found_again(runtime_dir: Path) -> None:
         pid = eventually(lambda: whereis("nested")).call("pid")
         assert pid in {ref.pid for _, ref, *_ in sup.child("inner").which_children()}
     assert direct.call("get") == 7
+
+
+def test_a_directory_that_is_removed_as_it_is_made_again_is_restored(runtime_dir: Path) -> None:
+    Counter.start_link(5, name="one")
+    Counter.start_link(7, name="other")
+    chance = random.Random(1)
+    for _ in range(40):  # each root may be anywhere between making it and watching it
+        eventually(lambda: True if (runtime_dir / "names").is_dir() else None)
+        moment = time.monotonic() + chance.uniform(0, 0.002)
+        while time.monotonic() < moment:
+            pass
+        away = f"{runtime_dir}.away"
+        runtime_dir.rename(away)
+        shutil.rmtree(away)
+    assert eventually(lambda: whereis("one")).call("get") == 5
+    assert eventually(lambda: whereis("other")).call("get") == 7
+    remove(runtime_dir)
+    assert eventually(lambda: whereis("one")).call("get") == 5
+    assert eventually(lambda: whereis("other")).call("get") == 7
+
+
+REMOVES = """
+import os, shutil, time
+from supervisor import GenServer, whereis
+
+if __name__ == "__main__":
+    GenServer.start_link(name="named")
+    shutil.rmtree(os.environ["TUNCER_RUNTIME_DIR"])
+    deadline = time.monotonic() + 20
+    while whereis("named") is None:
+        assert time.monotonic() < deadline
+    print("found again")
+"""
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_the_living_are_found_again_where_inotify_cannot_be_had(
+    run: Run, tmp_path: Path, limit: str
+) -> None:
+    (tmp_path / "program.py").write_text(REMOVES)
+    limited = f'echo 0 > /proc/sys/user/{limit} && exec "$0" "$@"'
+    become_root = ("unshare", "--user", "--map-root-user", "sh", "-c", limited)
+    assert run(*become_root, sys.executable, str(tmp_path / "program.py")) == "found again\n"
 
 
 CALLS = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from actors import Counter, Linked, Refuses
-from conftest import PATIENCE, wait_for_end
+from conftest import PATIENCE, program, wait_for_end
 
 from supervisor import (
     CallTimeout,
@@ -87,6 +87,32 @@ def test_the_exit_status_tells_those_who_asked_too_late(kind: Any, reason: Any, 
     os.close(pidfd)
     assert status is not None
     assert reason_of(os.waitstatus_to_exitcode(status)) == told
+
+
+CHILDREN = """
+import os, signal, sys
+for _ in range(int(sys.argv[1])):
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    sys.stdin.readline()
+"""
+
+
+def test_the_exit_status_is_told_while_the_parent_reaps() -> None:
+    """Between zombie and reaped a process is dead for a moment, which one look in 1,500 met."""
+    rounds = 3000
+    with program(sys.executable, "-c", CHILDREN, str(rounds)) as parent:
+        for _ in range(rounds):
+            pid = int(parent.expect("\n"))
+            pidfd = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGSEGV)
+            assert linux.ended(pidfd, PATIENCE)
+            assert linux.exit_status(pidfd, pid) == signal.SIGSEGV
+            os.close(pidfd)
+            print(file=parent.process.stdin, flush=True)
 
 
 def test_a_link_works_both_ways_and_can_be_undone() -> None:
