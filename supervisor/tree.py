@@ -431,9 +431,16 @@ class Supervisor(GenServer):
             self._children.drop_descriptors(child)
         self._report_start(sender, child)
 
-    def _serve_delete(self, sender: Sender, child_id: str) -> None:
+    def _serve_delete(self, sender: Sender, child_id: str) -> Job:
+        self._idle(child_id)
+        return self._delete_idle(sender, child_id)
+
+    def _delete_idle(self, sender: Sender, child_id: str) -> Job:
+        # A job: it may stand in line to be started, in a group that is being restarted.
         self._forget(self._idle(child_id))
         self.reply(sender, None)
+        return
+        yield
 
     def _serve_child(self, sender: Sender, child_id: str) -> Job:
         return self._wait_for_child(sender, self._children.find(child_id))

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,11 +161,22 @@ class Program:
         raise AssertionError(f"{self.process.args} ended without {text!r}: {self.printed}")
 
 
+def heed_ctrl_c() -> None:
+    """For ``preexec_fn``: the tests may have been started where SIGINT is ignored, or blocked."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 @contextlib.contextmanager
-def program(*command: str) -> Iterator[Program]:
+def program(*command: str, **options: Any) -> Iterator[Program]:
     """Run a real program beside the test; it is killed at the end, if it has not ended."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.PIPE,
+        text=True,
+        **options,
     )
     with process:
         try:

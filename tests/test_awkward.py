@@ -31,6 +31,7 @@ from supervisor import (
     Restarting,
     Sender,
     StartFailed,
+    StillRunning,
     Supervisor,
     SupervisorRef,
     linux,
@@ -396,12 +397,33 @@ def test_terminating_one_that_starts_leaves_those_behind_it_undefined(
     capfd.readouterr()
 
 
+def test_one_that_waits_for_its_turn_in_a_restart_is_not_deleted(
+    runtime_dir: Path, capfd: Any
+) -> None:
+    """As in OTP, where the request waits: it finds the child running."""
+    flag = runtime_dir / "hang"
+    specs = [ChildSpec("a", Counter), ChildSpec("b", HangsOnFile, (str(flag),))]
+    specs.append(ChildSpec("c", Counter))
+    sup: SupervisorRef = Supervisor.start_link(specs, strategy="one_for_all")
+    flag.touch()
+    os.kill(sup.child("a").pid, signal.SIGKILL)
+    while states(sup) != {"a": "running", "b": "restarting", "c": "undefined"}:
+        pass
+    deletes = sup.call_async(["delete_child", "c"])
+    assert states(sup)["c"] == "undefined"
+    flag.unlink()
+    with pytest.raises(StillRunning):
+        deletes.result(PATIENCE)
+    assert states(sup) == dict.fromkeys("abc", "running")
+    capfd.readouterr()
+
+
 class HangsOnFile(GenServer):
     """Does not return from init while a file is there."""
 
     def init(self, path: str) -> None:
-        if os.path.exists(path):
-            threading.Event().wait()
+        while os.path.exists(path):
+            time.sleep(0.01)
 
 
 def test_a_nested_supervisor_that_starts_stops_its_children_in_order(runtime_dir: Path) -> None:

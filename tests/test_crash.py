@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import PATIENCE, gone, program, wait_for_end
+from conftest import PATIENCE, gone, heed_ctrl_c, program, wait_for_end
 from traffic import number_of, send_numbered, send_one
 
 import tuncer
@@ -380,6 +380,7 @@ def test_ctrl_c_ends_owner_and_device_in_order(run: Run) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - no threads here
     ) as owner:
         assert owner.stdout is not None
         worker = int(owner.stdout.readline().split()[1])
@@ -391,7 +392,7 @@ def test_ctrl_c_ends_owner_and_device_in_order(run: Run) -> None:
 
 
 def test_the_second_ctrl_c_ends_at_once(run: Run) -> None:
-    with program(sys.executable, "-c", INTERRUPTED) as owner:
+    with program(sys.executable, "-c", INTERRUPTED, preexec_fn=heed_ctrl_c) as owner:
         worker = int(owner.expect("ready").split()[1])
         os.kill(worker, signal.SIGSTOP)  # it will not end in order
         os.kill(owner.process.pid, signal.SIGINT)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, program
+from conftest import PATIENCE, heed_ctrl_c, program
 
 import tuncer
 from tuncer import tunctl
@@ -24,7 +24,8 @@ Run = Callable[..., str]
 
 
 def test_ping_responder(run: Run) -> None:
-    with program(sys.executable, str(EXAMPLES / "ping_responder.py")) as example:
+    command = [sys.executable, str(EXAMPLES / "ping_responder.py")]
+    with program(*command, preexec_fn=heed_ctrl_c) as example:
         worker = int(example.expect("ping 10.9.0.2").split("process ")[1].split(":")[0])
         assert "3 received" in run("ping", "-c", "3", "-i", "0.05", "10.9.0.2")
         os.kill(worker, signal.SIGKILL)
@@ -148,7 +149,8 @@ def test_demo_as_an_unprivileged_user(mode: str) -> None:
 def test_list_shows_what_there_is(run: Run) -> None:
     assert run(TUNCER, "list") == "no devices\n"
     assert json.loads(run(TUNCER, "list", "--json")) == []
-    with program(sys.executable, str(EXAMPLES / "ping_responder.py")) as example:
+    command = [sys.executable, str(EXAMPLES / "ping_responder.py")]
+    with program(*command, preexec_fn=heed_ctrl_c) as example:
         example.expect("ping 10.9.0.2")
         (row,) = json.loads(run(TUNCER, "list", "--json"))
         assert (row["name"], row["flags"], row["restarts"]) == ("lab0", "TUN|NO_PI", 0)
@@ -170,7 +172,8 @@ def blocks_of_readme() -> list[str]:
 def test_the_readmes_ten_lines_answer_pings(run: Run) -> None:
     prelude = "import sys; sys.path.insert(0, 'tests'); from traffic import reply_to\n"
     ten_lines = blocks_of_readme()[0].replace("print(", "print('got', flush=True), print(")
-    with program(sys.executable, "-c", prelude + ten_lines) as example:
+    command = [sys.executable, "-c", prelude + ten_lines]
+    with program(*command, preexec_fn=heed_ctrl_c) as example:
         while "10.9.0.0/24" not in run("ip", "route"):  # the link is up, and has the address
             assert example.process.poll() is None
         assert "3 received" in run("ping", "-c", "3", "-i", "0.2", "-W", "5", "10.9.0.2")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, Program, program
+from conftest import PATIENCE, Program, heed_ctrl_c, program
 from traffic import reply_to, send_one
 
 import tuncer
@@ -170,7 +170,8 @@ def test_a_dhcp_client_gets_its_address(run: Run, tmp_path: Path) -> None:
     script = tmp_path / "lease"
     script.write_text(LEASE)
     script.chmod(0o755)
-    with program(sys.executable, str(EXAMPLES / "dhcp_server.py")) as server:
+    command = [sys.executable, str(EXAMPLES / "dhcp_server.py")]
+    with program(*command, preexec_fn=heed_ctrl_c) as server:
         assert "the kernel passes on only DHCP" in server.expect("only DHCP")
         printed = run(
             *("udhcpc", "-i", "lab0", "-n", "-q", "-f", "-t", "5", "-T", "1", "-s", str(script))
