@@ -3,6 +3,8 @@ VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Tests that run at a time: most of them wait, for processes and the kernel. ARGS="-n 0" for a debugger.
+WORKERS ?= 4
 # As root, tests run directly (each in a network namespace of its own); as a user, inside a user namespace.
 RUN    := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net)
 
@@ -13,7 +15,7 @@ demo: $(READY)
 
 test: $(READY)
 	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux sysctl:procps ethtool:ethtool udhcpc:udhcpc escript:erlang-base
-	$(RUN) $(BIN)/pytest $(ARGS)
+	$(RUN) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Trials that take minutes: hundreds of kills and callers.
 soak: $(READY)

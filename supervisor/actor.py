@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
@@ -278,6 +279,8 @@ class Actor:
         if idle is None or self._system.suspended:
             self._quiet_since = None
             return patience
+        if math.isnan(idle):
+            raise ValueError(f"idle_timeout is a number of seconds, or None, not {idle!r}")
         if self._quiet_since is None:
             self._quiet_since = time.monotonic()
         left = max(0.0, self._quiet_since + idle - time.monotonic())

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import select
 import threading
@@ -81,12 +82,21 @@ def deadline_of(timeout: float | None) -> float:
 
     Raises:
         TypeError: it is no number of seconds.
+        ValueError: it is not a number (NaN), or larger than any time.
     """
     try:
-        return FOREVER if timeout is None else time.monotonic() + timeout
+        deadline = FOREVER if timeout is None else time.monotonic() + timeout
     except TypeError:
-        text = f"a timeout is a number of seconds, or None, not {shown(timeout)}"
-        raise TypeError(text) from None
+        raise TypeError(_no_timeout(timeout)) from None
+    except OverflowError:
+        raise ValueError(_no_timeout(timeout)) from None
+    if math.isnan(deadline):
+        raise ValueError(_no_timeout(timeout))
+    return deadline
+
+
+def _no_timeout(timeout: object) -> str:
+    return f"a timeout is a number of seconds, or None, not {shown(timeout)}"
 
 
 class Connection:

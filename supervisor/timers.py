@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,7 +33,13 @@ class Timers:
         self._order = itertools.count()
 
     def add(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call a function later."""
+        """Call a function later.
+
+        Raises:
+            ValueError: it is not a number (NaN), by which nothing could be ordered.
+        """
+        if math.isnan(seconds):
+            raise ValueError(f"a timer is given a number of seconds, not {seconds!r}")
         if len(self._timers) >= self._limit:  # those that were cancelled may be most of them
             self._timers = [timer for timer in self._timers if not timer.cancelled]
             heapq.heapify(self._timers)

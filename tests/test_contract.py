@@ -384,6 +384,27 @@ def test_a_timeout_is_a_number() -> None:
     for use in (ref.call, ref.call_async):
         with pytest.raises(TypeError, match="a timeout is a number of seconds, or None, not '5'"):
             use("get", timeout="5")  # type: ignore[arg-type]
+        for wrong in (float("nan"), 10**400):
+            with pytest.raises(ValueError, match="a timeout is a number of seconds, or None, not"):
+                use("get", timeout=wrong)
+
+
+class NotInTime(GenServer):
+    """Sets a time that is none."""
+
+    def handle_cast(self, request: str) -> None:
+        if request == "timer":
+            self.send_after(float("nan"), "never")
+        self.idle_timeout = float("nan")
+
+
+@pytest.mark.parametrize("what", ["timer", "idle_timeout"])
+def test_a_time_is_a_number(what: str, capfd: Any) -> None:
+    """A comparison with NaN is never true: timers would be in disorder, a loop without a pause."""
+    ref = NotInTime.start_link()
+    monitor = ref.monitor()
+    ref.cast(what)
+    assert "a number of seconds" in str(monitor.wait(PATIENCE).reason)
 
 
 def test_multi_call_checks_before_it_sends() -> None:

@@ -44,6 +44,11 @@ if __name__ == "__main__":
 """
 
 
+def not_made_yet() -> str:
+    """Return the path of a runtime directory that the program makes, short enough for sockets."""
+    return f"{os.environ['TUNCER_RUNTIME_DIR']}/run"
+
+
 def ignore(*numbers: signal.Signals) -> Callable[[], object]:
     return lambda: [signal.signal(number, signal.SIG_IGN) for number in numbers]
 
@@ -82,7 +87,7 @@ SURROUNDINGS: dict[str, Callable[[], object]] = {
 def test_actors_live_as_ever(what: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(LIVES)
     result = tmp_path / "result"
-    environment = {**os.environ, "TUNCER_RUNTIME_DIR": str(tmp_path / "run")}
+    environment = {**os.environ, "TUNCER_RUNTIME_DIR": not_made_yet()}
     subprocess.run(
         [sys.executable, tmp_path / "program.py", result],
         preexec_fn=SURROUNDINGS[what],
@@ -97,8 +102,9 @@ def test_actors_live_as_ever(what: str, tmp_path: Path) -> None:
 def test_without_an_environment(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(LIVES)
     result = tmp_path / "result"
-    run = f"TUNCER_RUNTIME_DIR={tmp_path}/run exec {sys.executable} {tmp_path}/program.py {result}"
-    subprocess.run(["env", "-i", "sh", "-c", run], check=True, timeout=PATIENCE)
+    here = f"TUNCER_RUNTIME_DIR={not_made_yet()}"
+    command = [sys.executable, tmp_path / "program.py", result]
+    subprocess.run(["env", "-i", here, *command], check=True, timeout=PATIENCE)
     assert result.read_text() == "as ever"
 
 
@@ -154,7 +160,7 @@ def run(
     """Run a program with a runtime directory of its own."""
     environment = {
         **os.environ,
-        "TUNCER_RUNTIME_DIR": str(tmp_path / "run"),
+        "TUNCER_RUNTIME_DIR": not_made_yet(),
         "PLANTED": str(tmp_path / "planted code has run"),
         **options.pop("env", {}),
     }
