@@ -15,6 +15,7 @@ demo: $(READY)
 
 test: $(READY)
 	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux sysctl:procps ethtool:ethtool udhcpc:udhcpc escript:erlang-base
+	-@sh .ci/packages runsc:runsc  # not in every Debian
 	$(RUN) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Trials that take minutes: hundreds of kills and callers.

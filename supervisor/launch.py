@@ -89,7 +89,7 @@ def launch(
     payload = _above_stdio(_payload(cls, args, kwargs, name))
     ours, theirs = Channel.pair()
     theirs = _above_stdio(theirs)
-    owner = _above_stdio(os.pidfd_open(os.getpid())) if linked else -1
+    owner = _above_stdio(linux.pidfd_of(os.getpid())) if linked else -1
     try:
         _boot(theirs, payload, owner)
     finally:

@@ -5,6 +5,7 @@ Sources: prctl(2), pidfd_open(2), waitid(2), proc(5), and ``linux/pidfd.h`` for 
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -116,13 +117,29 @@ def overflow_user() -> int:
     return int(read_file("/proc/sys/kernel/overflowuid"))
 
 
+def pidfd_of(pid: int) -> int:
+    """Return a pidfd of a process of this pid. Source: pidfd_open(2).
+
+    Raises:
+        ProcessLookupError: there is none.
+        OSError: ENOSYS, EPERM: the kernel, or a sandbox, has no pidfds.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in {errno.ENOSYS, errno.EPERM}:
+            why = "actors need pidfd_open(2) of Linux 5.3, which a sandbox must not lack or forbid"
+            raise OSError(error.errno, f"{error.strerror}: {why}") from None
+        raise
+
+
 def open_process(wanted: Process) -> int:
     """Return a pidfd, which becomes readable when this very process has ended.
 
     Raises:
         ProcessLookupError: it has ended already.
     """
-    pidfd = os.pidfd_open(wanted.pid)
+    pidfd = pidfd_of(wanted.pid)
     try:
         if process(wanted.pid) == wanted and not ended(pidfd):
             return pidfd

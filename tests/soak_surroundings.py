@@ -63,6 +63,8 @@ def run_suite(what: str, log: Path, *prefix: str) -> None:
     """Run the suite; fail with its last words."""
     suite = [sys.executable, "-c", SUITE, str(log), what, "--rootdir", str(ROOT)]
     options = ["-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", str(ROOT / "tests")]
+    if "closed" not in what:  # xdist's processes have streams of their own
+        options += ["-n", "4", "--dist", "worksteal"]
     done = subprocess.run(
         [*prefix, *suite, *options],
         env={"PATH": os.environ["PATH"]},

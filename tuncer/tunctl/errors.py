@@ -40,7 +40,7 @@ _MENDING = {
         errno.EACCES: "IPv6 is disabled on the device: enable it with"
         " 'sysctl net.ipv6.conf.DEVICE.disable_ipv6=0'",
         errno.EINVAL: "the kernel refuses the address; an IPv6 one needs an MTU of 1280 or more",
-        errno.EOPNOTSUPP: "the kernel has no IPv6",
+        errno.EOPNOTSUPP: "the kernel does not take such an address: it may have no IPv6",
         errno.EADDRNOTAVAIL: "this is an address that no device can have: loopback, multicast, ...",
     },
     "send": {
@@ -117,8 +117,9 @@ _GENERAL = {
     errno.ENODEV: "there is no such device in this network namespace",
     errno.EBADFD: "the device was deleted, or the descriptor was never attached to one",
     errno.EIO: "the device is down: bring it up first",
-    errno.ENOTTY: "the descriptor is no TUN/TAP device's",
+    errno.ENOTTY: "the kernel's driver does not know this",
     errno.EBADF: "the descriptor is not open",
+    errno.EOPNOTSUPP: "the kernel does not know this",
 }
 
 
@@ -128,9 +129,11 @@ def explain(code: int, operation: str, device: str = "") -> OSError:
     Args:
         code: an errno.
         operation: ``open``, ``attach``, ``address``, ``mtu`` or any other word for what was tried.
-        device: the device's name, as ``filename`` of the error.
+        device: the device's name, as ``filename`` of the error; empty: there is none.
     """
     mending = _MENDING.get(operation, {}).get(code) or _GENERAL.get(code)
+    if code == errno.ENOTTY and not device:
+        mending = "the descriptor is no TUN/TAP device's"
     text = os.strerror(code) + (f" ({operation}): {mending}" if mending else f" ({operation})")
     return OSError(code, text, device or None)
 

@@ -11,7 +11,7 @@ from tuncer.tunctl.address import AddressLike
 from tuncer.tunctl.errors import check_bool, explain
 from tuncer.tunctl.linux import link, routes, rtnetlink
 from tuncer.tunctl.linux.netlink import FAMILY, Session, Target, session
-from tuncer.tunctl.linux.rtnetlink import Message
+from tuncer.tunctl.linux.rtnetlink import Message, NetlinkError
 
 _SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 _SCOPE_NAMES = {number: name for name, number in _SCOPES.items()}
@@ -310,7 +310,17 @@ def _add(kernel: Session, wanted: Address) -> None:
             _change(kernel, found, _with_broadcast(wanted))
             return
     _check_ipv6(kernel, wanted.interface)
-    _put(kernel, _with_broadcast(wanted))
+    whole = _with_broadcast(wanted)
+    try:
+        _put(kernel, whole)
+    except NetlinkError as error:
+        # gVisor's kernel knows no broadcast address. It says so when it has added the address.
+        is_default = whole.broadcast is not None and wanted.broadcast is None
+        added = error.code == errno.EOPNOTSUPP and any(
+            found.interface == wanted.interface for found in present(kernel)
+        )
+        if not (is_default and added):
+            raise
 
 
 def _is_same(one: Address, other: Address) -> bool:

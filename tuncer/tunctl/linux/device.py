@@ -154,13 +154,15 @@ def _reset(fd: int, wanted: Flag, existed: bool) -> None:
     has = ioctls.interface(fd)[1]
     if Flag.MULTI_QUEUE in has and sum(queues(fd)) > 1:
         return  # the device is in use, as its user has set it up
-    offload(fd, 0)
+    with ioctls.if_known():
+        offload(fd, 0)
     if existed and Flag.NO_CARRIER in wanted:  # the kernel heeds it for a new device alone
         ioctls.call(fd, ioctls.TUNSETCARRIER, ioctls.INT.pack(0), "carrier")
     if existed:
         detach_filter(fd)
         if Flag.TAP in has:
-            set_receive_filter(fd, [], all_multicast=False)
+            with ioctls.if_known():
+                set_receive_filter(fd, [], all_multicast=False)
 
 
 def _refused(name: str, wanted: Flag) -> OSError:
@@ -227,13 +229,14 @@ def features() -> Flag:
     """Return the flags that the kernel knows (TUNGETFEATURES).
 
     Raises:
-        OSError: ``/dev/net/tun`` cannot be opened.
+        OSError: ``/dev/net/tun`` cannot be opened; ENOTTY, the driver does not tell (gVisor's).
     """
     fd = _open()
     try:
-        (bits,) = ioctls.INT.unpack(ioctls.call(fd, ioctls.TUNGETFEATURES, bytes(4), "features"))
+        told = ioctls.call(fd, ioctls.TUNGETFEATURES, bytes(4), "features", CLONE_DEVICE)
     finally:
         os.close(fd)
+    (bits,) = ioctls.INT.unpack(told)
     return Flag(bits & sum(Flag))
 
 
@@ -256,7 +259,9 @@ def flags(target: Target) -> Flag:
         OSError: EBADFD when the device was deleted, ENODEV when no TUN/TAP device has the name.
     """
     with netlink.session(target, "ask for flags") as kernel:
-        data = tun_data(kernel)
+        if not isinstance(target, str) and IFLA_LINKINFO not in kernel.link.attributes:
+            return ioctls.interface(target)[1]  # the kernel is gVisor's, see tun_data
+        data = tun_data(kernel, target)
     found = Flag(data.number(_TYPE) or 0)
     if not data.number(_PI):
         found |= Flag.NO_PI
@@ -268,13 +273,16 @@ def flags(target: Target) -> Flag:
     return (ioctls.interface(target)[1] & ~Flag.NO_PI) | (found & Flag.NO_PI)
 
 
-def tun_data(kernel: netlink.Session) -> Attributes:
+def tun_data(kernel: netlink.Session, target: Target) -> Attributes:
     """Return what rtnetlink says of a TUN/TAP device in particular.
 
     Raises:
-        OSError: ENODEV, it is none.
+        OSError: ENODEV, it is none; EOPNOTSUPP, the kernel does not tell: gVisor's.
     """
-    info = kernel.link.attributes.nested(IFLA_LINKINFO)
+    link = kernel.link
+    if not isinstance(target, str):
+        link.told(IFLA_LINKINFO)
+    info = link.attributes.nested(IFLA_LINKINFO)
     if info.text(_INFO_KIND) != "tun":
         raise OSError(errno.ENODEV, "this is no TUN/TAP device", kernel.name)
     return info.nested(_INFO_DATA)
@@ -287,5 +295,5 @@ def queues(target: Target) -> tuple[int, int]:
         OSError: EBADFD, ENODEV.
     """
     with netlink.session(target, "ask for queues") as kernel:
-        data = tun_data(kernel)
+        data = tun_data(kernel, target)
     return data.number(_QUEUES) or 0, data.number(_DETACHED) or 0

@@ -6,11 +6,9 @@ for a TAP; TUNSETFILTEREBPF is for both.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import struct
-from collections.abc import Iterator
 
 from tuncer.tunctl.flags import Flag
 from tuncer.tunctl.linux import bpf, ioctls
@@ -74,13 +72,17 @@ def detach_filter(fd: int) -> None:
 
 
 def _detach_extended(fd: int) -> None:
-    with _suppressed(errno.ENOTTY):  # Linux before 4.16
+    with ioctls.if_known():
         ioctls.call(fd, ioctls.TUNSETFILTEREBPF, ioctls.INT.pack(_NONE), "filter")
 
 
 def _detach_classic(fd: int) -> None:
-    with _suppressed(errno.EINVAL, errno.ENOENT):  # a TUN has none, or there is none
-        ioctls.call(fd, ioctls.TUNDETACHFILTER, struct.pack("@HP", 0, 0), "filter")
+    try:
+        with ioctls.if_known():
+            ioctls.call(fd, ioctls.TUNDETACHFILTER, struct.pack("@HP", 0, 0), "filter")
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOENT}:  # a TUN has none, or there is none
+            raise
 
 
 def set_receive_filter(fd: int, macs: list[bytes], all_multicast: bool) -> None:
@@ -91,12 +93,3 @@ def set_receive_filter(fd: int, macs: list[bytes], all_multicast: bool) -> None:
     """
     head = struct.pack("=HH", _ALL_MULTICAST if all_multicast else 0, len(macs))
     ioctls.call(fd, ioctls.TUNSETTXFILTER, head + b"".join(macs), "receive filter")
-
-
-@contextlib.contextmanager
-def _suppressed(*numbers: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in numbers:
-            raise

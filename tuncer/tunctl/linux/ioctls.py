@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 
 from tuncer.tunctl.errors import explain
 from tuncer.tunctl.flags import Flag
@@ -53,6 +55,19 @@ def call(fd: int, request: int, argument: int | bytes, operation: str, device: s
     except OSError as error:
         raise explain(error.errno or 0, operation, device or _name(fd)) from error
     return result if isinstance(result, bytes) else INT.pack(result)
+
+
+@contextlib.contextmanager
+def if_known() -> Iterator[None]:
+    """Take away what a kernel that does not know it cannot have: ENOTTY is no error then.
+
+    Linux before 4.16 knows no eBPF filter; gVisor's driver knows hardly more than TUNSETIFF.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise
 
 
 def checked(fd: int) -> int:

@@ -267,7 +267,7 @@ def statistics(target: Target) -> dict[str, int]:
     it; ``rx_dropped`` and ``rx_errors`` the kernel would not have.
     """
     with session(target, "ask for statistics") as kernel:
-        packed = kernel.link.attributes[IFLA_STATS64]
+        packed = kernel.link.told(IFLA_STATS64)
     counters = struct.unpack_from(f"={len(_COUNTERS)}Q", packed)
     return {name: counters[at] for name, at in _COUNTERS.items()}
 

@@ -39,6 +39,17 @@ class Link(NamedTuple):
     attributes: Attributes
     """IFLA_*."""
 
+    def told(self, attribute: int) -> bytes:
+        """Return an attribute that Linux always tells.
+
+        Raises:
+            NetlinkError: EOPNOTSUPP, this kernel does not (gVisor's).
+        """
+        try:
+            return self.attributes[attribute]
+        except KeyError:
+            raise NetlinkError(errno.EOPNOTSUPP) from None
+
 
 @dataclass(frozen=True)
 class Session:

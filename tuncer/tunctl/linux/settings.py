@@ -81,7 +81,7 @@ def group(target: Target, group: int | str | None = None) -> int | None:
 
 def _told(target: Target, attribute: int) -> int | None:
     with netlink.session(target, "ask who may attach") as kernel:
-        return tun_data(kernel).number(attribute)
+        return tun_data(kernel, target).number(attribute)
 
 
 def user_id(user: int | str | None) -> int | None:
@@ -138,7 +138,7 @@ def carrier(target: Target, on: bool | None = None) -> bool:
         with attached(target) as fd:
             ioctls.call(fd, ioctls.TUNSETCARRIER, ioctls.INT.pack(on), "carrier")
     with netlink.session(target, "ask for the carrier") as kernel:
-        return bool(kernel.link.attributes.number(IFLA_CARRIER))
+        return kernel.link.told(IFLA_CARRIER) != b"\0"
 
 
 def link_type(target: Target, kind: int | None = None) -> int:
