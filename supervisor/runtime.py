@@ -35,6 +35,7 @@ _DYING = 5.0  # seconds that a process which is being killed may take
 _PATIENCE = 0.5  # seconds that the lock may be held by another process, which needs microseconds
 _STUCK = 10.0  # seconds in which a lock is not waited for again that was waited for in vain
 _OLD = 60.0  # seconds after which a socket of another pid namespace is no newborn one
+_ATTEMPTS = 100  # to lock a file that may be removed meanwhile
 _SPARE_NAMES = 10  # of /tmp/tuncer-UID, which anybody may make before its user does
 
 sweepers: list[Callable[[], None]] = []
@@ -176,18 +177,39 @@ def lock() -> Iterator[None]:
 
     A process that is stopped while it holds the lock is not waited for without an end.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(directory() / "lock", flags, 0o600)
+    path = str(directory() / "lock")
+    for _ in range(_ATTEMPTS):
+        with _locked(path) as fd:
+            if _is_there(path, fd):
+                yield
+                return
+    raise OSError(errno.EAGAIN, "it is removed as often as it is made", path)
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         held = _acquired(fd)
         try:
-            yield
+            yield fd
         finally:
             # Not by closing alone: a fork of another thread may have taken the descriptor along.
             if held:
                 fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
+
+
+def _is_there(path: str, fd: int) -> bool:
+    """Tell whether a file is the one of this path: systemd-tmpfiles removes an old one.
+
+    Of two processes each would lock one of its own.
+    """
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _acquired(fd: int) -> bool:

@@ -33,6 +33,8 @@ def _check(result: int, what: str) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Fail, rather than skip, where no TUN device can be made."""
+    # The tests may have been started where it is ignored: then subprocess takes each status for 0.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR))
     except OSError as error:

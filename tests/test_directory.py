@@ -417,6 +417,59 @@ def test_a_root_holds_the_locks_that_cleaning_by_age_respects(runtime_dir: Path)
         os.close(fd)
 
 
+def test_cleaning_by_age_leaves_the_living_alone(run: Run, runtime_dir: Path) -> None:
+    """By systemd-tmpfiles itself."""
+    ref = Counter.start_link(5, name="aged")
+    device = tuncer.create("d0", Flag.TUN | Flag.NO_PI)
+    for path in (runtime_dir, *runtime_dir.rglob("*")):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    rules = runtime_dir / "rules.conf"
+    rules.write_text(f"e {runtime_dir} - - - amAM:1h\n")
+    run("systemd-tmpfiles", "--clean", str(rules))
+    assert whereis("aged") == ref
+    assert ref.call("get") == 5
+    command = [sys.executable, "-m", "tuncer", "list"]
+    assert "d0" in run(*command)
+    device.close()
+    ref.stop()
+
+
+def test_a_lock_that_is_removed_meanwhile_is_none(runtime_dir: Path) -> None:
+    runtime.directory()
+    path = runtime_dir / "lock"
+    former = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(former, fcntl.LOCK_EX)
+    holds, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with runtime.lock():
+            holds.set()
+            over.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    eventually(lambda: True if descriptors_of(path) == 2 else None)
+    path.unlink()
+    present = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(former, fcntl.LOCK_UN)  # it may have waited for this one
+    assert holds.wait(PATIENCE)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(present, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    over.set()
+    thread.join()
+    os.close(former)
+    os.close(present)
+
+
+def descriptors_of(path: Path) -> int:
+    """Return how many descriptors of this process are of a file."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(f"/proc/self/fd/{fd}") == str(path)
+    return found
+
+
 def test_too_long_a_path_is_told(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="sockets cannot be named below so long a path") as caught:
         runtime._made(tmp_path / ("x" * 100))

@@ -150,6 +150,12 @@ def test_all_is_well_here() -> None:
     assert set(found) == {check.__name__[1:].replace("_", " ") for check in doctor._CHECKS}
 
 
+def test_where_sigchld_is_ignored() -> None:
+    status, found = examined("env", "--ignore-signal=CHLD")
+    assert status == 0
+    assert "unknown" not in {finding["level"] for finding in found.values()}
+
+
 @pytest.mark.parametrize(
     ("wrapper", "topic", "level", "mend"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,10 @@ from tuncer.cli import checkup, demo, listing
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
+    if (
+        signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+    ):  # subprocess takes each status for 0 then
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         return int(options.run(options))
     except OSError as error:
