@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,19 +60,33 @@ SURROUNDINGS: dict[str, Callable[[], object]] = {
 }
 
 
-def run_suite(what: str, log: Path, *prefix: str) -> None:
-    """Run the suite; fail with its last words."""
+def run_suite(
+    what: str, log: Path, *prefix: str, meanwhile: Callable[[], object] = lambda: None
+) -> None:
+    """Run the suite; fail with its last words.
+
+    Args:
+        what: one of the surroundings, or "".
+        log: where its output goes.
+        *prefix: a command that runs it.
+        meanwhile: is called every 5 s.
+    """
     suite = [sys.executable, "-c", SUITE, str(log), what, "--rootdir", str(ROOT)]
     options = ["-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", str(ROOT / "tests")]
     if "closed" not in what:  # xdist's processes have streams of their own
         options += ["-n", "4", "--dist", "worksteal"]
-    done = subprocess.run(
+    started = subprocess.Popen(
         [*prefix, *suite, *options],
         env={"PATH": os.environ["PATH"]},
-        preexec_fn=SURROUNDINGS.get(what),
-        check=False,
+        preexec_fn=SURROUNDINGS.get(what),  # noqa: PLW1509 - no threads here
     )
-    assert done.returncode == 0, log.read_text()[-20_000:]
+    while True:
+        try:
+            status = started.wait(5.0)
+            break
+        except subprocess.TimeoutExpired:
+            meanwhile()
+    assert status == 0, log.read_text()[-20_000:]
 
 
 @pytest.mark.parametrize("what", SURROUNDINGS)
@@ -87,3 +102,14 @@ def test_the_suite_as_the_first_process(tmp_path: Path) -> None:
 def test_the_suite_as_an_ordinary_user(tmp_path: Path) -> None:
     """As ``make test`` runs it: root in a user namespace only."""
     run_suite("", tmp_path / "log", "unshare", "--user", "--map-root-user", "--net")
+
+
+def test_the_suite_beside_one_who_removes_what_is_in_runtime_directories(tmp_path: Path) -> None:
+    """Of every test, every 5 s. (Not the directories themselves: the tests have files there.)"""
+
+    def remove() -> None:
+        for place in Path(tempfile.gettempdir()).glob("tuncer-*"):
+            for part in ("names", "mailboxes", "devices"):
+                shutil.rmtree(place / part, ignore_errors=True)
+
+    run_suite("", tmp_path / "log", meanwhile=remove)

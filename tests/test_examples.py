@@ -134,7 +134,9 @@ def test_demo_as_an_unprivileged_user(mode: str) -> None:
         'exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"',
     ]
     command = ["unshare", "--mount", "sh", "-ec", "\n".join(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, umask=0o022, capture_output=True, text=True, timeout=60, check=False
+    )
     if mode == "666":
         assert done.returncode == 0, done.stdout + done.stderr
         assert "in a user namespace and a network namespace of its own" in done.stdout

@@ -55,7 +55,9 @@ pytestmark = pytest.mark.skipif(
 
 def in_sandbox(code: str) -> None:
     command = [*SANDBOX, sys.executable, "-c", PREPARE + code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(
+        command, umask=0o022, capture_output=True, text=True, timeout=50, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

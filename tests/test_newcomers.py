@@ -219,7 +219,7 @@ print("mtu", device.mtu())
 try:
     device.subscribe()
 except OSError as error:
-    print(error)
+    print(error, flush=True)
 os._exit(0)
 """
 

@@ -868,8 +868,8 @@ def test_scale_start_stop_many_children() -> None:
 
 
 def test_a_call_under_way_is_told_of_the_end(capfd: Any) -> None:
-    sup = start(spec("c"), intensity=2)
+    sup = start(spec("crashes"), spec("is killed"), intensity=2)
     with pytest.raises(RemoteError, match="abnormal"):
-        sup.child("c").call("crash")
+        sup.child("crashes").call("crash")
     with pytest.raises(ProcessDown):
-        sup.child("c").call("kill")
+        sup.child("is killed").call("kill")

@@ -33,6 +33,7 @@ def run_as_user(
         node_mode: the mode of /dev/net/tun.
     """
     (directory / "program.py").write_text(code)
+    (directory / "program.py").chmod(0o644)
     # Where the interpreter really lies, and nothing else of the directories above, can be reached:
     # one with capabilities of its own ignores LD_LIBRARY_PATH.
     base = Path(sys.base_prefix)
@@ -65,6 +66,7 @@ def run_as_user(
     ]
     return subprocess.run(
         ["unshare", "--mount", "sh", "-c", " && ".join(steps)],
+        umask=0o022,
         capture_output=True,
         text=True,
         check=False,
