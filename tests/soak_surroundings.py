@@ -105,7 +105,7 @@ def test_the_suite_as_an_ordinary_user(tmp_path: Path) -> None:
 
 
 def test_the_suite_beside_one_who_removes_what_is_in_runtime_directories(tmp_path: Path) -> None:
-    """Of every test, every 5 s. (Not the directories themselves: the tests have files there.)"""
+    """Of every test, every 5 s, but for files of the tests themselves."""
 
     def remove() -> None:
         for place in Path(tempfile.gettempdir()).glob("tuncer-*"):

@@ -434,7 +434,10 @@ def test_cleaning_by_age_leaves_the_living_alone(run: Run, runtime_dir: Path) ->
     ref.stop()
 
 
-def test_a_lock_that_is_removed_meanwhile_is_none(runtime_dir: Path) -> None:
+def test_a_lock_that_is_removed_meanwhile_is_none(
+    runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_PATIENCE", PATIENCE)
     runtime.directory()
     path = runtime_dir / "lock"
     former = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -137,12 +137,15 @@ def test_what_an_actor_runs_gets_what_the_program_would_have_given(supervised: b
 
 
 def test_an_actor_that_ignores_an_interrupt_runs_what_does_not(tmp_path: Path) -> None:
-    ref = Runner.start_link()
-    os.kill(ref.pid, signal.SIGINT)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     command = ["sh", "-c", "kill -INT $$; echo ignored"]
-    assert ref.call(command) == ""
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:  # as of a job in the background: then that is passed on
+    try:
+        ref = Runner.start_link()
+        os.kill(ref.pid, signal.SIGINT)
+        assert ref.call(command) == ""
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # as of a job in the background: it is passed on
         assert Runner.start_link().call(command) == "ignored"
     finally:
         signal.signal(signal.SIGINT, former)
