@@ -438,6 +438,7 @@ def test_a_lock_that_is_removed_meanwhile_is_none(
     runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime, "_PATIENCE", PATIENCE)
+    monkeypatch.setattr(runtime, "_stuck_until", 0.0)  # of a test before this one
     runtime.directory()
     path = runtime_dir / "lock"
     former = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
