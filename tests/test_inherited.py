@@ -286,7 +286,8 @@ def test_a_main_module_that_is_no_file_is_told(command: list[str], tmp_path: Pat
 
 
 SPAWNS = """
-import multiprocessing, sys
+import multiprocessing, signal
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])  # else Python's forkserver hangs
 from supervisor import GenServer
 
 class Asked(GenServer):
