@@ -4,9 +4,10 @@ An actor is a ``GenServer`` in a process of its own. A ``Supervisor`` starts act
 those that crash, and leaves nothing behind.
 """
 
-from supervisor.calls import CallFuture, Events
-from supervisor.child_spec import ChildSpec, check_childspecs
-from supervisor.dynamic import DynamicSupervisor
+from supervisor.actor.callback_results import Continue, Ignore, NoReply, Sender, Stop, Timeout
+from supervisor.client.futures import CallFuture, Events
+from supervisor.client.multi_call import Replies, multi_call
+from supervisor.client.ref import Down, Exit, Monitor, Ref, whereis
 from supervisor.errors import (
     ActorError,
     AlreadyPresent,
@@ -30,13 +31,12 @@ from supervisor.errors import (
     TooManyChildren,
 )
 from supervisor.gen_server import GenServer
-from supervisor.multi_call import Replies, multi_call
-from supervisor.ref import Down, Exit, Monitor, Ref, whereis
-from supervisor.results import Continue, Ignore, NoReply, Sender, Stop, Timeout
-from supervisor.strategy import Backoff
-from supervisor.supervisor_ref import DynamicSupervisorRef, SupervisorRef
-from supervisor.telemetry import Event, Traced
-from supervisor.tree import Supervisor
+from supervisor.protocol.telemetry import Event, Traced
+from supervisor.supervision.child_spec import ChildSpec, check_childspecs
+from supervisor.supervision.dynamic_supervisor import DynamicSupervisor
+from supervisor.supervision.strategy import Backoff
+from supervisor.supervision.supervisor import Supervisor
+from supervisor.supervision.supervisor_ref import DynamicSupervisorRef, SupervisorRef
 
 __all__ = [
     "ActorError",

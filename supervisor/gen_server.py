@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from supervisor.actor import Actor
+from supervisor.actor.callback_results import Sender
+from supervisor.actor.loop import Actor
+from supervisor.actor.timers import Timer
+from supervisor.client.ref import Ref
 from supervisor.errors import SHUTDOWN, Reason, shown
-from supervisor.launch import launch
 from supervisor.linux import Process
-from supervisor.ref import Ref
-from supervisor.results import Sender
-from supervisor.telemetry import SUPERVISION
-from supervisor.timers import Timer
+from supervisor.protocol.telemetry import SUPERVISION
+from supervisor.spawn.launch import launch
 
 if TYPE_CHECKING:
     import zmq

@@ -22,8 +22,8 @@ from supervisor import (
     Stop,
     Supervisor,
     Timeout,
-    connections,
 )
+from supervisor.client import connections
 
 
 class Counter(GenServer):

@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 
-from supervisor import connections, launch, linux
+from supervisor import linux
+from supervisor.client import connections
+from supervisor.spawn import launch
 
 CLONE_NEWNET = 0x40000000
 PATIENCE = 20.0  # seconds, after which a test that waits for an event has failed

@@ -26,7 +26,13 @@ if "closed" in sys.argv[2]:
 os.dup2(log, 2)
 sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)
 import pytest
-sys.exit(pytest.main(sys.argv[3:]))
+
+class Deletes:
+    def pytest_runtestloop(self):
+        if "deleted" in sys.argv[2]:  # pytest itself does not start in a deleted one
+            os.rmdir(os.getcwd())
+
+sys.exit(pytest.main(sys.argv[3:], plugins=[Deletes()]))
 """
 
 
@@ -39,10 +45,8 @@ def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def in_a_deleted_directory() -> None:
-    path = tempfile.mkdtemp()
-    os.chdir(path)
-    os.rmdir(path)
+def in_an_empty_directory() -> None:
+    os.chdir(tempfile.mkdtemp())
 
 
 def limit(which: int, most: int) -> Callable[[], object]:
@@ -53,7 +57,7 @@ SURROUNDINGS: dict[str, Callable[[], object]] = {
     "signals ignored": ignore_signals,
     "signals blocked": block_signals,
     "umask 0177": lambda: os.umask(0o177),
-    "a deleted directory": in_a_deleted_directory,
+    "a deleted directory": in_an_empty_directory,
     "stdin and stdout closed": lambda: None,
     "64 descriptors": limit(resource.RLIMIT_NOFILE, 64),
     "2 GiB of addresses": limit(resource.RLIMIT_AS, 2 << 30),
@@ -73,7 +77,7 @@ def run_suite(
     """
     suite = [sys.executable, "-c", SUITE, str(log), what, "--rootdir", str(ROOT)]
     options = ["-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", str(ROOT / "tests")]
-    if "closed" not in what:  # xdist's processes have streams of their own
+    if "closed" not in what and "deleted" not in what:  # xdist's processes have their own
         options += ["-n", "4", "--dist", "worksteal"]
     started = subprocess.Popen(
         [*prefix, *suite, *options],

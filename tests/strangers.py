@@ -7,7 +7,9 @@ from typing import Any
 
 from conftest import PATIENCE
 
-from supervisor import linux, runtime, transport, wire
+from supervisor import linux
+from supervisor.protocol import codec, transport
+from supervisor.protocol import runtime_dir as runtime
 
 
 @contextlib.contextmanager
@@ -21,16 +23,16 @@ def stranger(pid: int) -> Iterator[socket.socket]:
 
 def say(connected: socket.socket, message: Any) -> None:
     """Send a message."""
-    connected.sendall(message if isinstance(message, bytes) else wire.pack(message))
+    connected.sendall(message if isinstance(message, bytes) else codec.pack(message))
 
 
 def hear(connected: socket.socket) -> Any:
     """Return the next answer; None at the end."""
-    frames = transport.frames(wire.LIMIT)
+    frames = transport.frames(codec.LIMIT)
     while data := connected.recv(1):  # and so nothing of the next one
         frames.feed(data)
         for answer in frames:
-            return wire.unpack(answer)
+            return codec.unpack(answer)
     return None
 
 

@@ -36,12 +36,11 @@ from supervisor import (
     SupervisorRef,
     linux,
     multi_call,
-    protocol,
     whereis,
-    wire,
 )
+from supervisor.actor.timers import Timers
 from supervisor.errors import CARRIED
-from supervisor.timers import Timers
+from supervisor.protocol import codec, message_kinds
 
 # -- within actors ---------------------------------------------------------------------------------
 
@@ -243,7 +242,7 @@ def test_a_program_that_exits_ends_an_actor_that_hangs(runtime_dir: Path) -> Non
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from actors import Witness\n"
-        "from supervisor import CallTimeout, launch\n"
+        "from supervisor import CallTimeout; from supervisor.spawn import launch\n"
         "launch._EXIT_PATIENCE = 0.2\n"
         f"ref = Witness.start_link({str(log)!r}, 'w')\n"
         "try: ref.call('never', timeout=0.1)\n"
@@ -274,7 +273,7 @@ def test_events_that_nobody_reads_leave_room_for_answers() -> None:
     subprocess.run([sys.executable, "-c", others], check=True)
     for _ in range(3):
         assert ref.call("get", timeout=PATIENCE) == 0
-    for _ in range(2 * protocol.MAILBOX):
+    for _ in range(2 * message_kinds.MAILBOX):
         ref.cast(0)
     assert ref.call("get", timeout=PATIENCE) == 0
     seen = traces[0].next(PATIENCE)
@@ -300,10 +299,10 @@ def test_errors_of_every_kind_travel_as_themselves() -> None:
                 error = kind(*arguments)
             except TypeError:
                 continue
-            again = wire.unpack(wire.pack(error))
+            again = codec.unpack(codec.pack(error))
             assert type(again) is kind
             assert str(again) == str(error)
-    assert type(wire.unpack(wire.pack(CallTimeout("late")))) is CallTimeout
+    assert type(codec.unpack(codec.pack(CallTimeout("late")))) is CallTimeout
 
 
 class Color(str, enum.Enum):  # noqa: UP042 - it is about what str's subclasses answer
@@ -313,7 +312,7 @@ class Color(str, enum.Enum):  # noqa: UP042 - it is about what str's subclasses 
 
 
 def test_subclasses_travel_as_what_they_are_built_on() -> None:
-    assert wire.unpack(wire.pack([Color.RED, enum.IntEnum("N", "A").A])) == ["red", 1]
+    assert codec.unpack(codec.pack([Color.RED, enum.IntEnum("N", "A").A])) == ["red", 1]
 
 
 def test_many_actors_of_which_one_refuses() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from actors import Counter
 
-from supervisor.busy_wait import BusyWait, Events
+from supervisor.protocol.busy_wait import BusyWait, Events
 
 MOST = 64
 """Waits at most between two attempts."""

@@ -28,8 +28,8 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
     multi_call,
-    protocol,
 )
+from supervisor.protocol import message_kinds
 
 
 def stop(ref: Ref) -> None:
@@ -149,17 +149,17 @@ def test_calls_under_way_are_told_of_the_end() -> None:
 
 def test_calls_that_timed_out_do_not_use_up_what_may_be_under_way() -> None:
     ref = Later.start_link()
-    for _ in range(protocol.IN_FLIGHT + 10):
+    for _ in range(message_kinds.IN_FLIGHT + 10):
         with pytest.raises(CallTimeout):
             ref.call("wait", timeout=0)
     assert ref.call("log") == [["continue", "from init"]]
-    assert ref.call(["reply", 1]) == protocol.IN_FLIGHT + 10  # all too late, and dropped
+    assert ref.call(["reply", 1]) == message_kinds.IN_FLIGHT + 10  # all too late, and dropped
     assert ref.call("log") == [["continue", "from init"]]
 
 
 def test_too_many_calls_under_way() -> None:
     ref = Later.start_link()
-    futures = [ref.call_async("wait") for _ in range(protocol.IN_FLIGHT)]
+    futures = [ref.call_async("wait") for _ in range(message_kinds.IN_FLIGHT)]
     with pytest.raises(MailboxFull, match="500 calls are under way"):
         ref.call_async("wait", timeout=0.01)
     ref.send("answer")
@@ -217,7 +217,7 @@ def test_a_mailbox_is_bounded_in_bytes_too() -> None:
             ref.cast(big, timeout=0.01)
             sent += 1
     assert (
-        sent == protocol.MAILBOX_BYTES // len(big) - 1
+        sent == message_kinds.MAILBOX_BYTES // len(big) - 1
     )  # a message is a little more than its term
     os.kill(ref.pid, signal.SIGKILL)
 
@@ -302,7 +302,9 @@ def test_asyncio_waits_for_room() -> None:
     ref = Later.start_link()
 
     async def main() -> None:
-        calls = [asyncio.create_task(ref.acall("wait")) for _ in range(protocol.IN_FLIGHT + 100)]
+        calls = [
+            asyncio.create_task(ref.acall("wait")) for _ in range(message_kinds.IN_FLIGHT + 100)
+        ]
         await asyncio.sleep(0)
         with pytest.raises((MailboxFull, CallTimeout)):
             await ref.acall("log", timeout=0.1)
@@ -379,7 +381,7 @@ def test_state_can_be_seen_and_replaced() -> None:
     later = Relay.start_link()
     assert later.get_state()["opaque"].startswith("<object object")
     with pytest.raises(ValueError, match="no request to an actor's system"):
-        ref._ask(protocol.SYSTEM, {"x": 1}, 5.0)
+        ref._ask(message_kinds.SYSTEM, {"x": 1}, 5.0)
 
 
 def test_a_suspended_actor_serves_later_and_in_order() -> None:
@@ -404,7 +406,7 @@ def test_a_suspended_actor_has_a_bounded_mailbox_and_no_timers() -> None:
     ref.call(["after", 0.01, "late"])
     ref.suspend()
     with pytest.raises(MailboxFull):
-        for _ in range(2 * protocol.MAILBOX):
+        for _ in range(2 * message_kinds.MAILBOX):
             ref.send("x", timeout=0.01)
     assert "late" not in ref.get_state()["log"]
     ref.resume()

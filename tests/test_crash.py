@@ -20,7 +20,8 @@ from conftest import PATIENCE, gone, heed_ctrl_c, program, wait_for_end
 from traffic import number_of, send_numbered, send_one
 
 import tuncer
-from supervisor import ChildSpec, NotOwner, Supervisor, SupervisorRef, linux, runtime
+from supervisor import ChildSpec, NotOwner, Supervisor, SupervisorRef, linux
+from supervisor.protocol import runtime_dir as runtime
 from tuncer import Device, DeviceError, Flag, tunctl, wire
 
 Run = Callable[..., str]

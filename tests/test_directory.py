@@ -32,10 +32,10 @@ from supervisor import (
     Sender,
     Supervisor,
     linux,
-    registry,
-    runtime,
     whereis,
 )
+from supervisor.protocol import registry
+from supervisor.protocol import runtime_dir as runtime
 from tuncer import Flag
 
 Run = Callable[..., str]
@@ -394,7 +394,8 @@ def test_root_works_nowhere_where_another_user_can_swap_directories(tmp_path: Pa
 
 SQUATTED = """
 import os
-from supervisor import Supervisor, runtime
+from supervisor import Supervisor
+from supervisor.protocol import runtime_dir as runtime
 for name in ("TUNCER_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
     os.environ.pop(name, None)
 print(runtime.directory())

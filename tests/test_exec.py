@@ -8,7 +8,7 @@ from pathlib import Path
 from actors import Counter
 from conftest import PATIENCE, program
 
-from supervisor import launch
+from supervisor.spawn import launch
 
 AGAIN = """
 import os, sys
@@ -58,7 +58,7 @@ class Asked(GenServer):
 if __name__ == "__main__":
     ref = Asked.start_link(name="x")
     os.closerange(3, 1000)
-    from supervisor import connections
+    from supervisor.client import connections
     connections._table.connections.clear()
     for _ in range(100):
         assert ref.call("?") == "served"

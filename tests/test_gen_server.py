@@ -28,12 +28,11 @@ from supervisor import (
     RemoteError,
     Shutdown,
     StartFailed,
-    connections,
-    protocol,
     whereis,
-    wire,
 )
-from supervisor.protocol import REPLY
+from supervisor.client import connections
+from supervisor.protocol import codec, message_kinds
+from supervisor.protocol.message_kinds import REPLY
 
 
 def test_calls_and_casts_keep_their_order() -> None:
@@ -250,16 +249,16 @@ JUNK = {
     "no msgpack": b"\xc1",
     "an array of more than there is": b"\x93\x01\x02\xdd\xff\xff\xff\xff",
     "arrays in arrays": b"\x93\x01\x00" + b"\xdd\x00\x00\x10\x00" * 5000,
-    "an empty list": wire.pack([]),
-    "too short": wire.pack([1, 2]),
-    "too long": wire.pack([1, 2, 3, [], 5]),
-    "a kind that is text": wire.pack(["0", 1, 2]),
-    "a number that is none": wire.pack([0, None, 2]),
-    "an unknown kind": wire.pack([99, 1, 2]),
+    "an empty list": codec.pack([]),
+    "too short": codec.pack([1, 2]),
+    "too long": codec.pack([1, 2, 3, [], 5]),
+    "a kind that is text": codec.pack(["0", 1, 2]),
+    "a number that is none": codec.pack([0, None, 2]),
+    "an unknown kind": codec.pack([99, 1, 2]),
     "an unknown extension": b"\x93\x01\x02\xd4\x77\x00",
-    "a chain of text": wire.pack([0, 1, "get", ["x"]]),
-    "a chain that is none": wire.pack([0, 1, "get", 5]),
-    "a memfd's size without a memfd": wire.pack(1 << 20),
+    "a chain of text": codec.pack([0, 1, "get", ["x"]]),
+    "a chain that is none": codec.pack([0, 1, "get", 5]),
+    "a memfd's size without a memfd": codec.pack(1 << 20),
 }
 
 
@@ -282,7 +281,7 @@ def test_a_message_that_is_none_ends_its_connection_and_harms_nobody(
 def test_a_stranger_that_speaks_the_protocol_is_served() -> None:
     ref = Counter.start_link(5)
     with stranger(ref.pid) as other:
-        for byte in wire.pack([0, 7, "get"]):
+        for byte in codec.pack([0, 7, "get"]):
             other.send(bytes([byte]))  # it may come in pieces
         assert hear(other) == [REPLY, 7, 5]
 
@@ -300,7 +299,7 @@ def test_a_mailbox_has_a_bound() -> None:
                 sent += 1
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert sent == protocol.MAILBOX
+    assert sent == message_kinds.MAILBOX
     assert ref.call("get") == sent  # what was accepted arrives
 
 

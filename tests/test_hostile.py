@@ -30,17 +30,8 @@ from traffic import send_one
 from trees import times
 
 import tuncer
-from supervisor import (
-    ChildSpec,
-    NotFound,
-    ProcessDown,
-    Ref,
-    Supervisor,
-    SupervisorRef,
-    linux,
-    protocol,
-    wire,
-)
+from supervisor import ChildSpec, NotFound, ProcessDown, Ref, Supervisor, SupervisorRef, linux
+from supervisor.protocol import codec, message_kinds
 from tuncer import Device, Flag, places, ring
 from tuncer.subscription import RingSubscription
 
@@ -72,23 +63,23 @@ def reference(*fields: Any) -> msgpack.ExtType:
 
 
 SHAPES = [
-    [protocol.LINK, 0, reference([1, 1], None)],
-    [protocol.LINK, 0, reference(None, None)],
-    [protocol.LINK, 0, reference(None, 5)],
-    [protocol.LINK, 0, reference(["x", "y"], None)],
-    [protocol.LINK, 0, reference([2**40, 1], None)],
-    [protocol.UNLINK, 0, reference(None, None)],
-    [protocol.LINK, 0, "a name"],
-    [protocol.ANSWER, 0, [b"x", 1, [], None]],
-    [protocol.ANSWER, 0, [2**63, 2**63, 0, None]],
-    [protocol.OWN, 1, 2**40],
-    [protocol.OWN, 1, -1],
-    [protocol.SUBSCRIBE, 1, []],
-    [protocol.SEEN, 1, {}],
-    [protocol.SEEN, 1, -5],
-    [protocol.FORGET, 1, {}],
-    [protocol.SYSTEM, 1, ["replace_state", {"": 1}]],
-    [protocol.LEAVE, 1, {}],
+    [message_kinds.LINK, 0, reference([1, 1], None)],
+    [message_kinds.LINK, 0, reference(None, None)],
+    [message_kinds.LINK, 0, reference(None, 5)],
+    [message_kinds.LINK, 0, reference(["x", "y"], None)],
+    [message_kinds.LINK, 0, reference([2**40, 1], None)],
+    [message_kinds.UNLINK, 0, reference(None, None)],
+    [message_kinds.LINK, 0, "a name"],
+    [message_kinds.ANSWER, 0, [b"x", 1, [], None]],
+    [message_kinds.ANSWER, 0, [2**63, 2**63, 0, None]],
+    [message_kinds.OWN, 1, 2**40],
+    [message_kinds.OWN, 1, -1],
+    [message_kinds.SUBSCRIBE, 1, []],
+    [message_kinds.SEEN, 1, {}],
+    [message_kinds.SEEN, 1, -5],
+    [message_kinds.FORGET, 1, {}],
+    [message_kinds.SYSTEM, 1, ["replace_state", {"": 1}]],
+    [message_kinds.LEAVE, 1, {}],
     [0, 1, ["which_children"], [-1, -(2**62)]],
     [0, 1, 5],
     [0, 1, []],
@@ -136,11 +127,11 @@ def test_nothing_from_a_mailbox_is_unpickled() -> None:
     assert plan.pickled
     with pytest.raises(TypeError, match="pickled"):
         sup.call(["start_child", plan, None])
-    forged = wire.pack(dataclasses.replace(plan, pickled=False)).replace(
+    forged = codec.pack(dataclasses.replace(plan, pickled=False)).replace(
         b"pickled\xc2", b"pickled\xc3"
     )
     with pytest.raises(ValueError, match="unpickled"):
-        wire.unpack(forged)
+        codec.unpack(forged)
     with pytest.raises(TypeError, match="takes a ChildSpec"):
         sup.call(["start_child", vars(plan), None])
 

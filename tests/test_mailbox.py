@@ -36,12 +36,10 @@ from supervisor import (
     Sender,
     Supervisor,
     linux,
-    protocol,
-    runtime,
-    transport,
-    wire,
 )
-from supervisor.channel import Channel
+from supervisor.protocol import codec, message_kinds, transport
+from supervisor.protocol import runtime_dir as runtime
+from supervisor.protocol.channel import Channel
 
 TESTS = str(Path(__file__).parent)
 
@@ -202,7 +200,7 @@ def test_one_that_floods_delays_the_others_little() -> None:
             waited = []
             for number in range(200):
                 say(other, [0, 1, number])
-                assert hear(other) == [protocol.REPLY, 1, number]
+                assert hear(other) == [message_kinds.REPLY, 1, number]
                 waited.append(ref.statistics()["casts"])
         assert flooder.wait(PATIENCE) == 0
     assert ref.call("seen", timeout=PATIENCE) == list(range(100_000))
@@ -214,7 +212,7 @@ def test_a_caller_that_does_not_read_its_answers_is_not_served_until_it_does() -
     size, number = 20_000, 3000  # 60 MB
     with stranger(ref.pid) as sleeper:
         sleeper.setblocking(False)
-        request = wire.pack([0, 5, ["much", size]])
+        request = codec.pack([0, 5, ["much", size]])
         unsent = request * number
         deadline = time.monotonic() + PATIENCE
         while unsent and time.monotonic() < deadline:
@@ -226,7 +224,7 @@ def test_a_caller_that_does_not_read_its_answers_is_not_served_until_it_does() -
         assert resident(ref.pid) < 200 << 20
         sleeper.settimeout(PATIENCE)
         answered = 0
-        frames = transport.frames(wire.LIMIT)
+        frames = transport.frames(codec.LIMIT)
         sent = number - -(-len(unsent) // len(request))
         while answered < sent:
             frames.feed(sleeper.recv(1 << 16))
@@ -242,13 +240,13 @@ def resident(pid: int) -> int:
 def test_one_that_ignores_its_credit_fills_no_memory() -> None:
     ref = Recorder.start_link()
     ref.suspend()
-    message = wire.pack([1, 0, b"x" * 20_000])
+    message = codec.pack([1, 0, b"x" * 20_000])
     with stranger(ref.pid) as floods:
         floods.settimeout(1.0)
         with pytest.raises(TimeoutError):
             for _ in range(100_000):
                 floods.sendall(message)
-        assert resident(ref.pid) < 4 * protocol.MAILBOX_BYTES
+        assert resident(ref.pid) < 4 * message_kinds.MAILBOX_BYTES
         assert ref.statistics()["suspended"]
         ref.resume()
         floods.settimeout(PATIENCE)
@@ -260,7 +258,7 @@ def test_an_actor_that_is_busy_holds_as_much_as_is_promised() -> None:
     ref = Recorder.start_link()
     for size in (0, 50, 3000, 40_000):
         busy = ref.call_async(["busy", 1.0])
-        most = min(protocol.MAILBOX - 2, protocol.MAILBOX_BYTES // (size + 40))
+        most = min(message_kinds.MAILBOX - 2, message_kinds.MAILBOX_BYTES // (size + 40))
         for _ in range(most * 3 // 4):  # a quarter may have been served, and not given back
             ref.cast(b"x" * size, timeout=0)
         assert not busy.done()
@@ -268,7 +266,7 @@ def test_an_actor_that_is_busy_holds_as_much_as_is_promised() -> None:
 
 
 def test_a_full_backlog_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from supervisor import caller_socket
+    from supervisor.client import caller_socket
 
     monkeypatch.setattr(caller_socket, "_BACKLOG", 1)
     ref = Counter.start_link()
@@ -344,7 +342,7 @@ def test_asyncio_waits_for_the_kernels_room_too(monkeypatch: pytest.MonkeyPatch)
 def test_messages_of_every_length_in_both_directions() -> None:
     ref = Recorder.start_link()
     edges = [transport.INLINE + n for n in range(-20, 4)]
-    for size in (0, 1, 200, 250, 255, 256, 257, 65535, 65536, 1 << 20, *edges, wire.LIMIT - 100):
+    for size in (0, 1, 200, 250, 255, 256, 257, 65535, 65536, 1 << 20, *edges, codec.LIMIT - 100):
         assert ref.call(["echo", b"x" * size], timeout=PATIENCE) == ["echo", b"x" * size]
     for size in (10, 100_000, 5, transport.INLINE, 1):
         ref.cast([size, b"y" * size])
@@ -352,7 +350,7 @@ def test_messages_of_every_length_in_both_directions() -> None:
         [size, b"y" * size] for size in (10, 100_000, 5, transport.INLINE, 1)
     ]
     with pytest.raises(ValueError, match="over the limit"):
-        ref.cast(b"x" * (wire.LIMIT + 1))
+        ref.cast(b"x" * (codec.LIMIT + 1))
 
 
 def memfd(content: bytes, seals: int = transport._SEALS) -> int:
@@ -376,7 +374,7 @@ def test_a_descriptor_that_holds_no_message_ends_its_connection(
 ) -> None:
     ref = Recorder.start_link()
     ref.call("warm up")
-    message, before = wire.pack([0, 1, "hello"]), ref.call(["fds"])
+    message, before = codec.pack([0, 1, "hello"]), ref.call(["fds"])
     reader, writer = os.pipe()
     os.close(writer)
     cases: list[tuple[Any, list[int]]] = [
@@ -391,15 +389,15 @@ def test_a_descriptor_that_holds_no_message_ends_its_connection(
     ]
     for size, fds in cases:
         with stranger(ref.pid) as other, given(fds) as rights:
-            other.sendmsg([wire.pack(size)], rights)
+            other.sendmsg([codec.pack(size)], rights)
             assert is_closed(other), size
     for bad in (b"\x93\x00\x01\xdd\xff\xff\xff\xff" + bytes(40_000), b"\x91" * 40_000):
         with stranger(ref.pid) as other:
             transport.send_long(other, bad)
             assert is_closed(other)
     with stranger(ref.pid) as other, given([memfd(message)]) as rights:
-        other.sendmsg([wire.pack(len(message))], rights)
-        assert hear(other) == [protocol.REPLY, 1, "hello"]
+        other.sendmsg([codec.pack(len(message))], rights)
+        assert hear(other) == [message_kinds.REPLY, 1, "hello"]
     while ref.call(["fds"]) > before:
         pass
     assert len(capfd.readouterr().err.splitlines()) == len(cases) + 2
@@ -538,12 +536,12 @@ def test_who_waits_no_longer_is_forgotten() -> None:
 def test_an_idle_connection_is_one_whose_messages_were_served() -> None:
     ref = Recorder.start_link()
     ref.suspend()
-    for number in range(protocol.MAILBOX // 2):
+    for number in range(message_kinds.MAILBOX // 2):
         ref.cast(number)
     there = ref._connection()
     assert not there.close_if_idle(unread=True)
     ref.resume()
-    while len(ref.call("seen", PATIENCE)) < protocol.MAILBOX // 2:
+    while len(ref.call("seen", PATIENCE)) < message_kinds.MAILBOX // 2:
         pass
     assert there.close_if_idle(unread=True)
     assert ref.call("again") == "again"
@@ -591,10 +589,10 @@ def test_other_users_are_refused_also_when_the_actor_has_become_one(
     assert path.stat().st_mode & 0o777 == 0o600
     refused = ("None", "'ConnectionResetError'")
     assert as_user(65534, ref.pid) in refused
-    assert as_user(0, ref.pid) == repr([protocol.REPLY, 1, "hello"])
+    assert as_user(0, ref.pid) == repr([message_kinds.REPLY, 1, "hello"])
     ref.call(["become", 65534])
     assert as_user(65534, ref.pid) in refused
-    assert as_user(0, ref.pid) == repr([protocol.REPLY, 1, "hello"])
+    assert as_user(0, ref.pid) == repr([message_kinds.REPLY, 1, "hello"])
     assert ref.call("hello") == "hello"
     assert "user 65534, is refused" in capfd.readouterr().err
 
@@ -604,7 +602,7 @@ def test_an_actor_in_a_user_namespace_of_its_own_serves_on() -> None:
     ref.call(["unshare"])
     with stranger(ref.pid) as other:
         say(other, [0, 1, "hello"])
-        assert hear(other) == [protocol.REPLY, 1, "hello"]
+        assert hear(other) == [message_kinds.REPLY, 1, "hello"]
 
 
 @pytest.mark.skipif(only_one_user(), reason="there is only one user here")
@@ -636,7 +634,7 @@ def test_silent_connections_make_room_for_those_that_speak(
             stack.enter_context(stranger(ref.pid))
         with stranger(ref.pid) as other:
             say(other, [0, 1, "hello"])
-            assert hear(other) == [protocol.REPLY, 1, "hello"]
+            assert hear(other) == [message_kinds.REPLY, 1, "hello"]
         assert ref.call("hello") == "hello"
     assert "it has sent nothing, and others need its descriptor" in capfd.readouterr().err
 
@@ -669,18 +667,22 @@ INTERRUPTED = """
 import itertools, signal
 from actors import Counter
 class Interrupt(Exception): pass
-armed = False
+armed, depth = False, 0
 def interrupt(*_):
-    global armed
+    global armed, depth
     if sys.argv[1] == "raise":
         if armed:
             armed = False
             raise Interrupt
         return
+    if depth == 20:  # on a busy machine the next one comes before a call has its reply
+        return
+    depth += 1
     number = next(numbers)
     assert ref.call(["echo", number], timeout=20) == number
     ref.cast(1)
     seen.append(number)
+    depth -= 1
 if __name__ == "__main__":
     numbers, seen, interrupted, done = itertools.count(), [], 0, 0
     ref = Counter.start_link(0)

@@ -40,9 +40,9 @@ from supervisor import (
     SupervisorRef,
     check_childspecs,
     linux,
-    registry,
     whereis,
 )
+from supervisor.protocol import registry
 
 RESTARTS = ("permanent", "transient", "temporary")
 

@@ -20,7 +20,7 @@ from users import run_as_user
 
 import tuncer
 from supervisor import ChildSpec, GenServer, StartFailed, Supervisor
-from supervisor.strategy import Intensity, pause
+from supervisor.supervision.strategy import Intensity, pause
 from tuncer import Flag
 
 Run = Callable[..., str]

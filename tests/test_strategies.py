@@ -35,7 +35,7 @@ from supervisor import (
     linux,
     whereis,
 )
-from supervisor.child_spec import Plan
+from supervisor.supervision.child_spec import Plan
 
 
 def wait_for(sup: Any, expected: dict[str, str]) -> None:
@@ -121,7 +121,7 @@ def test_nested_supervisors_escalate_through_every_strategy(capfd: Any, runtime_
     assert log.read_text().splitlines() == ["end after shutdown", "start c", "start after"]
     assert sup.get_childspec("inner") == {
         "id": "inner",
-        "start": "supervisor.tree:Supervisor",
+        "start": "supervisor.supervision.supervisor:Supervisor",
         "name": None,
         "restart": "permanent",
         "shutdown": "infinity",

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import RemoteError, Shutdown
-from supervisor.flow_control import Credit, Served
-from supervisor.jobs import Job, Jobs
-from supervisor.protocol import MAILBOX, MAILBOX_BYTES
-from supervisor.strategy import (
+from supervisor.protocol.flow_control import Credit, Served
+from supervisor.protocol.message_kinds import MAILBOX, MAILBOX_BYTES
+from supervisor.supervision.strategy import (
     RESTARTS,
     STRATEGIES,
     Intensity,
@@ -19,6 +18,7 @@ from supervisor.strategy import (
     shuts_down,
     verdict,
 )
+from supervisor.supervision.task_queue import Job, Jobs
 
 reasons = st.sampled_from(
     [

@@ -39,6 +39,29 @@ def test_no_import_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
+FLOORS = {
+    "supervisor": (
+        *("linux", "errors", "inherited", "protocol", "client", "actor", "spawn", "gen_server"),
+        "supervision",
+    ),
+    "tuncer": ("tunctl", "protocol", "worker", "client", "doctor", "cli", "__main__"),
+}
+"""Parts of the packages, from below: each imports only itself, and what is below it."""
+
+
+@pytest.mark.parametrize("package", ["supervisor"])
+def test_no_import_goes_upwards(package: str) -> None:
+    """So ``protocol`` knows neither side, and a device's worker nothing of its clients."""
+
+    def floor(name: str) -> int:
+        return FLOORS[package].index(name.split(".")[1])
+
+    for name in MODULES:
+        if name.startswith(f"{package}."):
+            below = {m for m in imports_of(name) if m.startswith(f"{package}.")}
+            assert not {m for m in below if floor(m) > floor(name)}, name
+
+
 def test_the_direction_of_imports() -> None:
     for name in MODULES:
         imported = imports_of(name)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import Down, NotFound, Ref, RemoteError, Shutdown, wire
+from supervisor import Down, NotFound, Ref, RemoteError, Shutdown
 from supervisor.linux import Process
+from supervisor.protocol import codec
 
 scalars = (
     st.none()
@@ -40,13 +41,13 @@ terms = st.recursive(
 
 @given(terms)
 def test_a_term_arrives_as_it_was(term: Any) -> None:
-    assert wire.unpack(wire.pack(term)) == term
+    assert codec.unpack(codec.pack(term)) == term
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_term_or_a_value_error(data: bytes) -> None:
     try:
-        wire.unpack(data)
+        codec.unpack(data)
     except ValueError:
         pass
 
@@ -54,14 +55,14 @@ def test_any_bytes_are_a_term_or_a_value_error(data: bytes) -> None:
 def test_references_and_reasons_travel() -> None:
     ref = Ref(Process(1, 2), None)
     for term in (ref, Ref(name="x"), Down(ref, 1, "killed"), Down(ref, 1, Shutdown([1]))):
-        assert wire.unpack(wire.pack(term)) == term
+        assert codec.unpack(codec.pack(term)) == term
 
 
 def test_errors_travel_as_data() -> None:
-    error = wire.unpack(wire.pack(RemoteError("m.Kind", "text", "trace")))
+    error = codec.unpack(codec.pack(RemoteError("m.Kind", "text", "trace")))
     assert (error.kind, error.message, error.trace) == ("m.Kind", "text", "trace")
-    assert isinstance(wire.unpack(wire.pack(NotFound("who"))), NotFound)
-    missing = wire.unpack(wire.pack(FileNotFoundError(2, "no", "lab0")))
+    assert isinstance(codec.unpack(codec.pack(NotFound("who"))), NotFound)
+    missing = codec.unpack(codec.pack(FileNotFoundError(2, "no", "lab0")))
     assert (type(missing), missing.errno, missing.filename) == (FileNotFoundError, 2, "lab0")
 
 
@@ -69,7 +70,7 @@ def test_subclasses_travel_as_what_they_are_built_on() -> None:
     class Colour(IntEnum):
         RED = 3
 
-    assert wire.unpack(wire.pack([Colour.RED])) == [3]
+    assert codec.unpack(codec.pack([Colour.RED])) == [3]
 
 
 @pytest.mark.parametrize(
@@ -83,34 +84,34 @@ def test_subclasses_travel_as_what_they_are_built_on() -> None:
 )
 def test_what_cannot_travel_is_named(term: Any, where: str) -> None:
     with pytest.raises(TypeError, match=where):
-        wire.pack(term)
+        codec.pack(term)
 
 
 def test_a_message_has_a_limit() -> None:
     with pytest.raises(ValueError, match="over the limit"):
-        wire.pack(bytes(wire.LIMIT))
+        codec.pack(bytes(codec.LIMIT))
 
 
 def test_nesting_has_a_limit_on_both_sides() -> None:
     term: Any = 1
     for _ in range(60):
         term = (term,)
-    assert wire.unpack(wire.pack(term)) == term
+    assert codec.unpack(codec.pack(term)) == term
     for _ in range(60):
         term = (term,)
     with pytest.raises(TypeError, match=r"nested|cannot travel"):
-        wire.pack(term)
+        codec.pack(term)
     data = msgpack.packb(1)
     for _ in range(3000):
         data = msgpack.packb(msgpack.ExtType(1, data))
     with pytest.raises(ValueError, match="nested"):
-        wire.unpack(data)
+        codec.unpack(data)
 
 
 def test_extensions_within_extensions_and_errors_between_them() -> None:
     nested = (1, {2, (3, frozenset({1 << 90}))}, [ValueError("x", (4,))], Shutdown((5, {6})))
     for _ in range(3):
         with pytest.raises(TypeError, match="cannot travel"):
-            wire.pack([nested, (object(),)])
-        again = wire.unpack(wire.pack([nested, nested]))
+            codec.pack([nested, (object(),)])
+        again = codec.unpack(codec.pack([nested, nested]))
         assert repr(again) == repr([nested, nested])

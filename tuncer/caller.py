@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref
-from supervisor.calls import CallFuture
-from supervisor.pending import Pending
-from supervisor.protocol import CAST
+from supervisor.client.futures import CallFuture
+from supervisor.client.pending import Pending
+from supervisor.protocol.message_kinds import CAST
 from tuncer import door
 from tuncer.timeouts import check_timeout
 

@@ -21,7 +21,7 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
 )
-from supervisor.strategy import Restart
+from supervisor.supervision.strategy import Restart
 from tuncer import adoption, mode, places, ring, tunctl
 from tuncer.caller import PATIENCE
 from tuncer.device import Device, known

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from supervisor import runtime
+from supervisor.protocol import runtime_dir
 from tuncer import tunctl
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import CLONE_DEVICE
@@ -167,7 +167,7 @@ def _ipv6() -> Finding:
 def _runtime_directory() -> Finding:
     topic = "runtime directory"
     try:
-        path = runtime.directory()
+        path = runtime_dir.directory()
         probe = path / f"doctor.{os.getpid()}"
         probe.touch()
         probe.unlink()

@@ -1,8 +1,8 @@
 """The door of a device: a Unix socket where others get descriptors, and find the worker.
 
-Requests and answers are messages of ``supervisor.channel``. The listening descriptor lies in the
-fd store: during a restart a request waits in its queue for the next worker, and when worker and
-supervisors are gone for good, it is refused.
+Requests and answers are messages of ``supervisor.protocol.channel``. The listening descriptor lies
+in the fd store: during a restart a request waits in its queue for the next worker, and when worker
+and supervisors are gone for good, it is refused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from supervisor import runtime
-from supervisor.channel import Channel, close_all
+from supervisor.protocol import runtime_dir
+from supervisor.protocol.channel import Channel, close_all
 from tuncer import places
 from tuncer.packet import DeviceError
 
@@ -35,7 +35,7 @@ def listen(path: Path, device: str) -> int:
         OSError: EBUSY, a living worker has this device already.
     """
     kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    with runtime.lock(), socket.socket(socket.AF_UNIX, kind) as listener:
+    with runtime_dir.lock(), socket.socket(socket.AF_UNIX, kind) as listener:
         if places.is_open(path):
             raise OSError(errno.EBUSY, "the device has a worker already", device)
         with contextlib.suppress(FileNotFoundError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor import GenServer
-from supervisor.channel import Channel, close_all
+from supervisor.protocol.channel import Channel, close_all
 from tuncer import door, ring
 
 

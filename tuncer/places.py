@@ -16,8 +16,8 @@ import os
 import socket
 from pathlib import Path
 
-from supervisor import runtime
 from supervisor.linux import Process
+from supervisor.protocol import runtime_dir
 from tuncer.tunctl.linux import netlink, netns
 
 _PUBLISHER, _WORKER = _BESIDE = (".pub", ".worker")
@@ -26,8 +26,8 @@ _offers = itertools.count(1)
 
 def directory() -> Path:
     """Return the directory of doors, made if need be."""
-    path = runtime.directory() / "devices"
-    runtime.make(path)
+    path = runtime_dir.directory() / "devices"
+    runtime_dir.make(path)
     return path
 
 
@@ -108,7 +108,7 @@ def doors() -> list[Path]:
 
 def sweep() -> None:
     """Remove the sockets of devices whose worker and supervisors were all killed."""
-    with runtime.lock():  # a new door is not open yet between its bind and its listen
+    with runtime_dir.lock():  # a new door is not open yet between its bind and its listen
         for path in directory().iterdir():
             door_path = path.with_suffix("") if path.suffix in _BESIDE else path
             if not is_open(door_path):
@@ -135,4 +135,4 @@ def is_open(path: Path) -> bool:
         return True
 
 
-runtime.sweepers.append(sweep)
+runtime_dir.sweepers.append(sweep)

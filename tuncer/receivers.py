@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from supervisor import GenServer, Sender
-from supervisor.timers import Timer
+from supervisor.actor.timers import Timer
 from tuncer import ring
 from tuncer.timeouts import check_timeout
 

@@ -26,7 +26,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 import zmq
 
-from supervisor.channel import Channel, close_all
+from supervisor.protocol.channel import Channel, close_all
 from tuncer import door, places, ring, wire
 from tuncer.caller import PATIENCE
 from tuncer.packet import DeviceError, DeviceEvent, Packet

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from supervisor import GenServer
-from supervisor.channel import Channel, close_all
+from supervisor.protocol.channel import Channel, close_all
 from tuncer import door
 
 Serve: TypeAlias = Callable[[Channel, list[Any]], bool]

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from supervisor import GenServer, NoReply, Ref, Sender, Shutdown, Stop, linux
-from supervisor.channel import Channel
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
+from supervisor.protocol.channel import Channel
 from tuncer import door, measure, mode, opening, places, record, ring, tunctl
 from tuncer import terms as _terms  # noqa: F401 - addresses and routes travel
 from tuncer.filtering import Filter

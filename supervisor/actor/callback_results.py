@@ -1,0 +1,188 @@
+"""What callbacks are given and may return, and what the loop asks of the object they belong to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CoroutineType
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
+
+from supervisor.client.ref import Ref
+from supervisor.errors import NORMAL, NoProcess, Reason, shown
+from supervisor.linux import Process
+from supervisor.protocol import codec
+from supervisor.protocol.message_kinds import ANSWER, REPLY
+
+_ROOM = 5.0  # seconds that a mailbox may be full
+
+
+class Sender(NamedTuple):
+    """Who waits for a reply to a call. It can be sent to other processes, and answered there."""
+
+    address: int
+    """Of the connection on which the call has come."""
+    number: int
+    actor: Process
+    """Who was called: the reply goes through it."""
+
+    def reply(self, value: Any) -> bool:
+        """Reply from a process that was not the one called, by way of that.
+
+        Returns:
+            Whether that one still lives. Whether the caller does is not known.
+
+        Raises:
+            TypeError, ValueError: the value cannot travel.
+        """
+        answer = [self.address, self.number, REPLY, value]
+        with contextlib.suppress(NoProcess):
+            Ref(self.actor)._connection().send(ANSWER, answer, _ROOM)
+            return True
+        return False
+
+
+codec.extend(
+    24,
+    Sender,
+    lambda sender: [sender.address, sender.number, *sender.actor],
+    lambda fields: Sender(fields[0], fields[1], Process(*fields[2:])),
+)
+
+
+@dataclass(frozen=True)
+class Timeout:
+    """Given to ``handle_info`` when nothing has come for ``idle_timeout`` seconds."""
+
+
+@dataclass(frozen=True)
+class NoReply:
+    """Returned by ``handle_call``: the reply comes later, by ``self.reply(sender, value)``."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Returned by any callback: end with this reason; from ``handle_call``, after this reply.
+
+    Without a reply the caller is told of the end, by ``ProcessDown``.
+    Returned by ``init``: do not start, for this reason.
+    """
+
+    reason: Reason = NORMAL
+    reply: Any = NoReply()
+
+    def __post_init__(self) -> None:
+        if self.reason is None:
+            raise TypeError("Stop(None): None is no reason to end; Stop() is for 'normal'")
+
+
+@dataclass(frozen=True)
+class Continue:
+    """Returned by any callback: call ``handle_continue(argument)`` before any other message.
+
+    From ``handle_call``, after this reply; without one, that comes later, by ``self.reply``.
+    """
+
+    argument: Any
+    reply: Any = NoReply()
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Returned by ``init``: nothing to do here; not started, and no error."""
+
+
+@dataclass(frozen=True)
+class Starting:
+    """Returned by a supervisor's ``init``: it says itself, later, how the start went."""
+
+
+_RESULTS = (NoReply, Stop, Continue, Ignore, Starting)
+
+
+def check_init(result: Any, supervises: bool) -> None:
+    """Check what ``init`` has returned.
+
+    Raises:
+        TypeError: nothing that it may return.
+    """
+    if supervises:
+        if not isinstance(result, (Starting, Stop, Ignore)):
+            raise TypeError(
+                f"init of a supervisor returns what super().init(...) does, not {shown(result)}"
+            )
+    elif result is not None and not isinstance(result, (Continue, Stop, Ignore)):
+        raise TypeError(
+            f"init returns None, Continue(...), Stop(...) or Ignore(), not {shown(result)}"
+        )
+
+
+def check_reply(value: Any) -> None:
+    """Check what ``handle_call`` replies.
+
+    Raises:
+        TypeError: a class of this module instead of an object of it, or a coroutine.
+    """
+    if isinstance(value, type) and value in _RESULTS:
+        raise TypeError(
+            f"handle_call has returned the class {value.__name__}: {value.__name__}() is meant"
+        )
+    _refuse_coroutine("handle_call", value)
+
+
+def check_result(callback: str, result: Any) -> None:
+    """Check what another callback has returned.
+
+    Raises:
+        TypeError: nothing that it may return.
+    """
+    if result is None or isinstance(result, (Stop, Continue, NoReply)):
+        return
+    _refuse_coroutine(callback, result)
+    raise TypeError(f"{callback} returns None, Stop(...) or Continue(...), not {shown(result)}")
+
+
+def _refuse_coroutine(callback: str, value: Any) -> None:
+    if type(value) is CoroutineType:
+        value.close()  # otherwise a warning follows that nobody has awaited it
+        raise TypeError(f"{callback} is an async function: a callback is a plain one")
+
+
+class Server(Protocol):
+    """What a ``GenServer`` is to the loop that runs it."""
+
+    reference: ClassVar[type[Ref]]
+    supervises: ClassVar[bool]
+    idle_timeout: float | None
+    trap_exit: bool
+
+    @classmethod
+    def _new(cls, actor: Any) -> Self:
+        """Make one for this loop."""
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin."""
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        """Serve a call."""
+
+    def handle_cast(self, request: Any) -> Any:
+        """Serve a cast."""
+
+    def handle_info(self, message: Any) -> Any:
+        """Take any other message."""
+
+    def handle_continue(self, argument: Any) -> Any:
+        """Go on."""
+
+    def terminate(self, reason: Reason) -> None:
+        """Clean up."""
+
+    def _order_to_stop(self, reason: Reason) -> None:
+        """Begin an orderly end."""
+
+    def _directory_made_again(self) -> None:
+        """The runtime directory was removed, and is there again."""
+
+    def _owner_left(self, owner: Process, done: Callable[[], object]) -> None:
+        """An owner has ended, or is about to. End with the last; otherwise call back."""

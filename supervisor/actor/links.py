@@ -1,0 +1,147 @@
+"""What an actor watches: monitors, links, and events of others.
+
+Source: "Links" and "Monitors" in Erlang's "Processes" reference; here a link is a watch in each
+direction, and the reason of an end comes as that of a monitor does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from supervisor.actor import owners
+from supervisor.client.connection import Connection
+from supervisor.client.pending import Pending, Stream
+from supervisor.client.ref import Down, Exit, Ref
+from supervisor.errors import NOPROC, NoProcess, Reason
+from supervisor.linux import Process
+from supervisor.protocol.message_kinds import LINK, MONITOR, SUBSCRIBE, UNLINK
+from supervisor.protocol.telemetry import after
+
+_ROOM = 5.0  # seconds that a mailbox may be full
+
+
+class Loop(owners.Loop, Protocol):
+    """An actor's loop."""
+
+    ref: Ref
+    process: Process
+
+    def inform(self, message: Any) -> None:
+        """Deliver a message to the actor itself."""
+
+    def linked_ended(self, message: Exit) -> None:
+        """A linked actor has ended."""
+
+
+class Links:
+    """The watches of one actor."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._linked: dict[Process, Pending | None] = {}
+        self._watched: dict[Connection, int] = {}
+        self._monitors: dict[Process, list[Pending]] = {}
+
+    def monitor(self, ref: Ref) -> None:
+        """Have a Down delivered when another actor's present incarnation ends."""
+        watch = self._watch(ref, lambda pid, reason: self._loop.inform(Down(ref, pid, reason)))
+        if watch is not None:
+            self._monitors.setdefault(watch[0].process, []).append(watch[1])
+
+    def demonitor(self, ref: Ref) -> None:
+        """Undo all monitors of another actor's present incarnation."""
+        with contextlib.suppress(NoProcess):
+            there = ref._connection()
+            for pending in self._monitors.pop(there.process, []):
+                there.withdraw(pending, _ROOM)
+
+    def link(self, ref: Ref, mutual: bool = True) -> None:
+        """Link the actor to another one's present incarnation.
+
+        Args:
+            ref: the other.
+            mutual: the other is told, to do the same.
+        """
+        try:
+            process = ref._connection().process
+        except NoProcess:
+            self._loop.linked_ended(Exit(ref, NOPROC))
+            return
+        if process in self._linked:
+            return
+        self._linked[process] = None
+        watch = self._watch(ref, lambda _, reason: self._ended(ref, process, reason))
+        if watch is None or process not in self._linked:
+            return
+        there, self._linked[process] = watch
+        if mutual:
+            with contextlib.suppress(NoProcess):  # its end is told by the watch
+                there.send(LINK, Ref(self._loop.process), _ROOM)
+
+    def unlink(self, ref: Ref, mutual: bool = True) -> None:
+        """Undo a link."""
+        with contextlib.suppress(NoProcess):
+            there = ref._connection()
+            if there.process in self._linked:
+                pending = self._linked.pop(there.process)
+                if pending is not None:
+                    there.withdraw(pending, _ROOM)
+                if mutual:
+                    there.send(UNLINK, Ref(self._loop.process), _ROOM)
+
+    def _ended(self, ref: Ref, process: Process, reason: Reason) -> None:
+        if process in self._linked:  # otherwise it has been unlinked since
+            del self._linked[process]
+            self._loop.linked_ended(Exit(ref, reason))
+
+    def subscribe(self, ref: Ref, topic: str) -> None:
+        """Have another actor's events delivered, as long as its present incarnation lives."""
+        there = ref._connection()
+        stream = Stream(taken=lambda event, lost: self._loop.inform(after(lost, event)))
+        there.ask(SUBSCRIBE, topic, time.monotonic() + _ROOM, stream)
+        self._serve(there)
+
+    def _watch(
+        self, ref: Ref, ended: Callable[[int, Reason], None]
+    ) -> tuple[Connection, Pending] | None:
+        try:
+            there = ref._connection()
+        except NoProcess:
+            ended(0, NOPROC)
+            return None
+
+        def settled(pending: Pending) -> None:
+            ended(there.process.pid, pending.reason())
+
+        try:
+            pending = there.ask(MONITOR, None, time.monotonic() + _ROOM, Pending(False, settled))
+        except NoProcess:
+            ended(0, NOPROC)
+            return None
+        self._serve(there)
+        return there, pending
+
+    def _serve(self, there: Connection) -> None:
+        """Let the loop read what comes from there."""
+        if there in self._watched:
+            return
+
+        def serve() -> None:
+            there.serve()
+            if there.dead:
+                self._leave(there)
+
+        try:
+            there.watch(1)  # and so it is not closed under the loop's feet
+        except NoProcess:
+            return  # another thread has read its end, and told of it
+        self._watched[there] = there.fileno()
+        self._loop.add_reader(there.fileno(), serve)
+
+    def _leave(self, there: Connection) -> None:
+        self._loop.remove_reader(self._watched.pop(there))
+        self._monitors.pop(there.process, None)
+        there.watch(-1)

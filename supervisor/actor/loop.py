@@ -1,0 +1,607 @@
+"""The process of an actor: one loop over mailbox, supervisor's channel, timers, descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from supervisor import linux
+from supervisor.actor.callback_results import (
+    Continue,
+    Ignore,
+    NoReply,
+    Sender,
+    Server,
+    Starting,
+    Stop,
+    Timeout,
+    check_init,
+    check_reply,
+    check_result,
+)
+from supervisor.actor.event_streams import Streams
+from supervisor.actor.links import Links
+from supervisor.actor.mailbox import Mailbox, Peer
+from supervisor.actor.monitors import Watchers
+from supervisor.actor.owners import Owners
+from supervisor.actor.parent import Parent
+from supervisor.actor.sys_requests import System
+from supervisor.actor.timers import Timer, Timers
+from supervisor.client import call_cycle, connections
+from supervisor.client.ref import Exit, Ref
+from supervisor.errors import (
+    NORMAL,
+    RAISED,
+    SHUT_DOWN,
+    SHUTDOWN,
+    ActorError,
+    Reason,
+    RemoteError,
+    Shutdown,
+    carried,
+    is_orderly,
+    is_shortage,
+    shown,
+)
+from supervisor.protocol import busy_wait, codec, registry
+from supervisor.protocol.busy_wait import BusyWait
+from supervisor.protocol.channel import SIZE, Channel
+from supervisor.protocol.message_kinds import (
+    ANSWER,
+    CALL,
+    CAST,
+    EXIT,
+    FAILED,
+    FORGET,
+    IGNORE,
+    INFO,
+    LEAVE,
+    LINK,
+    MONITOR,
+    OWN,
+    RAISE,
+    READY,
+    REPLY,
+    SEEN,
+    STOP,
+    SUBSCRIBE,
+    SYSTEM,
+    UNLINK,
+)
+from supervisor.protocol.telemetry import SUPERVISION, TRACE, Event, traced
+
+if TYPE_CHECKING:
+    import zmq
+
+_NONSENSE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
+_BATCH = 64  # messages between two looks at timers and descriptors
+_FLUSH = 0.5  # seconds that whoever reads what an actor has printed may take for it at the end
+_FAREWELL = 2000  # ms that ZeroMQ sockets of the actor's own may take to send the last of it
+
+
+class Actor:
+    """What runs a GenServer."""
+
+    current: ClassVar[Actor | None] = None
+    """The actor that this process is."""
+
+    log = logging.getLogger("supervisor")
+
+    def __init__(
+        self,
+        cls: type[Server],
+        name: str | None,
+        channel: Channel | None,
+        stored: dict[tuple[str, ...], int],
+        supervised: bool = True,
+    ) -> None:
+        self.process = linux.process(os.getpid())
+        self.ref = cls.reference(self.process, name)
+        self.stored = stored
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._busy_wait = BusyWait(busy_wait.ACTOR)
+        self._timers = Timers()
+        self._mailbox = Mailbox(self.process, self.ref, self, self._caller_gone)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._quiet_since: float | None = None
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._watchers = Watchers()
+        self.owners = Owners(self, self._owner_ended)
+        self._had_owners = False
+        self._registered = False
+        self._started = False
+        self.links = Links(self)
+        self._streams = Streams(self._mailbox)
+        self._reason: Reason | None = None
+        self._status = 0
+        self.server = cls._new(self)
+        self._system = System(self.server, self._watchers)
+        self._counts = self._system.counts
+        order = self.server._order_to_stop
+        self.parent = Parent(channel, supervised, self, order, self.restore)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """Start, serve until the end, and return the exit status: 0 for an orderly end."""
+        Actor.current = self
+        sys.breakpointhook = self._breakpoint
+        call_cycle.this_is(self.process)
+        try:
+            if self.ref.name is not None:
+                registry.register(self.ref.name, self.process)
+                self._registered = True
+            result = self.server.init(*args, **kwargs)
+            check_init(result, self.server.supervises)
+        except RAISED as error:  # whatever it is, it is why the start failed
+            reason = error if isinstance(error, ActorError) else RemoteError.of(error)
+            self.fail(reason, is_shortage(error))
+        else:
+            self._inbox.append(lambda: self._begin(result))
+        while self._reason is None:
+            try:
+                self._loop()
+            except RAISED as error:  # a callback's: it ends this actor, in order
+                self._crash(error)
+        return self._finish(self._reason)
+
+    def _begin(self, result: Any) -> None:
+        if isinstance(result, Ignore):
+            self.parent.tell(IGNORE)
+            self._reason = NORMAL
+        elif isinstance(result, Stop):
+            self.fail(result.reason)
+        elif not isinstance(result, Starting):
+            self.ready()
+            self._then("init", result)
+
+    def ready(self) -> None:
+        """Tell whoever started this actor that it serves now."""
+        self._started = True
+        self.parent.serves_now(READY, self.ref)
+
+    def fail(self, reason: Any, short: bool = False) -> None:
+        """Tell whoever started this actor that it does not start, and end.
+
+        Args:
+            reason: why.
+            short: whether the system is short of something.
+        """
+        self.parent.tell(FAILED, _able_to_travel(reason), short or is_shortage(reason))
+        self._reason = SHUTDOWN if isinstance(reason, Exception) else reason
+
+    def exit(self, reason: Reason, status: int = 0) -> None:
+        """End when the present callback has returned; an orderly end with this exit status."""
+        if self._reason is None:
+            self._reason, self._status = reason, status
+
+    def restore(self) -> None:
+        """Restore what is this actor's in a runtime directory that has been made again."""
+        try:
+            self._mailbox.restore()
+            if self._registered and self.ref.name is not None:
+                registry.register(self.ref.name, self.process)
+        except (OSError, ActorError) as error:
+            self.log.error("%r cannot be found any more: %s", self.ref, error)  # noqa: TRY400
+        self.server._directory_made_again()
+
+    def _crash(self, error: BaseException) -> None:
+        remote = RemoteError.of(error)
+        self.log.error("%r ends: %s", self.ref, remote)
+        self.exit(remote)
+
+    def _finish(self, reason: Reason) -> int:
+        if Actor.current is not self:
+            text = "%r: a callback has forked, and the fork has returned from it too: it ends"
+            self.log.error(text, self.ref)
+            end_process(1)
+        reason = _able_to_travel(reason)
+        if self._started:
+            try:
+                self.server.terminate(reason)
+            except RAISED as error:
+                reason = _able_to_travel(RemoteError.of(error))
+                self.log.error("%r: terminate failed: %s", self.ref, reason)  # noqa: TRY400
+        if self._registered and self.ref.name is not None:
+            with contextlib.suppress(OSError):  # the directory has gone, or something has its place
+                registry.unregister(self.ref.name, self.process)
+        self.parent.tell(EXIT, reason)
+        self._mailbox.close(reason)
+        if self._context is not None:
+            self._context.destroy(_FAREWELL)
+        connections.close_all()
+        if not is_orderly(reason):
+            return 1
+        return self._status if reason == NORMAL or self.server.supervises else SHUT_DOWN
+
+    def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what ``breakpoint()`` does in an actor: see ``debugger``."""
+        if os.environ.get("PYTHONBREAKPOINT"):  # somebody has chosen another debugger
+            return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100
+        from supervisor.actor import debugger  # noqa: PLC0415 - pdb is large, and seldom needed
+
+        debugger.debug(sys._getframe(1), self.parent.held)
+        return None
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while self._reason is None:
+            replies = self._counts["reply"]
+            self._serve_messages()
+            self._fire_timers()
+            if self._reason is not None:
+                return
+            patience = self._patience()
+            replied = self._counts["reply"] != replies  # those who were answered may ask again
+            events = self._busy_wait.poll(self._epoll) if replied and patience != 0.0 else []
+            self._serve_descriptors(events or self._epoll.poll(patience))
+            if self._quiet_since is not None and not self._has_messages():
+                self._fire_idle()
+
+    def _serve_descriptors(self, ready: Iterable[tuple[int, int]]) -> None:
+        for fd, _ in ready:
+            # An earlier callback of this round may have removed a later one.
+            callback = self._readers.get(fd)
+            if callback is not None and self._reason is None:
+                callback()
+
+    def _serve_messages(self) -> None:
+        """Serve a batch of messages, from this process itself or from the mailbox."""
+        system = self._system
+        for _ in range(_BATCH):
+            if self._reason is not None:
+                return
+            if self._inbox and not system.suspended:
+                self._inbox.popleft()()
+                continue
+            message = self._mailbox.receive(system.suspended)
+            if message is None:
+                return
+            self._dispatch(*message)
+
+    def _has_messages(self) -> bool:
+        suspended = self._system.suspended
+        return bool(self._inbox and not suspended) or self._mailbox.has_messages(suspended)
+
+    def _patience(self) -> float | None:
+        """Return how many seconds the loop may wait for an event."""
+        if self._has_messages():
+            return 0.0
+        patience, idle = self._timers.patience(), self.server.idle_timeout
+        if idle is None or self._system.suspended:
+            self._quiet_since = None
+            return patience
+        if math.isnan(idle):
+            raise ValueError(f"idle_timeout is a number of seconds, or None, not {idle!r}")
+        if self._quiet_since is None:
+            self._quiet_since = time.monotonic()
+        left = max(0.0, self._quiet_since + idle - time.monotonic())
+        return min(left, linux.LONGEST_POLL / 1000 if patience is None else patience)
+
+    def _fire_timers(self) -> None:
+        if self._timers.patience() == 0.0:
+            # If this process has stood still, what has come meanwhile counts before its timers.
+            self._serve_descriptors(self._epoll.poll(0))
+        while self._reason is None and (timer := self._timers.due()) is not None:
+            timer.callback()
+
+    def _fire_idle(self) -> None:
+        """Tell the actor if nothing has come for its ``idle_timeout``."""
+        idle, since = self.server.idle_timeout, self._quiet_since
+        if idle is None or since is None or self._reason is not None:
+            return
+        if time.monotonic() - since >= idle:
+            self._serve_info(Timeout())
+
+    def _dispatch(self, peer: Peer, kind: int, number: int, term: Any, chain: list[Any]) -> None:
+        if kind == CAST:
+            self._note("cast", term)
+            result = self.server.handle_cast(term)
+            if result is not None:
+                self._then("handle_cast", result)
+        elif kind == INFO:
+            self._serve_info(term)
+        elif kind == CALL:
+            self._serve_call(Sender(peer.number, number, self.process), term, chain)
+        elif kind in self._REQUESTS:
+            try:
+                self._REQUESTS[kind](self, Sender(peer.number, number, self.process), term)
+            except _NONSENSE as error:  # no request of this package's has such terms
+                why = f"{shown(term, 100)} in a request of kind {kind}: {error!r:.200}"
+                self._mailbox.refuse(peer, why)
+        else:
+            self._mailbox.refuse(peer, f"its kind is {kind}")
+
+    def _serve_info(self, message: Any) -> None:
+        self._note("info", message)
+        self._then("handle_info", self.server.handle_info(message))
+
+    def _serve_call(self, sender: Sender, request: Any, chain: Any = ()) -> None:
+        self._note("call", request)
+        if chain:
+            call_cycle.serving(call_cycle.decode(chain))
+        try:
+            result = self.server.handle_call(request, sender)
+            value = result.reply if isinstance(result, (Stop, Continue)) else result
+            if not isinstance(value, NoReply):
+                check_reply(value)
+                self.reply(sender, value)
+        except RAISED as error:
+            self._answer(sender, RAISE, RemoteError.of(error))
+            raise
+        finally:
+            if chain:
+                call_cycle.serving(())
+        if isinstance(result, (Stop, Continue)):
+            self._then("handle_call", result)
+
+    def _serve_monitor(self, sender: Sender, _: Any) -> None:
+        self._watchers.add(sender.address, sender.number)
+
+    def _serve_stop(self, sender: Sender, reason: Any) -> None:
+        self._serve_monitor(sender, None)
+        orderly = isinstance(reason, (str, Shutdown, Exception))
+        self.server._order_to_stop(reason if orderly else Shutdown(reason))
+
+    def _serve_own(self, sender: Sender, pid: Any) -> None:
+        self._attempt(sender, self._add_owner, pid)
+
+    def _serve_link(self, sender: Sender, ref: Any) -> None:
+        self._check_own(sender, ref)
+        self.links.link(ref, mutual=False)
+
+    def _serve_unlink(self, sender: Sender, ref: Any) -> None:
+        self._check_own(sender, ref)
+        self.links.unlink(ref, mutual=False)
+
+    def _check_own(self, sender: Sender, ref: Any) -> None:
+        """Raise ValueError if a link is not to the sender itself: it could end this actor."""
+        peer = self._mailbox.find(sender.address)
+        process = ref._process if isinstance(ref, Ref) else None
+        if peer is None or process is None or peer.pid not in (0, process.pid):
+            raise ValueError("an actor links others to itself alone")
+
+    def _serve_answer(self, _: Sender, answer: Any) -> None:
+        """Pass on what another process has answered to a call of this actor."""
+        match answer:
+            case [int(address), int(number), int(kind), term] if kind in {REPLY, RAISE}:
+                self._mailbox.answer(self._mailbox.find(address), kind, number, term)
+            case _:
+                self.log.warning("%r: what was to be passed on is no answer", self.ref)
+
+    def _serve_system(self, sender: Sender, request: Any) -> None:
+        self._attempt(sender, self._system.serve, request)
+
+    def _serve_subscribe(self, sender: Sender, topic: Any) -> None:
+        try:
+            self._streams.add(topic, sender.address, sender.number)
+        except ValueError as error:
+            self.refuse(sender, error)
+
+    def _serve_seen(self, sender: Sender, count: Any) -> None:
+        if isinstance(count, int):
+            self._streams.seen(sender.address, sender.number, count)
+
+    def _serve_forget(self, sender: Sender, number: Any) -> None:
+        if isinstance(number, int):
+            self._streams.remove(sender.address, number)
+            self._watchers.remove(sender.address, number)
+
+    def _note(self, kind: str, term: Any) -> None:
+        """Count a message, and tell whoever traces this actor."""
+        self._quiet_since = None
+        self._counts[kind] += 1
+        if self._streams.tracing:
+            self._streams.publish(TRACE, lambda: traced(kind, term))
+
+    def happened(self, event: Event) -> None:
+        """Tell those who subscribed to this supervisor, or to one above."""
+        self._streams.publish(SUPERVISION, lambda: event)
+        self.parent.happened(event)
+
+    def _then(self, callback: str, result: Any) -> None:
+        """Do what a callback asks for besides a reply.
+
+        Raises:
+            TypeError: it asks for nothing that it may.
+        """
+        while isinstance(result, Continue):
+            callback, result = "handle_continue", self.server.handle_continue(result.argument)
+        check_result(callback, result)
+        if isinstance(result, Stop):
+            self.exit(result.reason)
+
+    def _answer(self, sender: Sender, kind: int, term: Any) -> bool:
+        """Answer a request of a caller; tell whether that was still there."""
+        return self._mailbox.answer(self._mailbox.find(sender.address), kind, sender.number, term)
+
+    def _caller_gone(self, peer: Peer) -> None:
+        """Forget what the caller of a connection that has ended wanted to be told."""
+        self._watchers.forget(peer.number)
+        self._streams.forget(peer.number)
+
+    def _attempt(self, sender: Sender, function: Callable[[Any], Any], argument: Any) -> None:
+        """Reply with a function's result, or with its error, which does not end the actor."""
+        try:
+            self.reply(sender, function(argument))
+        except (OSError, ActorError, ValueError, TypeError, OverflowError) as error:
+            self.refuse(sender, error)
+
+    # -- for GenServer's methods ----------------------------------------------------------------
+
+    def reply(self, sender: Sender, value: Any) -> bool:
+        """Answer a call of this actor, or of another; tell whether the caller was still there."""
+        self._counts["reply"] += 1
+        if self._streams.tracing:
+            self._streams.publish(TRACE, lambda: traced("reply", value))
+        if sender.actor != self.process:
+            return sender.reply(value)
+        return self._answer(sender, REPLY, value)
+
+    def refuse(self, sender: Sender, error: Exception) -> None:
+        """Answer a call by an error, of ``errors.CARRIED`` or described, that the caller raises."""
+        travels = carried(error) and codec.portable(error) is error
+        term = error if travels else RemoteError.of(error)
+        self._answer(sender, RAISE, term)
+
+    def send_after(self, seconds: float, message: Any) -> Timer:
+        """Deliver a message later."""
+        return self.call_later(seconds, lambda: self.inform(message))
+
+    def inform(self, message: Any) -> None:
+        """Deliver a message to this actor itself."""
+        self._inbox.append(lambda: self._serve_info(message))
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call a function from the loop later."""
+        return self._timers.add(seconds, callback)
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Watch a descriptor."""
+        self.watch(fd, callback, select.EPOLLIN)
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int) -> None:
+        """Watch a descriptor for events of epoll_ctl(2), errors and its other side's end."""
+        try:
+            self._epoll.register(fd, events)
+        except FileExistsError:
+            self._epoll.modify(fd, events)
+        self._readers[fd] = callback
+
+    def remove_reader(self, fd: int) -> None:
+        """No longer watch a descriptor."""
+        if self._readers.pop(fd, None) is not None:
+            with contextlib.suppress(OSError):  # it was closed, and so left the set by itself
+                self._epoll.unregister(fd)
+
+    def linked_ended(self, message: Exit) -> None:
+        """A linked actor has ended: be told, or end with it, unless its end was normal."""
+        if self.server.trap_exit:
+            self.inform(message)
+        elif message.reason != NORMAL:
+            self.exit(message.reason)
+
+    # -- owners --------------------------------------------------------------------------------
+
+    def _add_owner(self, pid: int) -> None:
+        if not isinstance(pid, int):
+            raise TypeError(f"a pid is a number, not {pid!r:.200}")
+        self.owners.add(linux.process(pid))
+
+    def _serve_leave(self, sender: Sender, owner: Any) -> None:
+        """An owner is about to exit, and waits until what belonged to it has gone."""
+        leaving = [process for process in self.owners if list(process) == owner]
+        for process in leaving:
+            self.owners.remove(process)
+            self._had_owners = True
+        if not leaving:
+            self.reply(sender, None)
+            return
+        if not self.owners:
+            self._watchers.add(sender.address, sender.number)  # if that ends this actor
+        self.server._owner_left(leaving[0], lambda: self.reply(sender, None))
+
+    def belong_to(self, program: linux.Process, pidfd: int) -> None:
+        """Belong to the program that has started this actor, until it ends or execs another."""
+        self.owners.add(program, pidfd)
+        image = linux.image(program.pid)
+
+        def left() -> None:
+            if program in self.owners:
+                self.owners.remove(program)
+                self._owner_ended(program)
+
+        def hung_up() -> None:
+            if linux.image(program.pid) != image:  # otherwise it has closed all its descriptors
+                left()
+
+        self.parent.watch(left, hung_up)
+
+    def _owner_ended(self, owner: linux.Process) -> None:
+        self._had_owners = True
+        self.server._owner_left(owner, lambda: None)
+
+    _REQUESTS: ClassVar[dict[int, Callable[[Actor, Sender, Any], None]]] = {
+        MONITOR: _serve_monitor,
+        STOP: _serve_stop,
+        OWN: _serve_own,
+        LEAVE: _serve_leave,
+        LINK: _serve_link,
+        UNLINK: _serve_unlink,
+        ANSWER: _serve_answer,
+        SYSTEM: _serve_system,
+        SUBSCRIBE: _serve_subscribe,
+        SEEN: _serve_seen,
+        FORGET: _serve_forget,
+    }
+
+    @property
+    def context(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """The ZeroMQ context of this process, for sockets of the actor's own.
+
+        It ends with the actor, after ``terminate``, and waits for their LINGER.
+        """
+        if self._context is None:
+            import zmq  # noqa: PLC0415 - libzmq starts threads and takes memory, and few need it
+
+            self._context = zmq.Context(1)
+        return self._context
+
+    @property
+    def left_by_owners(self) -> bool:
+        """Whether this actor had owners, and all of them have ended."""
+        return self._had_owners and not self.owners
+
+
+def _nobody() -> None:
+    """A fork of an actor, by its own code, is a program like others.
+
+    It ends when it returns from the callback: it would serve the actor's descriptors.
+    """
+    if Actor.current is not None:
+        Actor.current.exit(NORMAL)
+    Actor.current = None
+
+
+os.register_at_fork(after_in_child=_nobody)
+
+
+def _able_to_travel(reason: Reason) -> Reason:
+    """Return the reason, or why it cannot be told: it travels on the channel, and in replies."""
+    try:
+        size = len(codec.pack(reason))
+    except (TypeError, ValueError) as error:
+        return RemoteError.of(error)
+    if size > SIZE // 2:
+        return RemoteError("ValueError", f"the exit reason has {size} bytes, too many to be told")
+    return reason
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process without what an interpreter's exit would do to the parent's objects.
+
+    What it has printed is written, unless nobody reads it: a pipe that is full would be waited for.
+    """
+
+    def interrupt(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    with contextlib.suppress(*RAISED):
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        signal.setitimer(signal.ITIMER_REAL, _FLUSH, _FLUSH)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(*RAISED):
+            stream.flush()
+    os._exit(status)

@@ -1,0 +1,225 @@
+"""Who started this actor, at the other end of its channel: a supervisor, or a program.
+
+To a supervisor the channel stays open: it is told of the start, the end, and what lies between;
+it gives orders, and keeps descriptors. To a program it serves the start. It stays open if the
+actor belongs to the program: when that replaces itself by an exec, its end of the channel is
+closed, while a pidfd of it knows nothing of that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from supervisor.actor import owners
+from supervisor.errors import Reason
+from supervisor.protocol import message_kinds
+from supervisor.protocol.channel import Channel, close_all
+from supervisor.protocol.message_kinds import DROP, HAPPENED, HELD, PONG, STORE, STORED
+from supervisor.protocol.telemetry import Event
+
+
+class Loop(owners.Loop, Protocol):
+    """An actor's loop."""
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int) -> None:
+        """Watch a descriptor for events of epoll_ctl(2)."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
+        """Call a function later."""
+
+
+class Parent:
+    """What an actor has to do with the one that started it."""
+
+    def __init__(
+        self,
+        channel: Channel | None,
+        supervises: bool,
+        loop: Loop,
+        shut: Callable[[Reason], None],
+        restore: Callable[[], None],
+    ) -> None:
+        """Call ``shut`` when there is an order to end, ``restore`` when there is one to do that."""
+        self._restore = restore
+        self._channel = channel
+        self._supervises = supervises
+        self._loop = loop
+        self._shut = shut
+        self._orders: deque[list[Any]] = deque()
+        self._unsent: deque[tuple[tuple[Any, ...], tuple[int, ...]]] = deque()
+        """Words, and duplicates of descriptors, for which the channel had no room."""
+        self._stores: deque[Callable[[str | None], None]] = deque()
+        """What is called when a descriptor has been stored, in the order of the requests."""
+        self._left: Callable[[], None] | None = None
+        self._hung_up: Callable[[], None] | None = None
+        self.starts_again = False
+        """Whether the order to end came as the supervisor could not start, and so may be followed
+        by another start, with what this actor has stored."""
+        if channel is not None:
+            loop.add_reader(channel.fileno(), self._read)
+
+    @property
+    def supervises(self) -> bool:
+        """Whether it is a supervisor, and still there."""
+        return self._supervises and self._channel is not None
+
+    def watch(self, left: Callable[[], None], hung_up: Callable[[], None]) -> None:
+        """Call back when the program that started this actor leaves it, or has closed its end."""
+        self._left, self._hung_up = left, hung_up
+
+    def tell(self, *message: Any) -> None:
+        """Tell it something, if it is still there to hear."""
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.send(*message)
+
+    def serves_now(self, *message: Any) -> None:
+        """Tell it that the start is over."""
+        self.tell(*message)
+        if not self._supervises and self._hung_up is None:
+            self._close()
+
+    def held(self, by_debugger: bool) -> None:
+        """Tell it that a debugger holds this actor up, or no longer does."""
+        if self.supervises:
+            self.tell(HELD, by_debugger)
+
+    def happened(self, event: Event) -> None:
+        """Pass an event on, if there is room for it."""
+        if self.supervises and self._channel is not None:
+            with contextlib.suppress(ValueError):  # too long a reason, or too deep a way
+                self._channel.offer(HAPPENED, event)
+
+    def store_fd(self, path: tuple[str, ...], fd: int) -> None:
+        """Deposit a descriptor with the supervisor, and wait until it has it.
+
+        Raises:
+            OSError: there is none, or its store is full.
+            ValueError: the path is none.
+        """
+        channel = self._supervisor(path)
+        answers: list[str | None] = []
+        try:
+            while self._unsent:
+                self._send_unsent(channel)
+                if self._unsent:
+                    channel.wait_for_room()
+            self._stores.append(answers.append)
+            channel.send(STORE, path, fds=(fd,))
+            while not answers:
+                self._hear_stored(channel)
+        except (BrokenPipeError, EOFError):
+            raise OSError(errno.ENOTCONN, "the supervisor has ended", path[-1]) from None
+        if self._orders:
+            self._loop.call_later(0, self._read)
+        if answers[0] is not None:
+            raise OSError(errno.ENOSPC, answers[0], path[-1])
+
+    def store_fd_later(
+        self, path: tuple[str, ...], fd: int, done: Callable[[str | None], None]
+    ) -> None:
+        """Deposit a descriptor, and call back from the loop when that is done, or why it is not.
+
+        Raises:
+            OSError: there is no supervisor.
+            ValueError: the path is none.
+        """
+        self._supervisor(path)
+        self._stores.append(done)
+        self._say((STORE, path), (fd,))
+
+    def _supervisor(self, path: tuple[str, ...]) -> Channel:
+        """Return the channel to the supervisor, to store something under this path."""
+        if not path[-1] or not all(isinstance(part, str) for part in path):
+            raise ValueError(f"a stored descriptor has a name, not {path[-1]!r}")
+        if not self.supervises or self._channel is None:
+            problem = "there is no supervisor to store a descriptor with"
+            raise OSError(errno.ENOTCONN, problem, path[-1])
+        return self._channel
+
+    def _hear_stored(self, channel: Channel) -> None:
+        """Wait for an answer to a request to store; orders that come before are for the loop."""
+        answer, _ = channel.receive(wait=True)  # type: ignore[misc]
+        if answer[0] == STORED and self._stores:
+            self._stores.popleft()(answer[1])
+        else:
+            self._orders.append(answer)
+
+    def drop_fd(self, path: tuple[str, ...]) -> None:
+        """Take a descriptor, or all below this path, out of the supervisor's store.
+
+        It is not waited for: a supervisor that is stopped does so when it is continued.
+        """
+        if self.supervises:
+            self._say((DROP, path), ())
+
+    def _say(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
+        """Send a word to the supervisor now, or when it has read others."""
+        channel = self._channel
+        if channel is None:
+            return
+        if self._unsent or not channel.offer(*message, fds=fds):
+            self._unsent.append((message, tuple(map(os.dup, fds))))
+            self._loop.watch(channel.fileno(), self._ready, select.EPOLLIN | select.EPOLLOUT)
+
+    def _send_unsent(self, channel: Channel) -> None:
+        while self._unsent:
+            message, fds = self._unsent[0]
+            if not channel.offer(*message, fds=fds):
+                return
+            self._unsent.popleft()
+            close_all(fds)
+        self._loop.watch(channel.fileno(), self._read, select.EPOLLIN)
+
+    def _ready(self) -> None:
+        if self._channel is not None:
+            self._send_unsent(self._channel)
+        self._read()
+
+    def _read(self) -> None:
+        while self._channel is not None:
+            try:
+                order = self._orders.popleft() if self._orders else self._receive(self._channel)
+            except EOFError:
+                if self._supervises:
+                    # The supervisor has ended, and the kernel is about to kill this; but not if
+                    # this has become another user since (prctl(2), PR_SET_PDEATHSIG).
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self._close()
+                if self._hung_up is not None:
+                    self._hung_up()
+                return
+            if order is None:
+                return
+            self._obey(self._channel, order)
+
+    def _obey(self, channel: Channel, order: list[Any]) -> None:
+        match order:
+            case [message_kinds.STORED, refusal] if self._stores:
+                self._stores.popleft()(refusal)
+            case [message_kinds.SHUT, reason, starts_again]:
+                self.starts_again = starts_again
+                self._shut(reason)
+            case [message_kinds.PING]:
+                channel.offer(PONG)
+            case [message_kinds.RESTORE]:
+                self._restore()
+            case [message_kinds.LEFT] if self._left is not None:
+                self._left()
+
+    def _receive(self, channel: Channel) -> list[Any] | None:
+        received = channel.receive()
+        return None if received is None else received[0]
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+            self._channel = None

@@ -1,0 +1,1 @@
+"""Code of whoever calls an actor: references, connections, futures. Any process runs it."""

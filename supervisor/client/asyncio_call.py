@@ -1,0 +1,47 @@
+"""Calls from asyncio. The loop watches the connection's descriptors; nothing else runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from supervisor.client.asyncio_reader import finish, room, watch
+from supervisor.client.connection import FOREVER, Connection, deadline_of
+from supervisor.client.futures import no_reply
+from supervisor.client.pending import Pending
+from supervisor.errors import MailboxFull
+from supervisor.protocol.message_kinds import CALL
+
+
+async def call(there: Connection, request: Any, deadline: float, who: str) -> Any:
+    """Do what ``Ref.acall`` says."""
+    loop = asyncio.get_running_loop()
+    answered = loop.create_future()
+    pending, began = Pending(True, lambda _: finish(answered)), loop.time()
+    with watch(loop, there):
+        try:
+            async with asyncio.timeout_at(_on_clock(loop, deadline)):
+                await _send(there, request, pending)
+                await answered
+        except TimeoutError:
+            there.serve()  # if this process has stood still, the reply may have come meanwhile
+            if pending.number == 0:
+                raise MailboxFull(f"{who} does not serve its mailbox, which is full") from None
+            if pending.answer is None:
+                raise no_reply(who, loop.time() - began, request) from None
+        finally:
+            there.forget(pending)
+    return pending.result(who)
+
+
+async def _send(there: Connection, request: Any, pending: Pending) -> None:
+    """Send a call, after waiting for room if need be."""
+    while pending.number == 0:
+        try:
+            there.ask(CALL, request, 0.0, pending)
+        except MailboxFull:
+            await room(there, lambda: there.ask(CALL, request, 0.0, pending))
+
+
+def _on_clock(loop: asyncio.AbstractEventLoop, deadline: float) -> float | None:
+    return None if deadline == FOREVER else loop.time() + deadline - deadline_of(0.0)

@@ -1,0 +1,201 @@
+"""A caller's end of a connection to a mailbox: what the kernel knows of it, and its credit."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import functools
+import os
+import socket
+import struct
+import termios
+import time
+from collections import deque
+from collections.abc import Callable
+from fcntl import ioctl
+
+from supervisor import linux
+from supervisor.errors import KILLED, MailboxFull, NoProcess, Reason, reason_of
+from supervisor.linux import Process
+from supervisor.protocol import codec, runtime_dir, transport
+from supervisor.protocol.flow_control import Credit
+from supervisor.protocol.message_kinds import CALL, CAST, INFO
+
+_BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
+_RESTORED = 1.0  # seconds in which a mailbox is restored whose directory was removed
+_DYING = 1.0  # seconds at most from the end of a connection to its process's
+_END = object()
+_COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
+
+
+class Lack(enum.Enum):
+    """What a message lacks that cannot be sent now."""
+
+    CALLS = "there are as many calls under way as may be"
+    CREDIT = "the mailbox's bound is reached"
+    BUFFER = "the kernel has no room for it"
+    DESCRIPTORS = "the user has as many descriptors under way as may be"
+
+
+class CallerSocket:
+    """A connected socket, and the answers that have been read from it."""
+
+    def __init__(self, process: Process, new: Callable[[], socket.socket]) -> None:
+        """Connect a new socket to a process's mailbox.
+
+        Raises:
+            NoProcess: the process has ended.
+            MailboxFull: it has not accepted a connection in time.
+            OSError: its mailbox cannot be reached.
+        """
+        self._process = process
+        self._sock = new()
+        try:
+            self._connect(str(runtime_dir.mailbox(process)))
+        except BaseException:
+            self._sock.close()
+            raise
+        self._inline = transport.longest_inline(self._sock)
+        self.credit = Credit()
+        self.arrived: deque[bytes] = deque()
+        """Answers that have been read, and not been taken."""
+        self._frames = transport.frames(codec.LIMIT)
+        read = functools.partial(self._sock.recv, transport.CHUNK, transport.FLAGS)
+        # Each step of this reads a chunk and feeds it, within one call of C.
+        self._reading = map(self._frames.feed, iter(read, b""))
+
+    def _connect(self, path: str) -> None:
+        pid = self._process.pid
+        try:
+            self._sock.setblocking(False)
+            try:
+                self._sock.connect(path)
+            except BlockingIOError:  # the backlog is full
+                self._connect_later(path)
+        except FileNotFoundError:
+            if not self._is_restored(path):
+                raise NoProcess(f"process {pid} has ended") from None
+            self._connect(path)
+        except ConnectionRefusedError:
+            raise NoProcess(f"process {pid} has ended") from None
+        except BlockingIOError:
+            raise MailboxFull(f"process {pid} accepts no connection") from None
+        except OSError as error:
+            text = f"the mailbox of process {pid} cannot be reached: {error.strerror}"
+            if isinstance(error, PermissionError):
+                text += ": it belongs to another user; a program that gives up its privileges calls"
+                text += " its actors once before that, and connections stay"
+            raise OSError(error.errno, text, path) from None
+
+    def _is_restored(self, path: str) -> bool:
+        """Wait until an actor has its mailbox again, if somebody has removed the directory.
+
+        Otherwise it has closed its mailbox, and is about to end.
+        """
+        deadline = time.monotonic() + _RESTORED
+        while linux.alive(self._process) and time.monotonic() < deadline:
+            if os.path.exists(path):
+                return True
+            time.sleep(0.01)  # no event is told of a socket to come
+        return False
+
+    def _connect_later(self, path: str) -> None:
+        """Wait for room in the backlog, as long as the kernel is told to.
+
+        A signal ends the wait, and Python then takes the socket for connected.
+        """
+        deadline = time.monotonic() + _BACKLOG
+        self._sock.setblocking(True)
+        while (seconds := deadline - time.monotonic()) > 0:
+            patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6) + 1)  # struct timeval
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+            self._sock.connect(path)
+            with contextlib.suppress(OSError):
+                self._sock.getpeername()
+                return
+        raise BlockingIOError(errno.EAGAIN, "the backlog is full")
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._sock.fileno()
+
+    def send(self, kind: int, data: bytes) -> Lack | None:
+        """Send a packed message, or return what it lacks.
+
+        Raises:
+            BrokenPipeError, ConnectionResetError: the actor has closed the connection.
+        """
+        size, credit = len(data), self.credit
+        end = credit.sent_bytes + size
+        if (credit.sent >= credit.most or end > credit.most_bytes) and kind in _COUNTED:
+            return Lack.CREDIT
+        try:
+            if size <= self._inline:
+                self._sock.send(data, transport.FLAGS)
+            else:
+                transport.send_long(self._sock, data)
+        except BlockingIOError as error:
+            return Lack.DESCRIPTORS if error.errno == errno.ETOOMANYREFS else Lack.BUFFER
+        credit.sent += 1
+        credit.sent_bytes = end
+        return None
+
+    def read(self) -> bool:
+        """Read a chunk of answers, and tell whether that was the end.
+
+        Raises:
+            BlockingIOError: there is nothing.
+        """
+        try:
+            end = next(self._reading, _END) is _END
+        except ConnectionResetError:  # told after all that was sent, if something was left unread
+            end = True
+        self.collect()
+        return end
+
+    def collect(self) -> None:
+        """Add to ``arrived`` what has been read in whole."""
+        self.arrived.extend(self._frames)
+
+    def has_hung_up(self) -> bool:
+        """Tell whether the other side has closed its end."""
+        return transport.has_hung_up(self._sock)
+
+    def is_idle(self, unread: bool) -> bool:
+        """Tell whether the actor has served what was sent, as far as it has told.
+
+        Args:
+            unread: although some of it may not have been read yet (SIOCOUTQ of unix(7)).
+        """
+        if not self.credit.is_whole():
+            return False
+        return unread or ioctl(self._sock, termios.TIOCOUTQ, b"\0" * 4) == b"\0" * 4
+
+    def reason(self) -> Reason | None:
+        """Wait, after the end, for that of the process, and return what its exit status says.
+
+        It is imminent: the kernel closes the sockets of a process that exits just before it tells
+        whoever waits for the process.
+
+        Returns:
+            None if the process lives on, and only the connection was closed.
+        """
+        linux.wait_if_dying(self._process, _DYING)
+        pidfd, status = transport.peer_pidfd(self._sock), None
+        with contextlib.suppress(ProcessLookupError):  # it was reaped already
+            pidfd = linux.open_process(self._process) if pidfd is None else pidfd
+            try:
+                if not linux.ended(pidfd):
+                    return None
+                status = linux.exit_status(pidfd, self._process.pid)
+            finally:
+                os.close(pidfd)
+        # If it was killed, nobody else may do it; no other process has this path.
+        with contextlib.suppress(OSError):
+            runtime_dir.mailbox(self._process).unlink(missing_ok=True)
+        return KILLED if status is None else reason_of(os.waitstatus_to_exitcode(status))
+
+    def close(self) -> None:
+        """Close it. What was sent arrives."""
+        self._sock.close()

@@ -1,0 +1,142 @@
+"""What a caller holds while it waits for more than one answer: futures, and streams of events."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Self
+
+from supervisor.client.connection import Connection, deadline_of
+from supervisor.client.pending import Pending, Stream
+from supervisor.errors import ActorError, CallTimeout, Cancelled, shown
+from supervisor.protocol.message_kinds import RAISE, SUBSCRIBE
+from supervisor.protocol.telemetry import after
+
+
+def no_reply(who: object, timeout: float | None, request: Any = ...) -> CallTimeout:
+    """Return the error of a call that was not answered in time."""
+    what = "" if request is ... else f" to {shown(request, 80)}"
+    return CallTimeout(f"{who} has not replied{what} within {timeout:g} s")
+
+
+class CallFuture:
+    """The reply to a call that is under way. Source: ``gen_server:send_request/2``.
+
+    Replies are read by whoever waits for one of the same actor, so nothing needs to run meanwhile.
+    """
+
+    def __init__(self, there: Connection, pending: Pending, who: str) -> None:
+        self._there = there
+        self._pending = pending
+        self._who = who
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the reply, and return it.
+
+        Raises:
+            CallTimeout: it has not come in so many seconds; it can be waited for again.
+            ProcessDown, RemoteError: as ``Ref.call``.
+        """
+        self._wait(timeout)
+        return self._pending.result(self._who)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the reply, from asyncio; cancelled, the call is still under way."""
+        return self._answered().__await__()
+
+    async def _answered(self) -> Any:
+        await self.until(self.done)
+        return self.result(0.0)
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Wait, from asyncio, until something is so that comes with an answer of this actor's."""
+        from supervisor.client import asyncio_reader  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+
+        await asyncio_reader.until(self._there, ready)
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Wait for the reply, and return what ``result`` would raise, or None.
+
+        Raises:
+            CallTimeout: it has not come in so many seconds.
+        """
+        self._wait(timeout)
+        try:
+            self._pending.result(self._who)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
+            return error
+        return None
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self.done():
+            try:
+                self._there.wait(self._pending, deadline_of(timeout))
+            except CallTimeout:
+                raise no_reply(self._who, timeout) from None
+
+    def done(self) -> bool:
+        """Tell whether the reply has come, without waiting."""
+        if self._pending.answer is None:
+            self._there.serve()
+        return self._pending.answer is not None
+
+    def cancel(self) -> None:
+        """Wait for it no longer. The actor serves the call all the same.
+
+        ``result`` then raises ``Cancelled``, unless the reply has come already.
+        """
+        self._there.forget(self._pending)
+        self._pending.settle(RAISE, Cancelled(f"the call of {self._who} was cancelled"))
+
+
+class Events:
+    """The events of an actor, as they happen, until it ends. An iterator, and a context manager.
+
+    Up to 10,000 are kept for a subscriber that does not read; ``lost`` of the next one says how
+    many more there were.
+    """
+
+    def __init__(self, there: Connection, topic: str) -> None:
+        self._there = there
+        self._owner = os.getpid()
+        self._stream = Stream()
+        there.ask(SUBSCRIBE, topic, deadline_of(5.0), self._stream)
+
+    def next(self, timeout: float | None = None) -> Any:
+        """Return the next event.
+
+        Raises:
+            CallTimeout: there was none in so many seconds.
+            StopIteration: the actor has ended, or this was closed.
+        """
+        stream = self._stream
+        if not stream.events and stream.answer is None:
+            self._there.wait_for_event(stream, deadline_of(timeout))
+        if stream.events:
+            event, lost = stream.events.popleft()
+            return after(lost, event)
+        if stream.answer is not None and stream.answer[0] == RAISE:
+            raise stream.answer[1]
+        raise StopIteration
+
+    def close(self) -> None:
+        """Have no more events."""
+        stream = self._stream
+        if stream.answer is not None or self._owner != os.getpid():
+            return
+        stream.settle(RAISE, StopIteration())
+        with contextlib.suppress(ActorError):  # it has ended, or does not read: it will see
+            self._there.withdraw(stream, 5.0)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

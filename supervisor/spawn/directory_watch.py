@@ -1,0 +1,117 @@
+"""A root sees that the runtime directory is removed; all below it then restore what is theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from supervisor import linux
+from supervisor.actor.timers import Timer
+from supervisor.protocol import runtime_dir
+
+log = logging.getLogger("supervisor")
+
+_PATIENCE = 10  # attempts to make it, before it is told: whoever removes it may be about to end
+# Seconds until the next look, where the kernel tells nothing: it cannot be made, or this user has
+# as many instances or watches as may be (max_user_instances, max_user_watches of inotify(7)).
+_AGAIN = 1.0
+# Whoever removes the whole directory would stumble on a new one. So it is made again when nothing
+# else was removed for so many steps of so many seconds; or by another process meanwhile.
+_STEPS, _STEP = 10, 0.01
+
+
+class Loop(Protocol):
+    """An actor's loop."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Watch a descriptor."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call a function later."""
+
+    def restore(self) -> None:
+        """Restore what is this actor's, and below it, in the directory."""
+
+
+class DirectoryWatch:
+    """Watches the runtime directory. Source: inotify(7)."""
+
+    def __init__(self, actor: Loop, seen: list[tuple[int, int]]) -> None:
+        """Begin.
+
+        Args:
+            actor: the root's.
+            seen: ``inodes()`` of before the actor's own files were made.
+        """
+        self._actor = actor
+        self._seen = seen
+        self._held: list[int] = []
+        self._watched = False
+        self._timer: Timer | None = None
+        self._failures = 0
+        self._inotify = linux.inotify()
+        if self._inotify >= 0:
+            self._actor.add_reader(self._inotify, self._told)
+        self._hold()
+        self._later(0.0, self._look)  # it may have been removed since
+
+    def _hold(self) -> None:
+        """Watch the directories that are there now, and keep them from being cleaned by age."""
+        former, self._held = self._held, runtime_dir.hold()
+        for fd in former:  # only now: an inode that somebody holds is not given to a new directory
+            os.close(fd)
+        self._watched = linux.watch_removals(self._inotify, str(runtime_dir.directory()))
+
+    def _told(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._inotify, 65536)
+        self._wait(_STEPS)
+
+    def _wait(self, steps: int) -> None:
+        """Look when the directory is there again, or so many steps have passed."""
+        if steps and not runtime_dir.is_whole():
+            self._later(_STEP, lambda: self._wait(steps - 1))
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        """Restore everything if the directory is not the one that was seen."""
+        if self._has_changed():
+            try:
+                runtime_dir.make_again()
+            except OSError as error:  # the directory above has gone, too
+                self._failures += 1
+                if self._failures == _PATIENCE:
+                    log.warning("the runtime directory cannot be made again: %s", error)
+                self._later(_AGAIN, self._look)
+                return
+            self._failures = 0
+            self._seen = inodes()
+            self._hold()
+            self._actor.restore()
+        if self._has_changed():  # again, maybe before it was watched
+            self._later(_STEP, self._look)
+        elif not self._watched:
+            self._later(_AGAIN, self._look)
+
+    def _has_changed(self) -> bool:
+        return not runtime_dir.is_whole() or inodes() != self._seen
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call a function then, in place of what was to be called."""
+        if self._timer is not None:
+            self._timer.cancelled = True
+        self._timer = self._actor.call_later(seconds, callback)
+
+
+def inodes() -> list[tuple[int, int]]:
+    """Return what tells the directory, and those that actors need in it, from later ones."""
+    found = []
+    for path in runtime_dir.needed():
+        with contextlib.suppress(OSError):
+            there = os.lstat(path)
+            found.append((there.st_dev, there.st_ino))
+    return found

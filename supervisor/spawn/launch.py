@@ -1,0 +1,283 @@
+"""How a program starts an actor: by exec of a new interpreter, not by a fork of its own.
+
+A fork would take the program's threads' locks along, held for ever. A multiprocessing.Process
+would make the program's exit wait for it. So a new interpreter is started with what
+multiprocessing's spawn would give it, and detached: it is no child of the program, whose
+``wait`` and exit know nothing of it. It watches the program by a pidfd.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import marshal
+import os
+import pickle
+import subprocess
+import time
+from collections.abc import Callable
+from multiprocessing import spawn
+from typing import Any
+
+from supervisor import linux
+from supervisor.actor.loop import Actor
+from supervisor.client.ref import Ref
+from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, StartFailed
+from supervisor.linux import Process
+from supervisor.protocol import registry, runtime_dir
+from supervisor.protocol.channel import Channel
+from supervisor.protocol.message_kinds import EXIT, FAILED, HELLO, IGNORE, LEFT, READY
+from supervisor.spawn import main_module
+
+_EXIT_PATIENCE = 10.0  # seconds that a program's exit waits for its actors to end in order
+
+# For a program the interpreter forks at once, and its first half exits: the second is nobody's
+# child, and cannot leave a zombie to a program that does not expect one. For an actor it stays a
+# child, so that the actor's supervisor finds it and ends it when the actor has crashed.
+_DETACH = """\
+import posix
+if posix.fork(): posix._exit(0)
+"""
+# Only modules that are built in are imported before the path is known: the current directory, which
+# would come first, may be anybody's.
+_BOOT = """\
+import marshal, posix, sys
+while (fd := posix.open("/dev/null", posix.O_RDWR)) <= 2: posix.set_inheritable(fd, True)
+posix.close(fd)
+content = posix.pread({payload}, posix.fstat({payload}).st_size, 0)
+posix.close({payload})
+sys.path[:], payload = marshal.loads(content)
+from supervisor.spawn.bootstrap import main
+main({channel}, payload, {owner})
+"""
+
+_linked: list[tuple[Ref, Channel]] = []
+"""What this process has started, and the channel to it, which tells it of an exec of this one."""
+
+_children: list[subprocess.Popen[bytes]] = []
+"""What an actor has started, to be reaped."""
+
+
+def launch(
+    cls: type,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str | None,
+    *,
+    linked: bool,
+) -> Ref | None:
+    """Start an actor in a new interpreter, and wait until it serves.
+
+    Raises:
+        StartFailed, AlreadyRegistered: it does not.
+        TypeError: the arguments cannot be pickled.
+        ValueError: the name is none, or the class stands within a function.
+        OSError: there is no interpreter that can be run.
+        RuntimeError: the main module is being imported by another such start.
+    """
+    if main_module.importing:
+        raise RuntimeError(
+            "an actor is started while another one imports this main module: put the start below"
+            " 'if __name__ == \"__main__\":'"
+        )
+    if name is not None:
+        registry.quoted(name)  # a bad one is refused here and now
+    if "<locals>" in cls.__qualname__:
+        raise ValueError(
+            f"{cls.__qualname__} must stand at the top level of a module: another process imports"
+            " it by name"
+        )
+    payload = _above_stdio(_payload(cls, args, kwargs, name))
+    ours, theirs = Channel.pair()
+    theirs = _above_stdio(theirs)
+    owner = _above_stdio(linux.pidfd_of(os.getpid())) if linked else -1
+    try:
+        _boot(theirs, payload, owner)
+    finally:
+        os.close(theirs)
+        os.close(payload)
+        if owner >= 0:
+            os.close(owner)
+    try:
+        ref = _outcome(ours, cls)
+    except BaseException:
+        ours.close()
+        raise
+    if ref is not None and linked:
+        _forget_ended()
+        _linked.append((ref, ours))
+    else:
+        ours.close()
+    return ref
+
+
+def _forget_ended() -> None:
+    """Forget what this process has started, and has ended since."""
+    linux.reap_adopted()
+    for entry in list(_linked):
+        if entry[1].has_hung_up():
+            entry[1].close()
+            _linked.remove(entry)
+
+
+def _forget_all() -> None:
+    for _, channel in _linked:
+        channel.close()
+    _linked.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)  # a fork has started nothing
+
+
+def _payload(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> int:
+    """Return a memfd with what the new interpreter needs to know."""
+    started = pickled(cls.__qualname__, (cls, args, kwargs, name))
+    content = pickle.dumps((main_module.description(), started))
+    fd = os.memfd_create("supervisor-start", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        marshal.dump((main_module.boot_path(), content), file)
+    return fd
+
+
+def pickled(who: str, arguments: Any) -> bytes:
+    """Pickle arguments.
+
+    Raises:
+        TypeError: whatever an object's own pickling has raised.
+    """
+    try:
+        return pickle.dumps(arguments)
+    except Exception as error:
+        raise TypeError(f"{who}: its arguments cannot be pickled: {error}") from error
+
+
+def _above_stdio(fd: int) -> int:
+    """Move a descriptor out of the way of standard input, output and error.
+
+    In a program that has closed those, anything may get their numbers.
+    """
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
+
+
+def _boot(channel: int, payload: int, owner: int) -> None:
+    program = _BOOT.format(channel=channel, payload=payload, owner=owner)
+    if Actor.current is None:
+        program = _DETACH + program
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    python = os.fsdecode(spawn.get_executable() or "")
+    passed = [fd for fd in (channel, payload, owner) if fd >= 0]
+    try:
+        # A session of its own: the terminal's Ctrl-C and hang-up are for the program.
+        started = subprocess.Popen(  # noqa: S603
+            [python, *flags, "-c", program],
+            stdin=subprocess.DEVNULL,
+            pass_fds=passed,
+            start_new_session=True,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        text = f"{python!r} is no Python that can be run: tell multiprocessing.set_executable() one"
+        raise OSError(error.errno, text) from error
+    if Actor.current is None:
+        started.wait()
+    else:
+        _children[:] = [child for child in (*_children, started) if child.poll() is None]
+
+
+def _outcome(channel: Channel, cls: type) -> Ref | None:
+    started = None
+    try:
+        while True:
+            (word, *terms), _ = channel.receive(wait=True)  # type: ignore[misc]
+            if word != HELLO:
+                break
+            started = Process(*terms[0])
+            if Actor.current is None:
+                linux.adopts(started.pid)
+    except EOFError:
+        if started is not None:
+            _see_it_end(started)
+        python = os.fsdecode(spawn.get_executable() or "")
+        reason = f"its process, of {python}, ended before it served; what it printed may say why"
+        raise StartFailed(cls.__qualname__, reason) from None
+    if word == READY:
+        ref: Ref = terms[0]
+        return ref
+    if started is not None:
+        _see_it_end(started)  # and so its name is free again
+    if word == IGNORE:
+        return None
+    reason = terms[0] if word in {FAILED, EXIT} else f"it said {word!r}"
+    if isinstance(reason, _RAISED_AS_THEY_ARE):
+        raise reason
+    raise StartFailed(cls.__qualname__, reason)  # EXIT: it was told to end before it served
+
+
+def _see_it_end(process: Process) -> None:
+    """Wait for the end of a process that has closed its channel, and remove what it has left."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = linux.open_process(process)
+        linux.ended(pidfd, _EXIT_PATIENCE)
+        os.close(pidfd)
+    linux.reap_adopted()
+    _sweep()
+
+
+_RAISED_AS_THEY_ARE = (AlreadyRegistered, StartFailed)
+
+
+def _stop_linked() -> None:
+    """Stop what this program has started, in order, before it exits.
+
+    It would end anyway, as it watches this process: but then after the exit, not before it.
+    """
+    linked = list(_linked)
+    deadline = time.monotonic() + _EXIT_PATIENCE
+    waits = []
+    try:
+        for ref, channel in reversed(linked):
+            with contextlib.suppress(ActorError):
+                waits.append((ref, _left(ref, channel, deadline)))
+        for ref, wait in waits:
+            try:
+                wait()
+            except CallTimeout:
+                if type(ref) is Ref:  # it hangs in a callback; a supervisor may have its reasons
+                    _kill(ref)
+            except (ActorError, OSError):
+                continue
+    except KeyboardInterrupt:  # the second Ctrl-C: at once
+        for ref, _ in linked:
+            _kill(ref)
+    if linked:
+        with contextlib.suppress(OSError):  # the directory is gone, and all in it
+            _sweep()  # what was killed may have left something
+    _forget_all()
+
+
+def _left(ref: Ref, channel: Channel, deadline: float) -> Callable[[], object]:
+    """Tell an actor that this program exits; return what waits for what that ends."""
+    try:
+        return ref._leave(deadline)
+    except OSError:  # no descriptor is free, say: this needs none
+        channel.offer(LEFT)
+        return lambda: channel.wait_for_end(max(0.0, deadline - time.monotonic()))
+
+
+def _sweep() -> None:
+    """Remove what killed processes have left in the runtime directory."""
+    runtime_dir.sweep()
+    registry.names()
+
+
+def _kill(ref: Ref) -> None:
+    try:
+        os.kill(ref.pid, 9)
+    except (ActorError, ProcessLookupError):
+        return
+
+
+# Run before that of connections, which was imported, and so registered, before.
+atexit.register(_stop_linked)

@@ -1,0 +1,1 @@
+"""Code inside a supervisor process: children, strategies, forks, the store of descriptors."""

@@ -1,0 +1,475 @@
+"""The children of a supervisor: their processes, channels, signals and stored descriptors.
+
+How to start, watch and stop one; not when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from supervisor import inherited, linux
+from supervisor.actor.loop import Actor
+from supervisor.client.ref import Ref
+from supervisor.errors import HUNG, KILLED, NotFound, Reason, StartFailed, is_shortage, shown
+from supervisor.protocol import registry, runtime_dir
+from supervisor.protocol.channel import Channel, close_all
+from supervisor.protocol.message_kinds import (
+    DROP,
+    EXIT,
+    FAILED,
+    HAPPENED,
+    HELD,
+    IGNORE,
+    PONG,
+    READY,
+    RESTORE,
+    STORE,
+    STORED,
+)
+from supervisor.protocol.telemetry import Event
+from supervisor.supervision.child import Child, State
+from supervisor.supervision.fd_store import FdStore
+from supervisor.supervision.orphans import Orphans
+from supervisor.supervision.preload import Preload, is_due
+from supervisor.supervision.task_queue import Job, Jobs
+
+log = logging.getLogger("supervisor")
+
+_NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
+
+_SIGNS = 4  # of life, asked for in the time of a watchdog
+_STEPS = 8  # of a child's time: while this process stands still itself, at most one of them passes
+_SIGN_OF_A_START = 1.0  # seconds in which a supervisor that starts gives a sign of life
+_LAST_STEPS = 5.0  # seconds that a child may take from telling its end to that
+_LAST_GASP = 5.0  # seconds that a hung child may take to write down its stacks
+
+
+class Children:
+    """Children in the order of their start."""
+
+    def __init__(self, actor: Actor, jobs: Jobs, ended: Callable[[Child], Job]) -> None:
+        """Watch what the actor's process forks; ``ended`` is the job when a child has ended."""
+        self._actor = actor
+        self._jobs = jobs
+        self._ended = ended
+        self._by_id: dict[str, Child] = {}
+        self._store = FdStore(actor.stored)
+        self._orphans = Orphans()
+        self.start_has_failed = False
+        """Whether this supervisor ends as it could not start: another attempt may follow, and
+        children keep what they have stored."""
+        self._importing = False
+        inherited.raise_descriptors()
+        linux.adopt_orphans()
+        self._watch_signals()
+
+    # -- a collection ------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, child_id: str) -> Child | None:
+        """Return a child, if there is one of this id."""
+        return self._by_id.get(child_id)
+
+    def find(self, child_id: str) -> Child:
+        """Return a child.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        child = self._by_id.get(child_id)
+        if child is None:
+            raise NotFound(f"there is no child {child_id!r}")
+        return child
+
+    def add(self, child: Child) -> None:
+        """Add a child after the others."""
+        self._by_id[child.plan.id] = child
+
+    def forget(self, child: Child) -> None:
+        """Remove a child; another one of its id stays."""
+        if self._by_id.get(child.plan.id) is child:
+            del self._by_id[child.plan.id]
+
+    def tell(self, kind: str, child: Child, reason: Reason | None = None) -> None:
+        """Tell those who subscribed what has happened to a child."""
+        uptime = time.monotonic() - child.since if kind == "exited" else 0.0
+        path = (child.plan.id,)
+        event = Event(kind, path, child.pid, reason, child.restarts, uptime, time.time())
+        self._actor.happened(event)
+
+    # -- signals: children that have ended ---------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+        def woken() -> None:
+            os.read(reader, 65536)
+            self.reap()
+
+        self._actor.add_reader(reader, woken)
+
+    def reap(self) -> None:
+        """Take note of every child that has ended, and end what they leave behind."""
+        by_pid = {child.pid: child for child in self if child.pid is not None}
+        ended = linux.reap(by_pid, lambda pid: self._orphans.is_one(pid, self._importing))
+        for pid, _ in ended:  # none of these pids is to be killed any more: it may be anybody's
+            if pid in by_pid:
+                by_pid[pid].is_reaped = True
+        for pid, status in ended:
+            if pid in by_pid:
+                self._gone(by_pid[pid], status)
+        if any(pid not in by_pid for pid, _ in ended):
+            with contextlib.suppress(OSError):  # the directory has gone
+                runtime_dir.sweep()  # they may have been actors of a supervisor that was killed
+                registry.names()
+        self.end_orphans()
+        self._jobs.advance()
+
+    def end_orphans(self, last: bool = False) -> None:
+        """Kill what ended actors had started themselves; at last, whatever is still there."""
+        self._orphans.end({child.pid for child in self}, last)
+
+    def _gone(self, child: Child, status: int) -> None:
+        if child.pid is not None:
+            self._orphans.left_by(child.pid)
+        self._read_channel(child)  # its last words may still be there
+        if child.channel is not None:
+            self._actor.remove_reader(child.channel.fileno())
+        child.note_end(status)
+        if child.state is not State.STARTING:
+            self.tell("exited", child, child.reason)
+        child.bury()
+        stacks = child.stacks()
+        if stacks:
+            log.error("child %r (%s) when it ended:\n%s", child.plan.id, child.reason, stacks)
+        if child.state is State.STARTING:
+            child.outcome = child.outcome or (FAILED, child.reason)
+        elif child.state is State.RUNNING:
+            child.state = State.RESTARTING
+            self._jobs.add(self._ended(child))
+
+    # -- a child's channel -------------------------------------------------------------------------
+
+    def _read_channel(self, child: Child) -> None:
+        while child.channel is not None:
+            try:
+                received = child.channel.receive()
+            except EOFError:
+                # Its end is about to be reported by SIGCHLD.
+                self._actor.remove_reader(child.channel.fileno())
+                break
+            except ValueError as error:
+                self._misused(child, f"{error}")
+                break
+            if received is None:
+                break
+            (word, *terms), fds = received
+            try:
+                self._hear(child, child.channel, word, terms, fds)
+            except _NONSENSE as error:
+                self._misused(child, f"{shown(word)}: {error!r:.200}")
+                break
+            finally:
+                close_all(fds)
+        self._jobs.advance()
+
+    def _misused(self, child: Child, what: str) -> None:
+        """A child's own code has written to its channel, by a wrong number, what is no message."""
+        text = "child %r has written to its private channel what is no message; it is killed: %s"
+        log.error(text, child.plan.id, what)
+        if child.channel is not None:
+            self._actor.remove_reader(child.channel.fileno())
+        child.kill()
+
+    def _hear(
+        self, child: Child, channel: Channel, word: str, terms: list[Any], fds: list[int]
+    ) -> None:
+        if word in {READY, IGNORE, FAILED}:
+            child.outcome = child.outcome or (word, terms[0] if terms else None)
+            child.is_short = word == FAILED and len(terms) > 1 and terms[1] is True
+            if word != READY:
+                self._see_it_end(child)
+        elif word == EXIT:
+            child.last_words = terms[0]
+            self._see_it_end(child)
+        elif word == PONG:
+            child.unanswered = 0
+        elif word == HELD:
+            child.held, child.unanswered = terms[0], 0
+        elif word == HAPPENED:
+            self._actor.happened(terms[0].below(child.plan.id))
+        elif word == STORE:
+            channel.offer(STORED, self._keep((child.plan.id, *_texts(terms[0])), fds))
+        elif word == DROP:
+            self._drop((child.plan.id, *_texts(terms[0])))
+
+    def _see_it_end(self, child: Child) -> None:
+        """Kill a child that has told its end, and then hangs: in a function of ``atexit``, say."""
+        channel = child.channel
+
+        def look() -> None:
+            if child.channel is channel:
+                child.kill()
+
+        self._actor.call_later(_LAST_STEPS, look)
+
+    def restore(self) -> None:
+        """Tell all that the runtime directory has been made again."""
+        for child in self:
+            if child.channel is not None:
+                child.channel.offer(RESTORE)
+
+    # -- stored descriptors ------------------------------------------------------------------------
+
+    def _keep(self, path: tuple[str, ...], fds: list[int]) -> str | None:
+        """Store a descriptor that a child has sent; return why not."""
+        if not fds:  # the kernel has left it out
+            return "the supervisor has as many descriptors open as it may (RLIMIT_NOFILE)"
+        fd = fds.pop(0)
+        return self._store.put(path, fd) or self._back(path, fd)
+
+    def _back(self, path: tuple[str, ...], fd: int) -> str | None:
+        """Have the supervisor above keep a descriptor too."""
+        if not self._actor.parent.supervises:
+            return None
+        try:
+            self._actor.parent.store_fd(path, fd)
+        except OSError as error:
+            self._store.drop(path)
+            return error.strerror
+        return None
+
+    def _drop(self, path: tuple[str, ...]) -> None:
+        if self._store.drop(path) and self._actor.parent.supervises:
+            self._actor.parent.drop_fd(path)
+
+    def drop_descriptors(self, child: Child) -> None:
+        """Close what a child has stored: it is stopped for good."""
+        self._drop((child.plan.id,))
+
+    # -- jobs --------------------------------------------------------------------------------------
+
+    def start(self, child: Child, kind: str = "started") -> Job:
+        """Start a child, and wait for its outcome: ready, ignore, or failed; tell of it."""
+        child.begin(kind == "restarted")
+        limit, beginning = child.plan.init_timeout, child.beginning
+        if limit is not None:
+            self._after(limit, lambda: self._too_slow(child, beginning))
+        yield from self._import(child)
+        if child.outcome is None:
+            self._fork(child)
+        while child.outcome is None:
+            yield
+        word, term = child.outcome
+        if word == READY:
+            self.tell(kind, child)
+            self._serves(child, term)
+            return
+        if word == FAILED:
+            self.tell("failed", child, term)
+        while child.pid is not None:
+            yield
+        child.state = State.IDLE
+
+    def _after(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back when a child has had so much time.
+
+        A process that stands still (SIGSTOP, a frozen cgroup, a debugger) does not know for how
+        long it has. So this is not one timer but some in a row.
+        """
+        left = iter(range(_STEPS))
+
+        def step() -> None:
+            if next(left, None) is None:
+                callback()
+            else:
+                self._actor.call_later(seconds / _STEPS, step)
+
+        step()
+
+    def _fork(self, child: Child) -> None:
+        try:
+            if runtime_dir.make_again():
+                self._actor.restore()
+        except OSError as error:  # something else has its place, or it cannot be made, for now
+            child.outcome, child.is_short = (FAILED, f"{error}"), True
+            return
+        try:
+            channel = child.fork(self._store.of(child.plan.id))
+        except StartFailed as error:
+            child.outcome = (FAILED, error.reason)
+            return
+        except OSError as error:
+            child.outcome, child.is_short = (FAILED, f"{error}"), is_shortage(error)
+            return
+        self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
+
+    def _import(self, child: Child) -> Job:
+        """Import a child's module, if need be, while the loop goes on."""
+        if not is_due(child.plan):
+            return
+        importing = Preload(child.plan)
+        self._importing = True
+        self._actor.add_reader(importing.fileno(), self._jobs.advance)
+        while child.outcome is None and not importing.has_ended():
+            if child.unwanted:
+                child.outcome = (FAILED, KILLED)
+                break
+            yield
+        self._actor.remove_reader(importing.fileno())
+        if child.outcome is None:
+            self._importing = False
+            try:
+                importing.finish()
+            except StartFailed as error:
+                child.outcome = (FAILED, error.reason)
+
+    def _serves(self, child: Child, ref: Ref) -> None:
+        if child.pid is not None:
+            child.state, child.ref = State.RUNNING, ref
+            child.forget_arguments()
+            if child.attempts:
+                text = "child %r has started again, after %d attempts"
+                log.warning(text, child.plan.id, child.attempts)
+            child.attempts = 0
+            self._watch(child)
+            return
+        child.state = State.RESTARTING  # it has ended since
+        self.tell("exited", child, child.reason)
+        self._jobs.add(self._ended(child))
+
+    def cancel_start(self, child: Child) -> None:
+        """Have the start of a child fail."""
+        child.unwanted = True
+        self._jobs.advance()  # an import may be under way
+        if child.plan.type == "worker":
+            child.kill()
+            return
+        child.order_to_end(self.start_has_failed)
+        self._kill_unless_it_serves(child)
+
+    def _kill_unless_it_serves(self, child: Child) -> None:
+        """A supervisor that starts its children serves already: it stops them in order.
+
+        One that hangs in an ``init`` of its own does not.
+        """
+        channel = child.channel
+        child.ask_for_life()
+
+        def look() -> None:
+            self._read_channel(child)
+            if child.channel is channel and child.unanswered:
+                child.kill()
+
+        self._after(_SIGN_OF_A_START, look)
+
+    def _too_slow(self, child: Child, beginning: object) -> None:
+        self._read_channel(child)  # it may have said so meanwhile
+        same = child.beginning is beginning and child.state is State.STARTING
+        if same and child.outcome is None:
+            seconds = child.plan.init_timeout
+            child.outcome = (FAILED, f"init has not returned within {seconds:g} s (init_timeout)")
+            child.kill()
+            self._jobs.advance()
+
+    def _watch(self, child: Child) -> None:
+        """Ask a child that has a watchdog for signs of life, as long as this process of it runs."""
+        if child.plan.watchdog is None:
+            return
+        channel, seconds = child.channel, child.plan.watchdog
+
+        def look() -> None:
+            # If this supervisor has been stopped itself, the sign is there, and was not read yet.
+            self._read_channel(child)
+            if child.channel is not channel or child.state is not State.RUNNING:
+                return
+            if child.held:
+                pass  # by a debugger: nobody knows for how long
+            elif child.unanswered == 0:
+                child.ask_for_life()
+            elif child.unanswered < _SIGNS:
+                child.unanswered += 1
+            else:
+                self._hung(child, channel)
+                return
+            self._actor.call_later(seconds / _SIGNS, look)
+
+        look()
+
+    def _hung(self, child: Child, channel: Channel | None) -> None:
+        log.error(
+            "child %r: no sign of life for %g s (watchdog): killing it",
+            child.plan.id,
+            child.plan.watchdog,
+        )
+        child.abort()
+
+        def insist() -> None:
+            if child.channel is channel:
+                child.last_words = HUNG
+                child.kill()
+
+        self._actor.call_later(_LAST_GASP, insist)
+
+    def stop(self, child: Child) -> Job:
+        """Stop a child: in order within its grace, otherwise by SIGKILL."""
+        self.begin_to_stop(child)
+        yield from self.finish_to_stop(child)
+
+    def finish_to_stop(self, child: Child) -> Job:
+        """Kill a child, if it has not ended within its grace."""
+        while child.pid is not None and not child.grace_is_over:
+            yield
+        child.kill()
+        while child.pid is not None:
+            yield
+        child.state = State.IDLE
+
+    def begin_to_stop(self, child: Child) -> None:
+        """Tell a child to end."""
+        child.wait_no_longer()
+        starts = child.state is State.STARTING
+        if child.pid is None:
+            child.state = State.IDLE
+            return
+        child.state = State.STOPPING
+        grace, channel = child.plan.shutdown, child.channel
+        child.grace_is_over = grace == "brutal_kill" or (starts and child.plan.type == "worker")
+        if child.grace_is_over:
+            return
+        child.order_to_end(self.start_has_failed)
+        if starts:
+            self._kill_unless_it_serves(child)
+        if grace == "infinity":
+            return
+
+        def over() -> None:
+            if child.channel is channel:
+                child.grace_is_over = True
+                self._jobs.advance()
+
+        self._after(float(grace), over)
+
+
+def _texts(path: Any) -> list[str]:
+    """Return the parts of a stored descriptor's name.
+
+    Raises:
+        TypeError: they are none.
+    """
+    if not isinstance(path, (list, tuple)) or not all(isinstance(part, str) for part in path):
+        raise TypeError(f"no name of a descriptor: {shown(path)}")
+    return list(path)

@@ -1,0 +1,159 @@
+"""References to supervisors: what can be asked of one. Source: OTP's ``supervisor``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+from supervisor import linux
+from supervisor.client.futures import Events
+from supervisor.client.ref import Ref, decode, encode
+from supervisor.protocol import codec
+from supervisor.protocol.telemetry import SUPERVISION
+from supervisor.supervision.child_spec import ChildSpec
+
+
+class SupervisorRef(Ref):
+    """A reference to a supervisor."""
+
+    __slots__ = ()
+
+    def start_child(self, spec: ChildSpec, *, owner: int | None = None) -> Ref | None:
+        """Add a child and start it. None: its ``init`` returned ``Ignore``.
+
+        Args:
+            spec: its arguments must be able to travel in a message.
+            owner: a pid: the child is stopped and forgotten when this process ends.
+
+        Raises:
+            StartFailed: and why; the specification is not kept.
+            AlreadyStarted, AlreadyPresent: there is a child of this id.
+            ProcessLookupError: there is no process ``owner``.
+        """
+        identity = None if owner is None else list(linux.process(owner))
+        plan = spec.plan(travels=True) if isinstance(spec, ChildSpec) else spec
+        return cast("Ref | None", _ask(self, "start_child", plan, identity))
+
+    def terminate_child(self, child: str) -> None:
+        """Stop a child; its specification stays, unless it is temporary.
+
+        One that is still starting is killed: its start has failed.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        _ask(self, "terminate_child", child)
+
+    def restart_child(self, child: str) -> Ref | None:
+        """Start a child that was terminated.
+
+        Raises:
+            NotFound, StillRunning, Restarting, StartFailed.
+        """
+        return cast("Ref | None", _ask(self, "restart_child", child))
+
+    def delete_child(self, child: str) -> None:
+        """Forget the specification of a child that is not running.
+
+        Raises:
+            NotFound, StillRunning, Restarting.
+        """
+        _ask(self, "delete_child", child)
+
+    def child(self, child: str) -> Ref:
+        """Return a child's reference; while it is restarting, wait for that.
+
+        Raises:
+            NotFound: there is no process of this id.
+        """
+        return cast("Ref", _ask(self, "child", child))
+
+    def give_child(self, child: str, owner: int) -> None:
+        """Let a child that belongs to this process belong to another one instead.
+
+        Raises:
+            NotFound: there is none of this id.
+            NotOwner: it does not belong to this process.
+            ProcessLookupError: there is no process ``owner``.
+        """
+        present = list(linux.process(os.getpid()))
+        _ask(self, "give_child", child, list(linux.process(owner)), present)
+
+    def get_childspec(self, child: str) -> dict[str, Any]:
+        """Return what a child's specification says: the fields of ``ChildSpec``, but its arguments.
+
+        ``start`` is "module:Class".
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        return cast("dict[str, Any]", _ask(self, "get_childspec", child))
+
+    def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
+        """Return each child's id, reference, type and state, in the order of their start."""
+        return [tuple(row) for row in _ask(self, "which_children")]
+
+    def count_children(self) -> dict[str, int]:
+        """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
+        return cast("dict[str, int]", _ask(self, "count_children"))
+
+    def events(self) -> Events:
+        """Return a stream of ``Event`` objects, of this supervisor and of all below it.
+
+        It ends with the supervisor's present process.
+
+        Raises:
+            NoProcess: there is none.
+        """
+        return Events(self._connection(), SUPERVISION)
+
+
+class DynamicSupervisorRef(Ref):
+    """A reference to a dynamic supervisor."""
+
+    __slots__ = ()
+
+    def start_child(self, *args: Any, **kwargs: Any) -> Ref | None:
+        """Start one more child of the template; None: its ``init`` returned ``Ignore``.
+
+        Args:
+            *args: for ``init``, after those of the template.
+            **kwargs: for ``init`` too; they replace the template's.
+
+        Raises:
+            StartFailed: and why.
+            TooManyChildren: ``max_children`` are there.
+        """
+        return cast("Ref | None", _ask(self, "start_child", args, kwargs))
+
+    def terminate_child(self, child: Ref | str) -> None:
+        """Stop a child, for good.
+
+        Args:
+            child: its reference, or its id, as ``which_children`` tells them.
+
+        Raises:
+            NotFound: it is none of this supervisor's, or has been restarted since: a reference
+                without a name means one process.
+        """
+        _ask(self, "terminate_child", child)
+
+    def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
+        """Return each child's id, reference, type and state, in the order of their start."""
+        return [tuple(row) for row in _ask(self, "which_children")]
+
+    def count_children(self) -> dict[str, int]:
+        """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
+        return cast("dict[str, int]", _ask(self, "count_children"))
+
+    def events(self) -> Events:
+        """Return a stream of ``Event`` objects, as ``SupervisorRef.events``."""
+        return Events(self._connection(), SUPERVISION)
+
+
+def _ask(ref: Ref, *request: Any) -> Any:
+    return ref.call(list(request), timeout=None)
+
+
+codec.extend(18, SupervisorRef, encode, lambda fields: decode(fields, SupervisorRef))
+codec.extend(20, DynamicSupervisorRef, encode, lambda fields: decode(fields, DynamicSupervisorRef))
