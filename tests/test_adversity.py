@@ -284,14 +284,14 @@ async def asked(dev: Device) -> None:
 def test_a_packet_for_a_recv_that_was_given_up_is_the_next_ones(
     dev: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuncer.caller.PATIENCE", 0.2)
+    monkeypatch.setattr("tuncer.client.worker_client.PATIENCE", 0.2)
     pid = dev.pid
     stop(pid)
     send_one(OTHER, b"one")
     with pytest.raises(CallTimeout):
         dev.recv(0.1)
     os.kill(pid, signal.SIGCONT)
-    monkeypatch.setattr("tuncer.caller.PATIENCE", PATIENCE)
+    monkeypatch.setattr("tuncer.client.worker_client.PATIENCE", PATIENCE)
     assert dev.recv(PATIENCE)[28:] == b"one"
     with pytest.raises(TimeoutError):
         dev.recv(0.01)
@@ -415,8 +415,8 @@ def test_a_worker_that_does_not_answer_is_destroyed(
         pids = dev.pids
         for number in stopped:
             stop(pids[number])
-        for module in ("device", "caller"):
-            monkeypatch.setattr(f"tuncer.{module}.PATIENCE", 0.2)
+        for module in ("device", "worker_client"):
+            monkeypatch.setattr(f"tuncer.client.{module}.PATIENCE", 0.2)
         # One that this program has called before, and one that it has not.
         (dev if known else pickle.loads(pickle.dumps(dev))).destroy()
         assert all(wait_for_end(pid) for pid in (*pids, above))
@@ -432,8 +432,8 @@ def test_a_worker_that_does_not_answer_is_not_taken_for_none(
     pid = dev.pid
     stop(pid)
     with monkeypatch.context() as impatient:
-        for module in ("device", "caller"):
-            impatient.setattr(f"tuncer.{module}.PATIENCE", 0.2)
+        for module in ("device", "worker_client"):
+            impatient.setattr(f"tuncer.client.{module}.PATIENCE", 0.2)
         with pytest.raises(DeviceError, match="does not answer") as caught:
             tuncer.attach("lab0")
     assert caught.value.errno == errno.ETIMEDOUT

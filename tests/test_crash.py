@@ -22,7 +22,8 @@ from traffic import number_of, send_numbered, send_one
 import tuncer
 from supervisor import ChildSpec, NotOwner, Supervisor, SupervisorRef, linux
 from supervisor.protocol import runtime_dir as runtime
-from tuncer import Device, DeviceError, Flag, tunctl, wire
+from tuncer import Device, DeviceError, Flag, tunctl
+from tuncer.protocol import wire_format
 
 Run = Callable[..., str]
 TUN = Flag.TUN | Flag.NO_PI
@@ -76,7 +77,7 @@ class Plain:
     def run(self) -> None:
         expected = None
         while self.last not in self.numbers[-1:]:
-            batch = wire.decode(self.socket.recv_multipart())
+            batch = wire_format.decode(self.socket.recv_multipart())
             if expected is not None and batch.seq > expected:
                 self.gaps.append((expected, batch.seq))
             seen = 0 if expected is None else max(0, expected - batch.seq)

@@ -21,8 +21,9 @@ from traffic import number_of, reply_to, send_one
 
 import tuncer
 from supervisor import Supervisor, SupervisorRef
-from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, places, wire
-from tuncer.device import MOST_BYTES
+from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet
+from tuncer.client.device import MOST_BYTES
+from tuncer.protocol import paths, wire_format
 
 Run = Callable[..., str]
 TUN = Flag.TUN | Flag.NO_PI
@@ -435,24 +436,24 @@ def test_a_plain_subscriber_needs_only_the_wire_format(dev: Device) -> None:
     found: list[bytes] = []
     expected = None
     while len(found) < 10:
-        batch = wire.decode(plain.recv_multipart())
+        batch = wire_format.decode(plain.recv_multipart())
         assert batch.topic == b"lab0"
         assert expected in (None, batch.seq)
         expected = batch.seq + len(batch.packets)
         found += [p[28:] for p in batch.packets if p[0] >> 4 == 4]
     assert found == [b"%d" % n for n in range(10)]
-    while (idle := wire.decode(plain.recv_multipart())).packets:
+    while (idle := wire_format.decode(plain.recv_multipart())).packets:
         expected = idle.seq + len(idle.packets)  # the kernel's own
     assert idle.seq == expected
     dev.destroy()
-    while (last := wire.decode(plain.recv_multipart())).end is None:
+    while (last := wire_format.decode(plain.recv_multipart())).end is None:
         pass
     assert last.end == "closed"
     context.destroy(0)
 
 
 def test_strangers_at_the_door_and_the_mailbox_harm_nobody(dev: Device) -> None:
-    door = places.door(socket.if_nametoindex("lab0"))
+    door = paths.door(socket.if_nametoindex("lab0"))
     for junk in (b"\xc1", b"x" * 5000, b"\x90", b"\x91\x01", b"\x91\xa9subscribe"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(str(door))

@@ -32,8 +32,9 @@ from trees import times
 import tuncer
 from supervisor import ChildSpec, NotFound, ProcessDown, Ref, Supervisor, SupervisorRef, linux
 from supervisor.protocol import codec, message_kinds
-from tuncer import Device, Flag, places, ring
-from tuncer.subscription import RingSubscription
+from tuncer import Device, Flag
+from tuncer.client.subscription import RingSubscription
+from tuncer.protocol import paths, ring
 
 Run = Callable[..., str]
 TUN = Flag.TUN | Flag.NO_PI
@@ -569,9 +570,9 @@ def test_supervisors_have_room_for_descriptors() -> None:
 
 
 def test_door_paths_are_swept(dev: Device) -> None:
-    stale = places.directory() / "1-1"
+    stale = paths.directory() / "1-1"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
         dead.bind(str(stale))
-    places.sweep()
+    paths.sweep()
     assert not stale.exists()
     assert tuncer.devices() == [dev]

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from traffic import send_one
 
 import tuncer
-from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, mode, record, ring, tunctl
+from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
+from tuncer.protocol import ring
 from tuncer.tunctl.linux import monitor
+from tuncer.worker import active_mode, crash_safe_value
 
 Run = Callable[..., str]
 TUN = Flag.TUN | Flag.NO_PI
@@ -394,14 +396,14 @@ def test_a_recv_that_is_interrupted_while_it_waits_loses_no_packet(
         st.one_of(
             st.booleans(),
             st.just("once"),
-            st.integers(-mode.MOST - 1, mode.MOST),
+            st.integers(-active_mode.MOST - 1, active_mode.MOST),
             st.tuples(st.integers(0, 5000)),  # as many packets arrive
         )
     )
 )
 def test_a_mode_never_reads_more_than_was_asked_for(steps: list[Any]) -> None:
     words = memoryview(bytearray(64 * 8)).cast("Q")
-    state = mode.Mode(words)
+    state = active_mode.Mode(words)
     left: int | None = None  # packets of a count
     for step in steps:
         if isinstance(step, tuple):
@@ -415,7 +417,7 @@ def test_a_mode_never_reads_more_than_was_asked_for(steps: list[Any]) -> None:
                 assert state.left == left
             continue
         try:
-            state.set(mode.check(step), followed=True)
+            state.set(active_mode.check(step), followed=True)
         except OSError as error:
             assert error.errno == errno.EINVAL  # noqa: PT017
             continue
@@ -431,7 +433,7 @@ def test_a_mode_never_reads_more_than_was_asked_for(steps: list[Any]) -> None:
 @pytest.mark.parametrize("wrong", [None, 1.5, "twice", b"once", [1], 32768, -32769])
 def test_what_is_no_mode(wrong: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="active is"):
-        mode.check(wrong)
+        active_mode.check(wrong)
 
 
 @given(
@@ -476,14 +478,14 @@ def test_any_bytes_are_read_as_messages_without_an_end(data: bytes, index: int) 
 
 
 def test_a_record_keeps_its_value() -> None:
-    fd = record.create()
-    assert record.load(fd) is None
+    fd = crash_safe_value.create()
+    assert crash_safe_value.load(fd) is None
     for value in ([1, "a"], {"b": None}, "x" * 1000):
-        record.save(fd, value)
-        assert record.load(fd) == value
+        crash_safe_value.save(fd, value)
+        assert crash_safe_value.load(fd) == value
     with pytest.raises(ValueError, match="at most"):
-        record.save(fd, bytes(record.HALF))
-    assert record.load(fd) == "x" * 1000
+        crash_safe_value.save(fd, bytes(crash_safe_value.HALF))
+    assert crash_safe_value.load(fd) == "x" * 1000
     os.close(fd)
 
 

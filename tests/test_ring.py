@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuncer import ring
-from tuncer.measure import frame_length, ip_length
+from tuncer.protocol import ring
+from tuncer.worker.packet_length import frame_length, ip_length
 
 
 @pytest.fixture(name="source")

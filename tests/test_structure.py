@@ -49,7 +49,7 @@ FLOORS = {
 """Parts of the packages, from below: each imports only itself, and what is below it."""
 
 
-@pytest.mark.parametrize("package", ["supervisor"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_import_goes_upwards(package: str) -> None:
     """So ``protocol`` knows neither side, and a device's worker nothing of its clients."""
 
@@ -69,8 +69,6 @@ def test_the_direction_of_imports() -> None:
             assert not {m for m in imported if m.startswith("tuncer")}, name
         if name.startswith("tuncer.tunctl"):
             assert {m for m in imported if not m.startswith("tuncer.tunctl")} == set(), name
-        if not name.startswith("tuncer.cli") and name != "tuncer.__main__":
-            assert not {m for m in imported if m.startswith("tuncer.cli")}, name
 
 
 def test_no_name_of_supervisords_is_used() -> None:

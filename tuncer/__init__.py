@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuncer.creation import adopt, attach, child_spec, create, devices
-    from tuncer.device import Device
-    from tuncer.fd import read, write
-    from tuncer.packet import DeviceError, DeviceEvent, Packet
-    from tuncer.subscription import Subscription
+    from tuncer.client.create import adopt, attach, child_spec, create, devices
+    from tuncer.client.device import Device
+    from tuncer.client.raw_fd import read, write
+    from tuncer.client.subscription import Subscription
+    from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
     from tuncer.tunctl import (
         Address,
         Flag,
@@ -37,27 +37,27 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Address": "tunctl",
-    "Device": "device",
-    "DeviceError": "packet",
-    "DeviceEvent": "packet",
+    "Device": "client.device",
+    "DeviceError": "protocol.packet",
+    "DeviceEvent": "protocol.packet",
     "Flag": "tunctl",
     "GsoType": "tunctl",
     "Offload": "tunctl",
-    "Packet": "packet",
+    "Packet": "protocol.packet",
     "Protocol": "tunctl",
     "Route": "tunctl",
-    "Subscription": "subscription",
+    "Subscription": "client.subscription",
     "TunPi": "tunctl",
     "VnetHdr": "tunctl",
-    "acreate": "creation",
-    "adopt": "creation",
-    "attach": "creation",
-    "child_spec": "creation",
-    "create": "creation",
-    "devices": "creation",
+    "acreate": "client.create",
+    "adopt": "client.create",
+    "attach": "client.create",
+    "child_spec": "client.create",
+    "create": "client.create",
+    "devices": "client.create",
     "header": "tunctl",
-    "read": "fd",
-    "write": "fd",
+    "read": "client.raw_fd",
+    "write": "client.raw_fd",
 }
 
 

@@ -15,8 +15,8 @@ from rich.table import Table
 
 import tuncer
 from supervisor import ActorError
-from tuncer import places
-from tuncer.device import known
+from tuncer.client.device import known
+from tuncer.protocol import paths
 
 _COLUMNS = ("name", "pid", "flags", "read", "sent", "dropped", "restarts", "subscribers")
 _PATIENCE = 2.0  # seconds that a device's worker may take to answer
@@ -31,7 +31,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the devices; 1 if there is one that does not answer."""
-    asked = [_Asked(path) for path in places.doors()]
+    asked = [_Asked(path) for path in paths.doors()]
     deadline = time.monotonic() + _PATIENCE
     for one in asked:
         one.thread.join(max(0.0, deadline - time.monotonic()))
@@ -53,8 +53,8 @@ class _Asked:
     """A device that is asked, beside others: one that hangs holds up none of them."""
 
     def __init__(self, path: Path) -> None:
-        self.name = places.name_of(path)
-        worker = places.worker(path)
+        self.name = paths.name_of(path)
+        worker = paths.worker(path)
         self.pid = None if worker is None else worker.pid
         self._path = path
         self._row: dict[str, Any] | None = None

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuncer import door, places
+from tuncer.protocol import control_socket, paths
 
 _WHAT = "a descriptor that is offered"
 _PATIENCE = 10.0  # seconds in which the descriptor must arrive
@@ -22,8 +22,8 @@ def offered(fd: int) -> Iterator[Path]:
 
     More than one may: a worker that was killed at once is followed by another.
     """
-    path = places.offer()
-    listener = socket.socket(fileno=door.listen(path, _WHAT))
+    path = paths.offer()
+    listener = socket.socket(fileno=control_socket.listen(path, _WHAT))
     stop = os.eventfd(0, os.EFD_CLOEXEC)
     thread = threading.Thread(target=_give, args=(listener, stop, fd), daemon=True)
     thread.start()
@@ -46,7 +46,7 @@ def _give(listener: socket.socket, stop: int, fd: int) -> None:
         ready = {number for number, _ in poller.poll()}
         if stop in ready:
             return
-        visitor = door.accept(listener)
+        visitor = control_socket.accept(listener)
         if visitor is not None:
             visitor.offer("fd", fds=(fd,))
             visitor.close()
@@ -58,6 +58,6 @@ def taken(path: Path) -> int:
     Raises:
         OSError: nobody offers it any more.
     """
-    _, fds, channel = door.knock(path, _WHAT, "fd", timeout=_PATIENCE, descriptors=1)
+    _, fds, channel = control_socket.knock(path, _WHAT, "fd", timeout=_PATIENCE, descriptors=1)
     channel.close()
     return fds[0]

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from supervisor import GenServer
 from supervisor.protocol.channel import Channel, close_all
-from tuncer import door
+from tuncer.protocol import control_socket
 
 Serve: TypeAlias = Callable[[Channel, list[Any]], bool]
 """Answers a request; returns False if the visitor has no room for the answer."""
@@ -38,7 +38,7 @@ class Visitors:
 
     def _open(self) -> None:
         try:
-            while (visitor := door.accept(self._listener)) is not None:
+            while (visitor := control_socket.accept(self._listener)) is not None:
                 self._inside[visitor.fileno()] = visitor
                 attend = functools.partial(self._attend, visitor)
                 self._worker.add_reader(visitor.fileno(), attend)

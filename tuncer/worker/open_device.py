@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tuncer import adoption, tunctl
+from tuncer import tunctl
+from tuncer.protocol import adoption
 from tuncer.tunctl import Flag, Namespace
 
 TXQUEUELEN = 10_000

@@ -15,8 +15,8 @@ from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref
 from supervisor.client.futures import CallFuture
 from supervisor.client.pending import Pending
 from supervisor.protocol.message_kinds import CAST
-from tuncer import door
-from tuncer.timeouts import check_timeout
+from tuncer.protocol import control_socket
+from tuncer.protocol.timeouts import check_timeout
 
 PATIENCE = 10.0
 """Seconds in which a worker must answer."""
@@ -39,14 +39,18 @@ class Caller:
         """Return the worker; while it is being restarted, wait for it."""
         worker = self._worker  # another thread may set it to None at any time
         if worker is None or not worker.is_alive():
-            answer, _, channel = door.knock(self.path, self._name, "worker", timeout=PATIENCE)
+            answer, _, channel = control_socket.knock(
+                self.path, self._name, "worker", timeout=PATIENCE
+            )
             channel.close()
             worker = self._worker = answer[1]
         return worker
 
     def publisher(self) -> str:
         """Have the worker bind its publisher; return the endpoint."""
-        answer, _, channel = door.knock(self.path, self._name, "publish", timeout=PATIENCE)
+        answer, _, channel = control_socket.knock(
+            self.path, self._name, "publish", timeout=PATIENCE
+        )
         channel.close()
         return f"ipc://{answer[1]}"
 

@@ -7,7 +7,7 @@ import os
 import select
 import time
 
-from tuncer.timeouts import DAY, check_timeout
+from tuncer.protocol.timeouts import DAY, check_timeout
 from tuncer.tunctl import devname
 from tuncer.tunctl.errors import explain
 from tuncer.tunctl.linux.ioctls import checked

@@ -1,8 +1,9 @@
 """Where a device is found: two sockets in the runtime directory, whose paths outlive the worker.
 
-``devices/NAMESPACE-INDEX`` is the door (see ``tuncer.door``): it listens as long as the device
-has a worker or a supervisor that keeps its descriptor. ``devices/NAMESPACE-INDEX.pub`` is the
-publisher's endpoint, ``.worker`` a symbolic link whose target is the worker's pid and start time.
+``devices/NAMESPACE-INDEX`` is the control socket, see ``tuncer.protocol.control_socket``. It
+listens as long as the device has a worker, or a supervisor that keeps its descriptor.
+``devices/NAMESPACE-INDEX.pub`` is the publisher's endpoint. ``.worker`` is a symbolic link, whose
+target is the worker's pid and start time.
 Further queues have ``.q1``, ``.q2``, ... in their names. NAMESPACE is the inode of the network
 namespace where the device was created, in hexadecimal, and INDEX the interface's number there:
 names change, and are used again.

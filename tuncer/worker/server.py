@@ -20,19 +20,21 @@ from supervisor import GenServer, NoReply, Ref, Sender, Shutdown, Stop, linux
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
 from supervisor.protocol.channel import Channel
-from tuncer import door, measure, mode, opening, places, record, ring, tunctl
-from tuncer import terms as _terms  # noqa: F401 - addresses and routes travel
-from tuncer.filtering import Filter
-from tuncer.followers import Followers
-from tuncer.link_watch import LinkWatch
-from tuncer.mode import Active, Mode
-from tuncer.opening import SHORT, TXQUEUELEN
-from tuncer.publisher import Publisher
-from tuncer.receivers import Receivers
+from tuncer import tunctl
+from tuncer.protocol import codec_types as _terms  # noqa: F401 - addresses and routes travel
+from tuncer.protocol import control_socket, paths, ring
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import explain
 from tuncer.tunctl.header import SIZE as PI_SIZE
-from tuncer.visitors import Visitors
+from tuncer.worker import active_mode, crash_safe_value, open_device, packet_length
+from tuncer.worker.active_mode import Active, Mode
+from tuncer.worker.control_server import Visitors
+from tuncer.worker.link_monitor import LinkWatch
+from tuncer.worker.open_device import SHORT, TXQUEUELEN
+from tuncer.worker.packet_filter import Filter
+from tuncer.worker.recv_queue import Receivers
+from tuncer.worker.subscribers import Followers
+from tuncer.worker.zmq_publisher import Publisher
 
 _LARGEST_VNET_HDR = 1024  # so that a slot of the ring holds any packet behind it
 _WAS_DELETED = "the device was deleted"
@@ -106,7 +108,7 @@ class Worker(GenServer):
             queues: how many there are, each with a worker below one supervisor.
             described: of ``child_spec``: what a new device gets.
             again: whether the device is made again when somebody else has deleted it.
-            **settings: of ``opening.created``.
+            **settings: of ``open_device.created``.
         """
         self._queue, self._queues, self._again = queue, queues, again
         self._polled = False
@@ -126,9 +128,9 @@ class Worker(GenServer):
         }
         self._ended = False
         try:
-            self._take_up(lambda: opening.opened(name, flags, queue, adopt, settings), slots)
+            self._take_up(lambda: open_device.opened(name, flags, queue, adopt, settings), slots)
             if described is not None and self._writer.control[ring.TRANSMITTED] == 0:
-                opening.describe(self._tun, **described)
+                open_device.describe(self._tun, **described)
             self._recover(active)
         except (OSError, ValueError, TypeError, KeyError) as error:
             if "tun" in self.stored_fds() and getattr(error, "errno", 0) == errno.EBADFD:
@@ -158,13 +160,13 @@ class Worker(GenServer):
         if not self._path.exists():  # it was removed with the whole runtime directory
             self._open_door_again()
         self.name = self._writer.name
-        places.note_worker(self._path, process(os.getpid()))
-        kept = self._stored("link", record.create)
+        paths.note_worker(self._path, process(os.getpid()))
+        kept = self._stored("link", crash_safe_value.create)
         self._link = LinkWatch(self, self._tun, kept, self._happened, self._device_failed)
         self._vnet_hdr = tunctl.vnet_hdr_size(self._tun)
         self._filter = Filter(
             self._tun,
-            self._stored("filter", record.create),
+            self._stored("filter", crash_safe_value.create),
             self._writer.address,
             self._prefix,
             leads=self._queue == 0,
@@ -177,8 +179,8 @@ class Worker(GenServer):
 
     def _open_door_again(self) -> None:
         """Listen at the same path, though the device may have been moved or renamed since."""
-        places.directory()
-        fd = door.listen(self._path, self._writer.name)
+        paths.directory()
+        fd = control_socket.listen(self._path, self._writer.name)
         self._door.close()
         self._door = socket.socket(fileno=fd)
         self.store_fd("door", fd)
@@ -190,16 +192,16 @@ class Worker(GenServer):
             self._visitors.close_door()
             self._open_door_again()
             self._visitors.open_door(self._door)
-            places.note_worker(self._path, process(os.getpid()))
+            paths.note_worker(self._path, process(os.getpid()))
             if self._publisher is not None:
-                self._publisher.bind_again(places.publisher(self._path))
+                self._publisher.bind_again(paths.publisher(self._path))
         except OSError as error:
             self._actor.log.error("%s cannot be found any more: %s", self.name, error)  # noqa: TRY400
 
     def _listen(self) -> int:
         name = tunctl.devname(self._tun)
         self._writer.name = name
-        return door.listen(places.queue(places.door_of(self._tun), self._queue), name)
+        return control_socket.listen(paths.queue(paths.door_of(self._tun), self._queue), name)
 
     def _belongs(self) -> list[Ref]:
         """Return the owner's root, and the child of it that this device is."""
@@ -232,7 +234,7 @@ class Worker(GenServer):
             return
         self._publisher = Publisher(
             self.context,
-            places.publisher(self._path),
+            paths.publisher(self._path),
             self.name,
             self._reader,
             self._writer,
@@ -251,7 +253,7 @@ class Worker(GenServer):
     def _measure(self, packet: memoryview, place: int, before: int) -> int | None:
         """Return the length of the one packet whose length a killed worker did not store."""
         prefix = self._prefix()
-        of = measure.frame_length if Flag.TAP in self._flags else measure.ip_length
+        of = packet_length.frame_length if Flag.TAP in self._flags else packet_length.ip_length
         length = of(packet[prefix:])
         if length is None:
             length = self._measured_by_the_kernel(place, before, prefix)
@@ -278,11 +280,15 @@ class Worker(GenServer):
                 channel = Channel(fd)
                 events = self._writer.control[ring.EVENTS]
                 if name.startswith("events."):
-                    channel.offer(door.EVENT, "deleted", None, self._writer.head, events + 1)
-                channel.offer(door.END, errno.ENODEV, _WAS_DELETED, self._writer.head, events + 1)
+                    channel.offer(
+                        control_socket.EVENT, "deleted", None, self._writer.head, events + 1
+                    )
+                channel.offer(
+                    control_socket.END, errno.ENODEV, _WAS_DELETED, self._writer.head, events + 1
+                )
             elif name == "door":
                 with socket.socket(fileno=fd) as listener:
-                    places.remove(Path(listener.getsockname()))
+                    paths.remove(Path(listener.getsockname()))
         self._ended = True
         self._writer.control[ring.ENDED] = 1 + errno.ENODEV
         self._forget_stored()
@@ -434,7 +440,7 @@ class Worker(GenServer):
         return NoReply()
 
     def _setopt(self, active: Active) -> None:
-        self._mode.set(mode.check(active), self._followed)
+        self._mode.set(active_mode.check(active), self._followed)
         self._tell_if_over()
 
     def _vnet_hdr_size(self, size: int | None = None) -> int:
@@ -491,7 +497,7 @@ class Worker(GenServer):
                 self._subscribe(visitor, None, events)
             case ["publish"]:
                 self._bind_publisher()
-                return visitor.offer("publishes", str(places.publisher(self._path)))
+                return visitor.offer("publishes", str(paths.publisher(self._path)))
             case _:
                 return visitor.offer(ValueError(f"a door does not know {message!r:.100}"))
         return True
@@ -529,7 +535,7 @@ class Worker(GenServer):
         self._followers.wake()
         if self._publisher is not None:
             self._publisher.end(why)
-        places.remove(self._path)
+        paths.remove(self._path)
 
     def _delete(self) -> None:
         try:

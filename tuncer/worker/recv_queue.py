@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from supervisor import GenServer, Sender
 from supervisor.actor.timers import Timer
-from tuncer import ring
-from tuncer.timeouts import check_timeout
+from tuncer.protocol import ring
+from tuncer.protocol.timeouts import check_timeout
 
 
 @dataclass

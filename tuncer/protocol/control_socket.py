@@ -18,8 +18,8 @@ from typing import Any
 
 from supervisor.protocol import runtime_dir
 from supervisor.protocol.channel import Channel, close_all
-from tuncer import places
-from tuncer.packet import DeviceError
+from tuncer.protocol import paths
+from tuncer.protocol.packet import DeviceError
 
 _BACKLOG = 1024  # knocks that wait, at most net.core.somaxconn
 
@@ -36,7 +36,7 @@ def listen(path: Path, device: str) -> int:
     """
     kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with runtime_dir.lock(), socket.socket(socket.AF_UNIX, kind) as listener:
-        if places.is_open(path):
+        if paths.is_open(path):
             raise OSError(errno.EBUSY, "the device has a worker already", device)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

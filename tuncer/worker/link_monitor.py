@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from supervisor import GenServer
-from tuncer import record, tunctl
+from tuncer import tunctl
 from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
+from tuncer.worker import crash_safe_value
 
 _STEPS, _STEP = 200, 0.05  # looks whether the device has gone with its namespace, and seconds
 
@@ -52,7 +53,7 @@ class LinkWatch:
             self._worker._actor.log.warning("the link cannot be watched: %s", error)
             return
         self._worker.add_reader(monitor.fileno(), self._changed)
-        told: list[Any] | None = record.load(self._kept)
+        told: list[Any] | None = crash_safe_value.load(self._kept)
         if told is not None:
             before = LinkState._make([*told[:-1], frozenset(told[-1])])
             for change in difference(before, monitor.state):
@@ -61,7 +62,7 @@ class LinkWatch:
 
     def _note(self, state: LinkState) -> None:
         *plain, addresses = state
-        record.save(self._kept, [*plain, sorted(addresses)])
+        crash_safe_value.save(self._kept, [*plain, sorted(addresses)])
 
     def _changed(self) -> None:
         monitor = self._monitor

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from tuncer.packet import Packet
+from tuncer.protocol.packet import Packet
 
 SLOT = 17 * 4096  # bytes: 65535, a virtio_net_hdr, packet information and a VLAN tag fit
 DEFAULT_SLOTS = 8192
@@ -52,7 +52,7 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     HANDED_OUT,  # the kernel's count of packets, then
     EVENTS,  # events that were told, to those who had room for them
     ENDED,  # 0 while the device lives; then one more than an errno, 0 for an end in order
-    ACTIVE,  # a word of tuncer.mode: who packets are read for
+    ACTIVE,  # a word of tuncer.worker.active_mode: who packets are read for
     TAKEN,  # packets that a passive device has handed out, one by one
     LIMIT,  # packets that may be read before a counted mode ends
     NOTICED,  # the LIMIT of which the end was told

@@ -27,10 +27,10 @@ from typing import Any, Generic, Self, TypeVar, cast
 import zmq
 
 from supervisor.protocol.channel import Channel, close_all
-from tuncer import door, places, ring, wire
-from tuncer.caller import PATIENCE
-from tuncer.packet import DeviceError, DeviceEvent, Packet
-from tuncer.timeouts import DAY, check_timeout
+from tuncer.client.worker_client import PATIENCE
+from tuncer.protocol import control_socket, paths, ring, wire_format
+from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
+from tuncer.protocol.timeouts import DAY, check_timeout
 
 Item = Packet | DeviceEvent | list[Packet]
 Kind = TypeVar("Kind", bound=Item)
@@ -366,12 +366,12 @@ class _Following(Subscription[Item]):
                 return
             (word, *terms), fds = received
             close_all(fds)
-            if word == door.EVENT:
+            if word == control_socket.EVENT:
                 kind, value, place, number = terms
                 self._miss(number - 1)
                 self._event = max(self._event, number)
                 self._tell(place, kind, value)
-            elif word == door.END:
+            elif word == control_socket.END:
                 number, text, self._log_end, events = terms
                 self._miss(events)
                 self._end = DeviceError(number, text, self._device) if number else self._over()
@@ -417,7 +417,7 @@ class RingSubscription(_Following):
     """Reads the ring: for processes on the device's host."""
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
-        answer, fds, channel = door.knock(
+        answer, fds, channel = control_socket.knock(
             path, device, "subscribe", events, timeout=PATIENCE, descriptors=2
         )
         log, event = fds
@@ -474,7 +474,7 @@ class ZmqSubscription(_Following):
     """Receives messages of the wire format."""
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
-        answer, _, channel = door.knock(path, device, "watch", events, timeout=PATIENCE)
+        answer, _, channel = control_socket.knock(path, device, "watch", events, timeout=PATIENCE)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -482,13 +482,13 @@ class ZmqSubscription(_Following):
         self._socket.setsockopt(zmq.RECONNECT_IVL, 1)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.setsockopt(zmq.SUBSCRIBE, device.encode())
-        self._socket.connect(f"ipc://{places.publisher(path)}")
-        hello = wire.HELLO + uuid.uuid4().bytes
+        self._socket.connect(f"ipc://{paths.publisher(path)}")
+        hello = wire_format.HELLO + uuid.uuid4().bytes
         self._socket.setsockopt(zmq.SUBSCRIBE, hello)  # after connect, to be heard in this order
         wake = int(self._socket.getsockopt(zmq.FD))
         super().__init__(device, channel, wake, batch, events, queue)
         self._event = answer[2]
-        self._early: deque[wire.Batch] = deque()
+        self._early: deque[wire_format.Batch] = deque()
         self._had_last = False
         self._untold = 0
         try:
@@ -505,7 +505,7 @@ class ZmqSubscription(_Following):
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not self._socket.poll(int(remaining * 1000) + 1):
                 raise DeviceError(errno.ETIMEDOUT, "the publisher does not answer", self._device)
-            batch = wire.decode(self._socket.recv_multipart())
+            batch = wire_format.decode(self._socket.recv_multipart())
             if batch.topic == hello:
                 return batch.seq
             self._early.append(batch)
@@ -539,9 +539,9 @@ class ZmqSubscription(_Following):
             frames = self._socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return None
-        return self._accept(wire.decode(frames))
+        return self._accept(wire_format.decode(frames))
 
-    def _accept(self, batch: wire.Batch) -> list[Packet]:
+    def _accept(self, batch: wire_format.Batch) -> list[Packet]:
         """Drop what was seen already, and count what is missing."""
         if batch.topic != self._device.encode():
             return []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tuncer import record, tunctl
+from tuncer import tunctl
 from tuncer.tunctl import Program
+from tuncer.worker import crash_safe_value
 
 KERNEL, WORKER = "kernel", "worker"
 
@@ -41,7 +42,7 @@ class Filter:
         self.runs_here = False
         """Whether packets that are read now must be looked at."""
         self._version = 0
-        found = record.load(kept)
+        found = crash_safe_value.load(kept)
         if found is not None:  # otherwise the kernel may have one that is not ours to remove
             expression, instructions, place, self._version = found
             self._install(None if place is None else Program(expression, instructions), place)
@@ -71,14 +72,14 @@ class Filter:
         place, version = told or (None if expression is None else WORKER, self._version + 1)
         if version < self._version:
             return self.place, self._version
-        before = record.load(self._kept)
+        before = crash_safe_value.load(self._kept)
         program = None if expression is None else Program(expression, instructions)
         # First the record: whoever takes up a worker that is killed here installs what it says.
-        record.save(self._kept, [expression, instructions, place, version])
+        crash_safe_value.save(self._kept, [expression, instructions, place, version])
         try:
             self._install(program, place)
         except OSError:
-            record.save(self._kept, before)
+            crash_safe_value.save(self._kept, before)
             raise
         self._version = version
         return self.place, version

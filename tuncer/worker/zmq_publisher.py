@@ -18,7 +18,7 @@ from pathlib import Path
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from tuncer import ring, wire
+from tuncer.protocol import ring, wire_format
 
 _QUEUE = 512  # batches that may wait for each subscriber
 _PAUSE = 0.001  # seconds from one batch that is not full to the next one
@@ -137,7 +137,7 @@ class Publisher:
                 word = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if word[1:].startswith(wire.HELLO):
+            if word[1:].startswith(wire_format.HELLO):
                 if word[:1] == b"\1":
                     self._greet(word[1:])
             elif self._topic.startswith(word[1:]):
@@ -228,7 +228,7 @@ class Publisher:
         end: str | None = None,
     ) -> list[bytes]:
         now = time.time_ns() if when is None else when
-        return wire.encode(topic, seq, packets or [], now, self._epoch, end, self._queue)
+        return wire_format.encode(topic, seq, packets or [], now, self._epoch, end, self._queue)
 
     def _say(self, frames: list[bytes]) -> bool:
         try:

@@ -23,14 +23,15 @@ from supervisor import (
     SupervisorRef,
     linux,
 )
-from tuncer import door, mode, places
-from tuncer.caller import PATIENCE, Caller
-from tuncer.link import Link
-from tuncer.mode import Active
-from tuncer.packet import DeviceError, DeviceEvent, Packet
-from tuncer.subscription import Merged, RingSubscription, Subscription, ZmqSubscription
+from tuncer.client.link import Link
+from tuncer.client.subscription import Merged, RingSubscription, Subscription, ZmqSubscription
+from tuncer.client.worker_client import PATIENCE, Caller
+from tuncer.protocol import control_socket, paths
+from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
 from tuncer.tunctl import compile_filter
 from tuncer.tunctl.errors import check_bool
+from tuncer.worker import active_mode
+from tuncer.worker.active_mode import Active
 
 MOST_BYTES = 65535 + 14 + 4 + 4 + 12
 """The largest packet: an IP packet with Ethernet header, VLAN tag, packet information and
@@ -48,7 +49,7 @@ class Device(Link):
     """
 
     def __init__(self, path: Path, name: str, queues: int = 1) -> None:
-        self._callers = [Caller(places.queue(path, number), name) for number in range(queues)]
+        self._callers = [Caller(paths.queue(path, number), name) for number in range(queues)]
         self._first = self._callers[0]
         self._path = path
         self.name = name
@@ -222,7 +223,7 @@ class Device(Link):
             ValueError, OSError: EINVAL, more than 32767 packets, in all.
             ProcessDown: the worker ended meanwhile; whether a number was added is unknown.
         """
-        counted = not isinstance(mode.check(active), bool) and active != "once"
+        counted = not isinstance(active_mode.check(active), bool) and active != "once"
         for caller in self._callers:
             (caller.call if counted else caller.repeatable)("setopt", active)
 
@@ -260,7 +261,7 @@ class Device(Link):
 
         What it reads passes the worker by, and its numbering. Close it when done.
         """
-        _, fds, channel = door.knock(
+        _, fds, channel = control_socket.knock(
             self._caller(queue).path, self.name, "getfd", timeout=PATIENCE, descriptors=1
         )
         channel.close()
@@ -446,7 +447,7 @@ def _end(caller: Caller, operation: str, queues: int) -> None:
         except CallTimeout:
             _kill(caller.path, queues)
         except (NoProcess, ProcessDown):
-            if not places.is_open(caller.path):
+            if not paths.is_open(caller.path):
                 return
             if time.monotonic() > deadline:
                 raise
@@ -468,7 +469,7 @@ def _kill(path: Path, queues: int) -> None:
     With its last descriptor goes the device, unless it is persistent. Where there are several
     queues, their supervisor is ended, and the others with it: it would stay without them.
     """
-    hanging = places.worker(path)
+    hanging = paths.worker(path)
     if hanging is None:
         return
     with contextlib.suppress(ProcessLookupError, NoProcess, ProcessDown, NotFound):
@@ -488,6 +489,6 @@ def known(path: Path, name: str) -> Device:
     Raises:
         DeviceError: ENODEV, nobody is there.
     """
-    answer, _, channel = door.knock(path, name, "worker", timeout=PATIENCE)
+    answer, _, channel = control_socket.knock(path, name, "worker", timeout=PATIENCE)
     channel.close()
     return Device(path, answer[2], answer[3])

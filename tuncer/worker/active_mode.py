@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Literal, TypeAlias
 
-from tuncer import ring
+from tuncer.protocol import ring
 
 Active: TypeAlias = bool | Literal["once"] | int
 """True, False, "once", or a number of packets to be added to the present number."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from supervisor import GenServer
 from supervisor.protocol.channel import Channel, close_all
-from tuncer import door, ring
+from tuncer.protocol import control_socket, ring
 
 
 @dataclass
@@ -164,9 +164,9 @@ class Followers:
         """
         for follower in self._all:
             if follower.wants_events:
-                follower.channel.offer(door.EVENT, kind, value, place, number)
+                follower.channel.offer(control_socket.EVENT, kind, value, place, number)
 
     def end(self, number: int, text: str, packets: int, events: int) -> None:
         """Tell all that the log ends: with an errno or 0, a text, how many packets and events."""
         for follower in self._all:
-            follower.channel.offer(door.END, number, text, packets, events)
+            follower.channel.offer(control_socket.END, number, text, packets, events)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from tuncer import terms as _terms  # noqa: F401 - addresses and routes travel
+from tuncer.protocol import codec_types as _terms  # noqa: F401 - addresses and routes travel
 from tuncer.tunctl import Address, Flag, Namespace, Route, first_address, with_peer
 from tuncer.tunctl import address as addresses
 

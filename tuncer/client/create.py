@@ -22,19 +22,21 @@ from supervisor import (
     SupervisorRef,
 )
 from supervisor.supervision.strategy import Restart
-from tuncer import adoption, mode, places, ring, tunctl
-from tuncer.caller import PATIENCE
-from tuncer.device import Device, known
-from tuncer.link import absolute
-from tuncer.mode import Active
-from tuncer.opening import TXQUEUELEN
-from tuncer.packet import DeviceError
+from tuncer import tunctl
+from tuncer.client.device import Device, known
+from tuncer.client.link import absolute
+from tuncer.client.worker_client import PATIENCE
+from tuncer.protocol import adoption, paths, ring
+from tuncer.protocol.packet import DeviceError
 from tuncer.tunctl import Flag, Namespace
 from tuncer.tunctl.address import AddressLike, NetworkLike, interface, network
 from tuncer.tunctl.errors import check_bool, check_name
 from tuncer.tunctl.flags import parse
 from tuncer.tunctl.linux import netlink, netns
-from tuncer.worker import Worker
+from tuncer.worker import active_mode
+from tuncer.worker.active_mode import Active
+from tuncer.worker.open_device import TXQUEUELEN
+from tuncer.worker.server import Worker
 
 MOST_QUEUES = 256
 """Queues of a device, at most: MAX_TAP_QUEUES of ``drivers/net/tun.c``."""
@@ -227,7 +229,7 @@ def child_spec(
 
 def _check_options(options: dict[str, Any]) -> None:
     """Say beforehand what a worker would refuse: nothing has been started yet."""
-    mode.check(options.get("active", False))
+    active_mode.check(options.get("active", False))
     check_bool(options.get("persist", False), "persist")
     ring.check_slots(options.get("slots", ring.DEFAULT_SLOTS))
     if options.get("txqueuelen") == 0:
@@ -294,9 +296,9 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
             place = netlink.place(name)
         except OSError:
             raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
-        path = places.door_at(*place)
+        path = paths.door_at(*place)
     # Its door is where it was created, and another one may have been moved to where that was.
-    for door in (path, *(other for other in places.doors() if other != path)):
+    for door in (path, *(other for other in paths.doors() if other != path)):
         device = _if_there(door, name, place)
         if device is not None:
             return device
@@ -313,7 +315,7 @@ def _if_there(path: Path, name: str, place: tuple[int, int]) -> Device | None:
         device = known(path, name)
         return device if device.place() == place else None
     except DeviceError as error:
-        if error.errno == errno.ETIMEDOUT and path == places.door_at(*place):
+        if error.errno == errno.ETIMEDOUT and path == paths.door_at(*place):
             raise
         return None
     except (OSError, NoProcess):
@@ -323,7 +325,7 @@ def _if_there(path: Path, name: str, place: tuple[int, int]) -> Device | None:
 def devices() -> list[Device]:
     """Return all devices of this user's, in whatever network namespace."""
     found = []
-    for path in places.doors():
+    for path in paths.doors():
         with contextlib.suppress(DeviceError):  # it went between two looks
             found.append(known(path, path.name))
     return found
@@ -333,7 +335,7 @@ def _started(spec: ChildSpec) -> Device:
     try:
         return Device(*_start(spec))
     except StartFailed as failed:
-        places.sweep()  # a worker that was killed as it began may have left its door
+        paths.sweep()  # a worker that was killed as it began may have left its door
         reason: Any = failed
         while isinstance(reason, StartFailed):  # of a queue's worker, of their supervisor
             reason = reason.reason

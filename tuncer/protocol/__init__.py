@@ -1,0 +1,1 @@
+"""What clients and worker must agree on: the ring, the wire format, sockets, paths, terms."""
