@@ -6,6 +6,8 @@ A subclass says what it does with what it receives; everything else is here. Sta
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -13,7 +15,7 @@ from supervisor.actor.callback_results import Sender
 from supervisor.actor.loop import Actor
 from supervisor.actor.timers import Timer
 from supervisor.client.ref import Ref
-from supervisor.errors import SHUTDOWN, Reason, shown
+from supervisor.errors import NORMAL, SHUTDOWN, Reason, shown
 from supervisor.linux import Process
 from supervisor.protocol.telemetry import SUPERVISION
 from supervisor.spawn.launch import launch
@@ -135,6 +137,11 @@ class GenServer:
         """This actor's reference."""
         return self._actor.ref
 
+    @functools.cached_property  # and so an attribute of a subclass may have this name, too
+    def log(self) -> logging.Logger:
+        """The logger of this package; it never blocks the actor."""
+        return self._actor.log
+
     def reply(self, sender: Sender, value: Any) -> bool:
         """Reply to a call that ``handle_call`` answered by ``NoReply``, here or in another actor.
 
@@ -155,8 +162,16 @@ class GenServer:
         """Have a message delivered to this actor's ``handle_info`` later."""
         return self._actor.send_after(seconds, message)
 
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back later, between messages. See ``cancel_timer``."""
+        return self._actor.call_later(seconds, callback)
+
+    def exit(self, reason: Reason = NORMAL) -> None:
+        """End when the present callback has returned, as a callback does that returns ``Stop``."""
+        self._actor.exit(reason)
+
     def cancel_timer(self, timer: Timer) -> None:
-        """Forget a timer, if its message has not been delivered yet."""
+        """Forget a timer, if its message has not been delivered, or its function called, yet."""
         timer.cancelled = True
 
     def monitor(self, ref: Ref) -> None:

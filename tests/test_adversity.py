@@ -408,10 +408,10 @@ def test_a_worker_that_does_not_answer_is_destroyed(
     run: Run, monkeypatch: pytest.MonkeyPatch, queues: int, stopped: list[int], known: bool
 ) -> None:
     with make("first") as first:
-        root = first._repeatable("belongs")[0]
+        root = first._call("belongs")[0]
         before = len(SupervisorRef(root._process).which_children())
         dev = make(queues=queues)
-        above = dev._repeatable("belongs")[1].pid
+        above = dev._call("belongs")[1].pid
         pids = dev.pids
         for number in stopped:
             stop(pids[number])
@@ -448,7 +448,7 @@ def test_a_filter_that_cannot_be_set_leaves_the_one_before(dev: Device) -> None:
     before = resource.prlimit(dev.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(dev.pid, resource.RLIMIT_NOFILE, (3, before[1]))
     with pytest.raises(OSError, match="open files") as caught:
-        dev._repeatable("filter", program.expression, program.instructions, None)
+        dev._call("filter", program.expression, program.instructions, None)
     assert caught.value.errno == errno.EMFILE
     resource.prlimit(dev.pid, resource.RLIMIT_NOFILE, before)
     assert dev.statistics()["filter"] == "udp port 53"

@@ -31,7 +31,7 @@ TAP = Flag.TAP | Flag.NO_PI
 ADDRESS, OTHER = "10.9.0.1", "10.9.0.2"
 
 
-class Follower:
+class Subscriber:
     """Takes numbered packets, in a thread, until one with the last number has come."""
 
     def __init__(self, subscription: Any, last: int, tap: bool) -> None:
@@ -137,9 +137,9 @@ def test_fifty_kills_under_load_lose_nothing(
         dev = stack.enter_context(start_device(run, kind, slots=slots))
         watch = stack.enter_context(program("ip", "monitor", "link", "address", "route"))
         before = dev.ifindex()
-        followers: list[Any] = [Follower(dev.subscribe(batch=True), count, tap) for _ in (1, 2)]
+        followers: list[Any] = [Subscriber(dev.subscribe(batch=True), count, tap) for _ in (1, 2)]
         if "zmq" in others:
-            followers.append(Follower(dev.subscribe(batch=True, transport="zmq"), count, tap))
+            followers.append(Subscriber(dev.subscribe(batch=True, transport="zmq"), count, tap))
         if "plain" in others:
             followers.append(Plain(dev, count, tap))
         while dev.statistics()["subscribers"] < len(followers):

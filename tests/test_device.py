@@ -453,15 +453,17 @@ def test_a_plain_subscriber_needs_only_the_wire_format(dev: Device) -> None:
 
 
 def test_strangers_at_the_door_and_the_mailbox_harm_nobody(dev: Device) -> None:
-    door = paths.door(socket.if_nametoindex("lab0"))
+    door = paths.control_path(socket.if_nametoindex("lab0"))
     for junk in (b"\xc1", b"x" * 5000, b"\x90", b"\x91\x01", b"\x91\xa9subscribe"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(str(door))
             stranger.send(junk)
-    with pytest.raises(ValueError, match="does not know"):
-        dev._repeatable("nonsense")
+    worker = dev._first.find()
+    for nonsense in (["nonsense", [], {}], ["send"], "send", ["_send", [], {}], [[], [], {}], None):
+        with pytest.raises((ValueError, TypeError)):
+            worker.call(nonsense)
     with pytest.raises(TypeError):
-        dev._repeatable("send", 1, 2, 3)
+        dev._call("send", 1, 2, 3)
     assert dev.statistics()["restarts"] == 0
 
 

@@ -315,7 +315,7 @@ def descriptors(pid: int) -> dict[str, str]:
 
 def test_devices_that_come_and_go_leave_no_descriptor_anywhere() -> None:
     with tuncer.create("first", TUN) as first:
-        root = first._repeatable("belongs")[0].pid
+        root = first._call("belongs")[0].pid
         at_root = len(descriptors(root))
         tuncer.create("e0", TUN).destroy()
         here, at_worker = len(descriptors(os.getpid())), len(descriptors(first.pid))
@@ -350,7 +350,7 @@ def test_every_descriptor_is_closed_on_exec() -> None:
     ):
         dev.filter("udp")
         held = dev.getfd()
-        root, above = (ref.pid for ref in dev._repeatable("belongs"))
+        root, above = (ref.pid for ref in dev._call("belongs"))
         found = {os.getpid(): set(descriptors(os.getpid())) - before}
         found |= {pid: set(descriptors(pid)) - {"0", "1", "2"} for pid in (*dev.pids, root, above)}
         assert len(found[os.getpid()]) > 10

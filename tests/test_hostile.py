@@ -53,7 +53,7 @@ def root_of(dev: Device) -> int:
     return int(Path(f"/proc/{dev.pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-def door_of(dev: Device) -> socket.socket:
+def control_path_of(dev: Device) -> socket.socket:
     visitor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     visitor.connect(str(dev._path))
     return visitor
@@ -164,7 +164,7 @@ def test_junk_at_the_door_leaks_nothing(dev: Device) -> None:
         b"x" * 5000,
     ):
         for _ in range(20):
-            with door_of(dev) as visitor:
+            with control_path_of(dev) as visitor:
                 fds = array.array("i", [0, 1, 2]).tobytes()
                 visitor.sendmsg([junk], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
     while len(os.listdir(f"/proc/{pid}/fd")) > before + 1:
@@ -173,7 +173,7 @@ def test_junk_at_the_door_leaks_nothing(dev: Device) -> None:
 
 
 def test_a_visitor_that_does_not_read_is_shown_out(dev: Device) -> None:
-    with door_of(dev) as visitor:
+    with control_path_of(dev) as visitor:
         visitor.settimeout(PATIENCE)
         with pytest.raises(OSError, match=r"Broken pipe|reset"):
             while True:

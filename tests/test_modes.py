@@ -263,8 +263,8 @@ def test_an_event_stands_between_the_packets_before_and_after(dev: Device, batch
         while dev.statistics()["packets_read"] < 200:
             pass
         dev.mtu(1400)
-        while event("mtu", 1400) not in [told for _, told in subscription._told]:
-            subscription._hear()
+        while event("mtu", 1400) not in [told for _, told in subscription._pending_events]:
+            subscription._read_control()
         send(200, 205)
         while dev.statistics()["packets_read"] < 205:
             pass
@@ -408,7 +408,7 @@ def test_a_mode_never_reads_more_than_was_asked_for(steps: list[Any]) -> None:
     for step in steps:
         if isinstance(step, tuple):
             read = 0
-            while read < step[0] and (room := state.room(followed=True)):
+            while read < step[0] and (room := state.room(has_subscribers=True)):
                 words[ring.HEAD] += room
                 read += room
             if left is not None:
@@ -417,7 +417,7 @@ def test_a_mode_never_reads_more_than_was_asked_for(steps: list[Any]) -> None:
                 assert state.left == left
             continue
         try:
-            state.set(active_mode.check(step), followed=True)
+            state.set(active_mode.check(step), has_subscribers=True)
         except OSError as error:
             assert error.errno == errno.EINVAL  # noqa: PT017
             continue
@@ -426,7 +426,7 @@ def test_a_mode_never_reads_more_than_was_asked_for(steps: list[Any]) -> None:
         else:
             left = 1 if step == "once" else max(0, (left or 0) + step)
             assert state.left == left
-            assert state.is_active(followed=False) == (left > 0)
+            assert state.is_active(has_subscribers=False) == (left > 0)
             assert state.is_over == (left == 0)
 
 

@@ -66,7 +66,7 @@ def test_acreate_lets_the_loop_go_on() -> None:
     assert asyncio.run(main()) > 5
 
 
-class Follower(GenServer):
+class Subscriber(GenServer):
     """Takes one packet a callback, and has more to do."""
 
     def init(self, device: str) -> None:
@@ -89,7 +89,7 @@ class Follower(GenServer):
 def test_one_packet_a_callback_is_enough(queues: int) -> None:
     with tuncer.create("d0", TUN, queues=queues) as device:
         device.up("10.9.0.1/24", link_local=False)
-        ref = Follower.start_link("d0")
+        ref = Subscriber.start_link("d0")
         for _ in range(300):
             send_one("10.9.0.2")
         deadline = time.monotonic() + PATIENCE

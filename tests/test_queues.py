@@ -15,10 +15,13 @@ import msgpack
 import pytest
 import zmq
 from conftest import PATIENCE, gone, kill, wait_for_end
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tuncer
 from supervisor import Supervisor
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
+from tuncer.worker.packet_reader import demand
 
 Run = Callable[..., str]
 TUN = Flag.TUN | Flag.NO_PI
@@ -172,21 +175,21 @@ def test_workers_are_killed_under_load_and_nothing_is_lost(dev: Device, run: Run
 
 
 def test_the_supervisor_of_the_queues_is_killed(dev: Device, run: Run) -> None:
-    above = dev._repeatable("belongs")[1].pid
+    above = dev._call("belongs")[1].pid
     with dev.subscribe() as subscription:
         send_flows()
         kill(above)
         send_flows(FLOWS)
         found = sorted(flow_of(p)[0] for p in take(subscription, 2 * FLOWS))
         assert found == list(range(2 * FLOWS))
-    assert dev._repeatable("belongs")[1].pid != above
+    assert dev._call("belongs")[1].pid != above
 
 
 def test_the_end_of_a_device_is_the_end_of_all(run: Run) -> None:
     dev = tuncer.create("", TUN, queues=2)
     assert dev.name == "tun0"
     dev.up("10.9.0.1/24")
-    root, above = dev._repeatable("belongs")
+    root, above = dev._call("belongs")
     pids = [*dev.pids, above.pid]
     subscriptions = [dev.subscribe(), dev.subscribe(transport="zmq")]
     dev.destroy()
@@ -202,7 +205,7 @@ def test_the_end_of_a_device_is_the_end_of_all(run: Run) -> None:
 
 
 def test_a_device_that_others_delete_ends_with_an_error(dev: Device, run: Run) -> None:
-    pids = [*dev.pids, dev._repeatable("belongs")[1].pid]
+    pids = [*dev.pids, dev._call("belongs")[1].pid]
     with dev.subscribe(events=True) as subscription:
         run("ip", "link", "del", "lab0")
         kinds = []
@@ -215,7 +218,7 @@ def test_a_device_that_others_delete_ends_with_an_error(dev: Device, run: Run) -
 
 
 def test_a_device_deleted_while_no_worker_ran(dev: Device, run: Run) -> None:
-    above = dev._repeatable("belongs")[1].pid
+    above = dev._call("belongs")[1].pid
     pids = dev.pids
     with dev.subscribe(events=True) as subscription:
         os.kill(above, signal.SIGSTOP)  # so that nobody takes them up
@@ -358,7 +361,7 @@ def test_persistent_and_taken_up_again(run: Run) -> None:
     with tuncer.create("lab0", TUN, queues=2, persist=True) as dev:
         dev.up("10.9.0.1/24")
         index = dev.ifindex()
-        root = dev._repeatable("belongs")[0].pid
+        root = dev._call("belongs")[0].pid
         pids = dev.pids
         os.kill(root, signal.SIGKILL)
         assert all(wait_for_end(pid) for pid in pids)
@@ -370,3 +373,19 @@ def test_persistent_and_taken_up_again(run: Run) -> None:
                 send_flows()
                 assert len({p.queue for p in take(subscription, FLOWS) if p.data[0] >> 4 == 4}) == 2
     assert "lab0" not in run("ip", "-br", "link")
+
+
+@given(st.booleans(), st.sampled_from([0, 1, 64]), st.booleans(), st.booleans(), st.booleans())
+def test_what_is_demanded_of_a_queue(
+    receivers: bool, room: int, active: bool, was_active: bool, settled: bool
+) -> None:
+    wanted = demand(
+        receivers=receivers, room=room, active=active, was_active=was_active, settled=settled
+    )
+    assert wanted.polled == (receivers or room > 0)
+    if active or receivers:
+        assert wanted.attached is True  # whoever reads it gets its packets
+    elif was_active:
+        assert wanted.attached is False  # the last subscriber has gone, and nobody wants them
+    else:  # a passive queue keeps its packets between recv calls; a new one was asked for by nobody
+        assert wanted.attached is (None if settled else False)

@@ -42,7 +42,7 @@ def test_no_import_circle() -> None:
 FLOORS = {
     "supervisor": (
         *("linux", "errors", "inherited", "protocol", "client", "actor", "spawn", "gen_server"),
-        "supervision",
+        *("supervision", "lowlevel"),
     ),
     "tuncer": ("tunctl", "protocol", "worker", "client", "doctor", "cli", "__main__"),
 }

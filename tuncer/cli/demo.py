@@ -59,7 +59,7 @@ class Lab:
 
 
 @dataclass
-class Follower:
+class Subscriber:
     """A subscriber process, and what it says it has received of each device."""
 
     name: str
@@ -86,7 +86,7 @@ class Story:
     console: Console
     began: float = field(default_factory=time.monotonic)
     labs: list[Lab] = field(default_factory=list)
-    followers: list[Follower] = field(default_factory=list)
+    followers: list[Subscriber] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     live: Live | None = None
     words: int = -1
@@ -174,7 +174,7 @@ def _prepare(story: Story, stack: contextlib.ExitStack) -> None:
     plain = [sys.executable, str(plain_path), *(lab.device.endpoint for lab in story.labs)]
     for name, command in zip(_SUBSCRIBERS, (ring, plain), strict=True):
         process = stack.enter_context(_ended_at_last(command))
-        story.followers.append(Follower(name, process))
+        story.followers.append(Subscriber(name, process))
         story.tell(f"subscriber {name!r} is process {process.pid}")
     _wait_for_subscribers(story)
     for lab, (_, address, _) in zip(story.labs, _KINDS.values(), strict=True):

@@ -31,7 +31,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the devices; 1 if there is one that does not answer."""
-    asked = [_Asked(path) for path in paths.doors()]
+    asked = [_Asked(path) for path in paths.control_paths()]
     deadline = time.monotonic() + _PATIENCE
     for one in asked:
         one.thread.join(max(0.0, deadline - time.monotonic()))

@@ -296,9 +296,9 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
             place = netlink.place(name)
         except OSError:
             raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
-        path = paths.door_at(*place)
+        path = paths.control_path_at(*place)
     # Its door is where it was created, and another one may have been moved to where that was.
-    for door in (path, *(other for other in paths.doors() if other != path)):
+    for door in (path, *(other for other in paths.control_paths() if other != path)):
         device = _if_there(door, name, place)
         if device is not None:
             return device
@@ -315,7 +315,7 @@ def _if_there(path: Path, name: str, place: tuple[int, int]) -> Device | None:
         device = known(path, name)
         return device if device.place() == place else None
     except DeviceError as error:
-        if error.errno == errno.ETIMEDOUT and path == paths.door_at(*place):
+        if error.errno == errno.ETIMEDOUT and path == paths.control_path_at(*place):
             raise
         return None
     except (OSError, NoProcess):
@@ -325,7 +325,7 @@ def _if_there(path: Path, name: str, place: tuple[int, int]) -> Device | None:
 def devices() -> list[Device]:
     """Return all devices of this user's, in whatever network namespace."""
     found = []
-    for path in paths.doors():
+    for path in paths.control_paths():
         with contextlib.suppress(DeviceError):  # it went between two looks
             found.append(known(path, path.name))
     return found
@@ -373,7 +373,7 @@ def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path,
             if isinstance(worker, SupervisorRef):
                 worker = worker.child("queue 0")
             if worker is not None:
-                path, name, queues = worker.call(["door"], timeout=PATIENCE)
+                path, name, queues = worker.call(["control_path", [], {}], timeout=PATIENCE)
                 return Path(path), name, queues
         except (NoProcess, ProcessDown):
             pass

@@ -22,10 +22,11 @@ from supervisor import (
     Ref,
     SupervisorRef,
     linux,
+    lowlevel,
 )
 from tuncer.client.link import Link
 from tuncer.client.subscription import Merged, RingSubscription, Subscription, ZmqSubscription
-from tuncer.client.worker_client import PATIENCE, Caller
+from tuncer.client.worker_client import PATIENCE, WorkerClient
 from tuncer.protocol import control_socket, paths
 from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
 from tuncer.tunctl import compile_filter
@@ -49,16 +50,16 @@ class Device(Link):
     """
 
     def __init__(self, path: Path, name: str, queues: int = 1) -> None:
-        self._callers = [Caller(paths.queue(path, number), name) for number in range(queues)]
-        self._first = self._callers[0]
+        self._workers = [WorkerClient(paths.queue(path, number), name) for number in range(queues)]
+        self._first = self._workers[0]
         self._path = path
         self.name = name
         """The name at its creation; ``devname()`` asks the kernel for the present one."""
         self.queues = queues
         """How many there are, each with a worker of its own."""
 
-    def _repeatable(self, *request: Any, done: int | None = None) -> Any:
-        return self._first.repeatable(*request, done=done)
+    def _call(self, operation: str, *arguments: Any, **options: Any) -> Any:
+        return self._first.call(operation, *arguments, **options)
 
     # -- packets -------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class Device(Link):
         """Write packets to the device, from asyncio. See ``send``."""
         sent = 0
         for part in _parts(_checked(packets)):
-            sent += await self._first.acall(["send", part])
+            sent += await self._first.acall("send", part)
         return sent
 
     def recv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:
@@ -100,14 +101,14 @@ class Device(Link):
             OSError: EINVAL while the device is active: its subscriptions get the packets.
             ProcessDown: the worker ended meanwhile, perhaps with a packet in its hand.
         """
-        return self._caller(queue).recv(timeout)
+        return self._worker(queue).recv(timeout)
 
     async def arecv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:  # noqa: ASYNC109 - as recv
         """Return the next packet of a passive device, from asyncio. See ``recv``.
 
         Cancelled, it loses none: what came meanwhile the next call returns.
         """
-        return await self._caller(queue).arecv(timeout)
+        return await self._worker(queue).arecv(timeout)
 
     async def asubscribe(self, **options: Any) -> Subscription[Any]:
         """Do as ``subscribe`` does, from asyncio: the loop goes on meanwhile."""
@@ -198,7 +199,7 @@ class Device(Link):
         parts: list[Subscription[Any]] = []
         try:
             for number in numbers:
-                path = self._caller(number).path
+                path = self._worker(number).path
                 made = _TRANSPORTS[transport](path, self.name, batch, events, number)
                 parts.append(made)
         except BaseException:
@@ -224,8 +225,8 @@ class Device(Link):
             ProcessDown: the worker ended meanwhile; whether a number was added is unknown.
         """
         counted = not isinstance(active_mode.check(active), bool) and active != "once"
-        for caller in self._callers:
-            (caller.call if counted else caller.repeatable)("setopt", active)
+        for worker in self._workers:
+            worker.call("add_active" if counted else "set_active", active)
 
     def filter(self, expression: str | None) -> str | None:
         """Get only packets that an expression accepts: subscriptions and ``recv`` alike.
@@ -247,13 +248,13 @@ class Device(Link):
         instructions, told = b"", None
         if expression is not None:
             instructions = compile_filter(expression, self.flags()).instructions
-        for caller in self._callers:  # the first installs it in the kernel, and numbers it
-            told = caller.repeatable("filter", expression, instructions, told)
+        for worker in self._workers:  # the first installs it in the kernel, and numbers it
+            told = worker.call("filter", expression, instructions, told)
         return cast("str | None", told[0] if told else None)
 
     def vnet_hdr_size(self, size: int | None = None) -> int:
         """Return the bytes of the virtio_net_hdr before each packet, after setting it if given."""
-        found = [caller.repeatable("vnet_hdr_size", size) for caller in self._callers]
+        found = [worker.call("vnet_hdr_size", size) for worker in self._workers]
         return cast("int", found[0])
 
     def getfd(self, *, queue: int = 0) -> int:
@@ -261,8 +262,8 @@ class Device(Link):
 
         What it reads passes the worker by, and its numbering. Close it when done.
         """
-        _, fds, channel = control_socket.knock(
-            self._caller(queue).path, self.name, "getfd", timeout=PATIENCE, descriptors=1
+        _, fds, channel = control_socket.request(
+            self._worker(queue).path, self.name, "getfd", timeout=PATIENCE, descriptors=1
         )
         channel.close()
         return fds[0]
@@ -277,7 +278,7 @@ class Device(Link):
     @property
     def pids(self) -> list[int]:
         """The pids of the workers, now, a queue each."""
-        return [caller.find().pid for caller in self._callers]
+        return [worker.find().pid for worker in self._workers]
 
     @property
     def endpoint(self) -> str:
@@ -294,7 +295,7 @@ class Device(Link):
     @property
     def endpoints(self) -> list[str]:
         """The same, of each queue."""
-        return [caller.publisher() for caller in self._callers]
+        return [worker.publisher() for worker in self._workers]
 
     def statistics(self) -> dict[str, Any]:
         """Return counters, which go on over restarts of the worker.
@@ -308,7 +309,7 @@ class Device(Link):
         Of several queues, counters are added up, and ``queues`` has each one's, and whether it is
         ``attached``.
         """
-        found = [caller.repeatable("statistics") for caller in self._callers]
+        found = [worker.call("statistics") for worker in self._workers]
         return found[0] if self.queues == 1 else _total(found)
 
     def controlling_process(self, pid: int) -> None:
@@ -322,10 +323,10 @@ class Device(Link):
             raise TypeError(f"a process is a pid, a number, not {pid!r}")
         deadline = time.monotonic() + PATIENCE
         while True:
-            root, child = self._repeatable("belongs")
-            for name, ref, _, _ in SupervisorRef(root._process).which_children():
+            root, child = self._call("belongs")
+            for name, ref, _, _ in SupervisorRef(lowlevel.process_of(root)).which_children():
                 if ref == child:
-                    SupervisorRef(root._process).give_child(name, pid)
+                    SupervisorRef(lowlevel.process_of(root)).give_child(name, pid)
                     return
             if child.is_alive() or time.monotonic() > deadline:  # otherwise it was replaced
                 raise NotOwner(f"{self.name} does not belong to process {os.getpid()}")
@@ -343,17 +344,17 @@ class Device(Link):
         self._end("close")
 
     def _end(self, operation: str) -> None:
-        for caller in reversed(self._callers):  # the first one removes the device
-            _end(caller, operation, self.queues)
+        for worker in reversed(self._workers):  # the first one removes the device
+            _end(worker, operation, self.queues)
 
     # -- as an object --------------------------------------------------------------------------
 
-    def _caller(self, queue: int) -> Caller:
+    def _worker(self, queue: int) -> WorkerClient:
         if isinstance(queue, bool) or not isinstance(queue, int):
             raise TypeError(f"a queue is a number, not {queue!r}")
         if not 0 <= queue < self.queues:
             raise ValueError(f"{self.name} has queues 0 to {self.queues - 1}, and no {queue}")
-        return self._callers[queue]
+        return self._workers[queue]
 
     def __enter__(self) -> Self:
         return self
@@ -435,26 +436,26 @@ def _parts(packets: list[bytes]) -> Iterator[list[bytes]]:
         yield part
 
 
-def _end(caller: Caller, operation: str, queues: int) -> None:
+def _end(client: WorkerClient, operation: str, queues: int) -> None:
     """Have a worker end in order, if there is one."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            worker = caller.find()
+            worker = client.find()
             monitor = worker.monitor()
-            worker.call([operation], timeout=PATIENCE)
+            worker.call([operation, [], {}], timeout=PATIENCE)
             monitor.wait(PATIENCE)
         except CallTimeout:
-            _kill(caller.path, queues)
+            _kill(client.path, queues)
         except (NoProcess, ProcessDown):
-            if not paths.is_open(caller.path):
+            if not paths.is_open(client.path):
                 return
             if time.monotonic() > deadline:
                 raise
-            caller.forget()  # it crashed meanwhile: ask the next one
+            client.forget()  # it crashed meanwhile: ask the next one
         except DeviceError as error:
             if error.errno == errno.ETIMEDOUT:
-                _kill(caller.path, queues)
+                _kill(client.path, queues)
             elif error.errno == errno.ENODEV:
                 return
             else:
@@ -489,6 +490,6 @@ def known(path: Path, name: str) -> Device:
     Raises:
         DeviceError: ENODEV, nobody is there.
     """
-    answer, _, channel = control_socket.knock(path, name, "worker", timeout=PATIENCE)
+    answer, _, channel = control_socket.request(path, name, "worker", timeout=PATIENCE)
     channel.close()
     return Device(path, answer[2], answer[3])

@@ -6,7 +6,6 @@ the device is; arguments are checked here, before they travel.
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import os
 from abc import ABC, abstractmethod
@@ -28,12 +27,8 @@ class Link(ABC):
     """
 
     @abstractmethod
-    def _repeatable(self, *request: Any, done: int | None = None) -> Any:
-        """Have the worker do what may be done twice: again, if it ended meanwhile."""
-
-    def _set(self, function: str, *arguments: Any, done: int | None = None, **options: Any) -> Any:
-        """Have the worker do a function of tunctl."""
-        return self._repeatable("tunctl", function, list(arguments), options, done=done)
+    def _call(self, operation: str, *arguments: Any, **options: Any) -> Any:
+        """Have the worker carry out an operation of ``tuncer.protocol.operations``."""
 
     # -- up, down, addresses -----------------------------------------------------------------------
 
@@ -66,15 +61,15 @@ class Link(ABC):
             "nodad": nodad,
             "link_local": link_local,
         }
-        self._set("up", _text(address), prefix, **options)
+        self._call("up", _text(address), prefix, **options)
 
     def down(self) -> None:
         """Take the device down: IPv4 addresses stay, IPv6 ones and routes go."""
-        self._set("down")
+        self._call("down")
 
     def is_up(self) -> bool:
         """Tell whether the device is administratively up."""
-        return bool(self._set("is_up"))
+        return bool(self._call("is_up"))
 
     def add_address(
         self,
@@ -102,34 +97,34 @@ class Link(ABC):
             "scope": scope,
             "nodad": nodad,
         }
-        self._set("add_address", _text(address), prefix, **options)
+        self._call("add_address", _text(address), prefix, **options)
 
     def remove_address(
         self, address: addresses.AddressLike, prefix: int | str | None = None
     ) -> None:
         """Remove an address; without a prefix, whatever its prefix is."""
-        self._set("remove_address", _text(address), prefix, done=errno.EADDRNOTAVAIL)
+        self._call("remove_address", _text(address), prefix)
 
     def list_addresses(self) -> list[Address]:
         """Return the device's addresses, IPv4 first."""
-        return cast("list[Address]", self._set("list_addresses"))
+        return cast("list[Address]", self._call("list_addresses"))
 
     def dstaddr(self, peer: addresses.AddressLike) -> None:
         """Set the other end's address of a point-to-point link. See ``tunctl.dstaddr``."""
         other = addresses.host(peer)
         old = first_address(self.list_addresses(), other.version, self.devname())
         # In full, not "the first": this can be done twice, if the worker is killed in between.
-        self._set("change_address", old, with_peer(old, other))
+        self._call("change_address", old, with_peer(old, other))
 
     def broadcast(self, address: addresses.AddressLike) -> None:
         """Set the broadcast address of the first IPv4 address."""
         wanted = ipaddress.IPv4Address(str(addresses.host(address, version=4)))
         old = first_address(self.list_addresses(), 4, self.devname())
-        self._set("change_address", old, old._replace(broadcast=wanted))
+        self._call("change_address", old, old._replace(broadcast=wanted))
 
     def link_local(self, on: bool | None = None) -> bool:
         """Tell, or set, whether the device gets an IPv6 link-local address when it comes up."""
-        return bool(self._set("link_local", on))
+        return bool(self._call("link_local", on))
 
     # -- routes ------------------------------------------------------------------------------------
 
@@ -152,7 +147,7 @@ class Link(ABC):
             table: a routing table's number; by default the main one.
         """
         options: dict[str, Any] = {"source": _text(source), "metric": metric, "table": table}
-        self._set("add_route", _text(destination), _text(gateway), **options)
+        self._call("add_route", _text(destination), _text(gateway), **options)
 
     def remove_route(
         self,
@@ -164,97 +159,97 @@ class Link(ABC):
     ) -> None:
         """Remove a route; what is not said may be anything, but the table is the main one."""
         request = ("remove_route", _text(destination), _text(gateway))
-        self._set(*request, done=errno.ESRCH, metric=metric, table=table)
+        self._call(*request, metric=metric, table=table)
 
     def list_routes(self) -> list[Route]:
         """Return the routes through the device."""
-        return cast("list[Route]", self._set("list_routes"))
+        return cast("list[Route]", self._call("list_routes"))
 
     # -- the link ----------------------------------------------------------------------------------
 
     def mtu(self, size: int | None = None) -> int:
         """Return the MTU in bytes, after setting it if given."""
-        return cast("int", self._set("mtu", size))
+        return cast("int", self._call("mtu", size))
 
     def mac(self, address: str | None = None) -> str:
         """Return a TAP's MAC address, after setting it if given; a TUN has none: ""."""
-        return cast("str", self._set("mac", address))
+        return cast("str", self._call("mac", address))
 
     def txqueuelen(self, packets: int | None = None) -> int:
         """Return how many packets the kernel queues for the worker, after setting it if given."""
-        return cast("int", self._set("txqueuelen", packets))
+        return cast("int", self._call("txqueuelen", packets))
 
     def alias(self, text: str | None = None) -> str:
         """Return the note that ``ip link`` shows, after setting it if given."""
-        return cast("str", self._set("alias", text))
+        return cast("str", self._call("alias", text))
 
     def carrier(self, on: bool | None = None) -> bool:
         """Return whether the link has a carrier, after setting it if given."""
-        return bool(self._set("carrier", on))
+        return bool(self._call("carrier", on))
 
     def link_type(self, kind: int | None = None) -> int:
         """Return the link's type (``ARPHRD_*``), after setting it if given."""
-        return cast("int", self._set("link_type", kind))
+        return cast("int", self._call("link_type", kind))
 
     def master(self, bridge: str | None = None) -> str:
         """Return the bridge that a TAP is a port of, after setting it if given; "" is none."""
-        return cast("str", self._set("master", bridge))
+        return cast("str", self._call("master", bridge))
 
     def rename(self, name: str) -> None:
         """Give the interface another name; ``name`` stays what it was at its creation."""
-        self._set("rename", name)
+        self._call("rename", name)
 
     def move(self, namespace: Namespace) -> None:
         """Move the device to another network namespace; its worker stays where it is.
 
         It arrives down, without addresses and routes. A number is a pid.
         """
-        self._set("move", absolute(namespace))
+        self._call("move", absolute(namespace))
 
     def devname(self) -> str:
         """Return the device's name as the kernel has it now."""
-        return cast("str", self._set("devname"))
+        return cast("str", self._call("devname"))
 
     def flags(self) -> Flag:
         """Return the device's flags as the kernel has them."""
-        return Flag(self._set("flags"))
+        return Flag(self._call("flags"))
 
     def place(self) -> tuple[int, int]:
         """Return where the device is: its network namespace's inode, and its number there."""
-        inode, index = self._set("place")
+        inode, index = self._call("place")
         return inode, index
 
     def ifindex(self) -> int:
         """Return the kernel's number of the device, in its network namespace."""
-        return cast("int", self._set("ifindex"))
+        return cast("int", self._call("ifindex"))
 
     # -- who may attach, framing, buffers ----------------------------------------------------------
 
     def persist(self, on: bool = True) -> None:
         """Let the device stay, or no longer stay, when its owner and worker have ended."""
-        self._set("persist", on)
+        self._call("persist", on)
 
     def owner(self, user: int | str | None = None) -> int | None:
         """Return the user who may attach without CAP_NET_ADMIN, or None; set it if given."""
-        return cast("int | None", self._set("owner", user))
+        return cast("int | None", self._call("owner", user))
 
     def group(self, group: int | str | None = None) -> int | None:
         """Return the group that may attach without CAP_NET_ADMIN, or None; set it if given."""
-        return cast("int | None", self._set("group", group))
+        return cast("int | None", self._call("group", group))
 
     def sndbuf(self, size: int | None = None) -> int:
         """Return the bytes of sent packets that may be under way, after setting it if given."""
-        return cast("int", self._set("sndbuf", size))
+        return cast("int", self._call("sndbuf", size))
 
     def offload(self, what: int) -> None:
         """Tell the kernel what the subscribers can handle: of ``Offload``, with VNET_HDR."""
-        self._repeatable("offload", what)
+        self._call("offload", what)
 
     def receive_filter(self, macs: Iterable[str] = (), *, all_multicast: bool = False) -> None:
         """Get only frames for these addresses, of a TAP. See ``tunctl.receive_filter``."""
         if isinstance(macs, (str, bytes)) or not isinstance(macs, Iterable):
             raise TypeError(f"a list of MAC addresses, not {macs!r}")
-        self._set("receive_filter", list(macs), all_multicast=all_multicast)
+        self._call("receive_filter", list(macs), all_multicast=all_multicast)
 
 
 def _text(value: Any) -> str | None:

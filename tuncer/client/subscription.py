@@ -1,6 +1,6 @@
 """Subscriptions: how a process receives a device's packets.
 
-One that reads the ring has a place of its own in it, and an eventfd that says "look". One that
+One that reads the ring has a seq of its own in it, and an eventfd that says "look". One that
 gets ZeroMQ messages works the same over any distance. Both watch the device's door, whose other
 end closes when worker and supervisors are gone.
 """
@@ -129,13 +129,13 @@ class Subscription(ABC, Generic[Kind]):
         loop, fd = asyncio.get_running_loop(), self._poller.fileno()
         ready: asyncio.Future[None] = loop.create_future()
 
-        def wake() -> None:
+        def wakeup_fd() -> None:
             loop.remove_reader(fd)
             if not ready.done():
                 ready.set_result(None)
 
-        self._awaited_by = functools.partial(loop.call_soon_threadsafe, wake)
-        loop.add_reader(fd, wake)
+        self._awaited_by = functools.partial(loop.call_soon_threadsafe, wakeup_fd)
+        loop.add_reader(fd, wakeup_fd)
         try:
             await ready
         finally:
@@ -146,7 +146,7 @@ class Subscription(ABC, Generic[Kind]):
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._more, 1)
 
-    def _take_note(self) -> None:
+    def _clear_more(self) -> None:
         """What made the descriptor readable is looked at now."""
         with contextlib.suppress(OSError):  # nothing, or it is closed
             os.eventfd_read(self._more)
@@ -226,7 +226,7 @@ class Merged(Subscription[Item]):
             self._poller.register(part.fileno(), select.EPOLLIN)
 
     def _next(self) -> Item | None:
-        self._take_note()
+        self._clear_more()
         for _ in range(len(self._open)):
             part = self._open[0]
             try:
@@ -284,35 +284,37 @@ def _over(device: str) -> EOFError:
     return EOFError(f"{device} was destroyed, or the subscription was closed")
 
 
-class _Following(Subscription[Item]):
-    """A subscription to one queue: a place in its log, and the connection of its door."""
+class _QueueSubscription(Subscription[Item]):
+    """A subscription to one queue: a seq in its log, and the connection of its door."""
 
     def __init__(
-        self, device: str, channel: Channel, wake: int, batch: bool, events: bool, queue: int
+        self, device: str, channel: Channel, wakeup_fd: int, batch: bool, events: bool, queue: int
     ) -> None:
         super().__init__(device)
         self._channel = channel
         self._batch = batch
-        self._events = events
+        self._wants_events = events
         self._queue = queue
         self._ready: deque[Item] = deque()
-        self._told: deque[tuple[int, DeviceEvent]] = deque()  # with the packets that were before
+        self._pending_events: deque[tuple[int, DeviceEvent]] = (
+            deque()
+        )  # with the packets that were before
         self._delivered = 0
         self._lost = 0
         self._end: DeviceError | EOFError | None = None
         self._log_end: int | None = None
-        self._place = 0  # the number of the next packet
-        self._event = 0  # the number of the last event
-        self._wake = wake
-        self._poller.register(wake, select.EPOLLIN)
+        self._seq = 0  # the number of the next packet
+        self._event_seq = 0  # the number of the last event
+        self._wakeup_fd = wakeup_fd
+        self._poller.register(wakeup_fd, select.EPOLLIN)
         self._poller.register(channel.fileno(), select.EPOLLIN)
 
     @abstractmethod
-    def _take(self) -> list[Packet]:
+    def _take_packets(self) -> list[Packet]:
         """Return the packets that are there, without waiting; account for lost ones."""
 
     @abstractmethod
-    def _rest(self) -> None:
+    def _clear_wakeup(self) -> None:
         """Get ready to wait: take note that what woke this has been seen."""
 
     def _has_more(self) -> bool:
@@ -320,12 +322,12 @@ class _Following(Subscription[Item]):
 
     def _next(self) -> Item | None:
         if not self._ready:
-            self._take_note()
-            self._rest()
+            self._clear_more()
+            self._clear_wakeup()
             if self._end is None:
-                self._hear()
+                self._read_control()
             # In this order: what the log held when the end was told is delivered before it.
-            self._sort(self._take())
+            self._interleave(self._take_packets())
             if not self._ready and self._end is not None:
                 raise self._end
         if not self._ready:
@@ -334,12 +336,12 @@ class _Following(Subscription[Item]):
         self._delivered += len(item) if isinstance(item, list) else isinstance(item, Packet)
         return item
 
-    def _sort(self, packets: list[Packet]) -> None:
+    def _interleave(self, packets: list[Packet]) -> None:
         """Put packets in the queue, and each event after the last packet that was before it."""
         over = not packets and self._end is not None  # what is missing now does not come any more
-        while self._told and (over or self._told[0][0] <= self._place):
-            place, event = self._told.popleft()
-            number = bisect.bisect_left(packets, place, key=operator.attrgetter("seq"))
+        while self._pending_events and (over or self._pending_events[0][0] <= self._seq):
+            seq, event = self._pending_events.popleft()
+            number = bisect.bisect_left(packets, seq, key=operator.attrgetter("seq"))
             self._put(packets[:number])
             self._ready.append(event)
             packets = packets[number:]
@@ -351,46 +353,46 @@ class _Following(Subscription[Item]):
         else:
             self._ready.extend(packets)
 
-    def _hear(self) -> None:
+    def _read_control(self) -> None:
         """Listen to what the worker says besides packets."""
         counted = self._counted_events()  # before: what is not there then was missed
         while self._end is None:
             try:
                 received = self._channel.receive()
             except EOFError:
-                self._miss(self._counted_events())
-                self._end = self._unsaid()
+                self._note_missed(self._counted_events())
+                self._end = self._unannounced_end()
                 return
             if received is None:
-                self._miss(counted)
+                self._note_missed(counted)
                 return
             (word, *terms), fds = received
             close_all(fds)
             if word == control_socket.EVENT:
-                kind, value, place, number = terms
-                self._miss(number - 1)
-                self._event = max(self._event, number)
-                self._tell(place, kind, value)
+                kind, value, seq, number = terms
+                self._note_missed(number - 1)
+                self._event_seq = max(self._event_seq, number)
+                self._queue_event(seq, kind, value)
             elif word == control_socket.END:
                 number, text, self._log_end, events = terms
-                self._miss(events)
+                self._note_missed(events)
                 self._end = DeviceError(number, text, self._device) if number else self._over()
 
-    def _miss(self, events: int) -> None:
+    def _note_missed(self, events: int) -> None:
         """Take note of how many events there were: what was not heard of them was missed."""
-        if events > self._event:
-            self._tell(self._place, "missed", events - self._event)
-            self._event = events
+        if events > self._event_seq:
+            self._queue_event(self._seq, "missed", events - self._event_seq)
+            self._event_seq = events
 
-    def _tell(self, place: int, kind: str, value: bool | int | str | None) -> None:
-        if self._events:
-            self._told.append((place, DeviceEvent(kind, self._device, value, self._queue)))
+    def _queue_event(self, seq: int, kind: str, value: bool | int | str | None) -> None:
+        if self._wants_events:
+            self._pending_events.append((seq, DeviceEvent(kind, self._device, value, self._queue)))
 
     def _counted_events(self) -> int:
         """Return how many events the worker has told, as far as that is known here."""
-        return self._event
+        return self._event_seq
 
-    def _unsaid(self) -> DeviceError | EOFError:
+    def _unannounced_end(self) -> DeviceError | EOFError:
         """Return how the device has ended, when nobody has told, or there was no room to tell."""
         problem = "the device's worker and its supervisors are gone"
         return DeviceError(errno.EPIPE, problem, self._device)
@@ -413,11 +415,11 @@ class _Following(Subscription[Item]):
         self._end = self._end or self._over()
 
 
-class RingSubscription(_Following):
+class RingSubscription(_QueueSubscription):
     """Reads the ring: for processes on the device's host."""
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
-        answer, fds, channel = control_socket.knock(
+        answer, fds, channel = control_socket.request(
             path, device, "subscribe", events, timeout=PATIENCE, descriptors=2
         )
         log, event = fds
@@ -431,32 +433,32 @@ class RingSubscription(_Following):
             os.close(log)
         self._uncounted = 0
         super().__init__(device, channel, event, batch, events, queue)
-        self._place, self._event = answer[1:]
+        self._seq, self._event_seq = answer[1:]
 
-    def _rest(self) -> None:
+    def _clear_wakeup(self) -> None:
         if self._log is not None:  # after close the number may be anybody's
             with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
+                os.eventfd_read(self._wakeup_fd)
 
     def _counted_events(self) -> int:
-        return self._event if self._log is None else self._log.control[ring.EVENTS]
+        return self._event_seq if self._log is None else self._log.control[ring.EVENTS]
 
-    def _unsaid(self) -> DeviceError | EOFError:
+    def _unannounced_end(self) -> DeviceError | EOFError:
         ended = 0 if self._log is None else self._log.control[ring.ENDED]
         if not ended:
-            return super()._unsaid()
+            return super()._unannounced_end()
         number = ended - 1
         return DeviceError(number, os.strerror(number), self._device) if number else self._over()
 
     def _is_behind(self) -> bool:
-        return self._log is not None and self._place < self._log.control[ring.HEAD]
+        return self._log is not None and self._seq < self._log.control[ring.HEAD]
 
-    def _take(self) -> list[Packet]:
+    def _take_packets(self) -> list[Packet]:
         if self._log is None:
             return []
         before = self._uncounted
-        packets, self._place, self._uncounted = self._log.read(
-            self._place, _CHUNK, self._device, before, self._queue
+        packets, self._seq, self._uncounted = self._log.read(
+            self._seq, _CHUNK, self._device, before, self._queue
         )
         self._lost += sum(packet.lost for packet in packets) + self._uncounted - before
         return packets
@@ -466,15 +468,15 @@ class RingSubscription(_Following):
         if self._log is not None:
             self._log.close()
             self._log = None
-            os.close(self._wake)
+            os.close(self._wakeup_fd)
             super().close()
 
 
-class ZmqSubscription(_Following):
+class ZmqSubscription(_QueueSubscription):
     """Receives messages of the wire format."""
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
-        answer, _, channel = control_socket.knock(path, device, "watch", events, timeout=PATIENCE)
+        answer, _, channel = control_socket.request(path, device, "watch", events, timeout=PATIENCE)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -485,20 +487,20 @@ class ZmqSubscription(_Following):
         self._socket.connect(f"ipc://{paths.publisher(path)}")
         hello = wire_format.HELLO + uuid.uuid4().bytes
         self._socket.setsockopt(zmq.SUBSCRIBE, hello)  # after connect, to be heard in this order
-        wake = int(self._socket.getsockopt(zmq.FD))
-        super().__init__(device, channel, wake, batch, events, queue)
-        self._event = answer[2]
+        wakeup_fd = int(self._socket.getsockopt(zmq.FD))
+        super().__init__(device, channel, wakeup_fd, batch, events, queue)
+        self._event_seq = answer[2]
         self._early: deque[wire_format.Batch] = deque()
         self._had_last = False
         self._untold = 0
         try:
-            self._place = self._greeted(hello)
+            self._seq = self._handshake(hello)
         except BaseException:
             self.close()
             raise
         self._socket.setsockopt(zmq.UNSUBSCRIBE, hello)
 
-    def _greeted(self, hello: bytes) -> int:
+    def _handshake(self, hello: bytes) -> int:
         """Wait for the answer to the greeting: from its number on, everything comes here."""
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -510,10 +512,10 @@ class ZmqSubscription(_Following):
                 return batch.seq
             self._early.append(batch)
 
-    def _rest(self) -> None:
+    def _clear_wakeup(self) -> None:
         """Nothing to do: the socket's descriptor is quiet when everything has been received."""
 
-    def _take(self) -> list[Packet]:
+    def _take_packets(self) -> list[Packet]:
         while True:
             packets = self._accept(self._early.popleft()) if self._early else self._receive()
             if packets:
@@ -528,8 +530,8 @@ class ZmqSubscription(_Following):
         self._had_last = not self._socket.poll(_STRAGGLERS)
         if self._had_last and self._log_end is not None:
             # What this was too slow for is told by nobody else any more.
-            self._lost += max(0, self._log_end - self._place)
-            self._place = max(self._place, self._log_end)
+            self._lost += max(0, self._log_end - self._seq)
+            self._seq = max(self._seq, self._log_end)
         return not self._had_last
 
     def _receive(self) -> list[Packet] | None:
@@ -549,13 +551,13 @@ class ZmqSubscription(_Following):
             self._had_last = True
             if batch.end == "closed":
                 self._end = self._end or self._over()
-        seen = max(0, self._place - batch.seq)
+        seen = max(0, self._seq - batch.seq)
         packets = batch.packets[seen:]
         first = batch.seq + seen
-        lost = max(0, first - self._place) if packets or not batch.packets else 0
+        lost = max(0, first - self._seq) if packets or not batch.packets else 0
         self._lost += lost
         self._untold += lost  # a message without packets tells of a gap, the next packet repeats it
-        self._place = max(self._place, batch.seq + len(batch.packets))
+        self._seq = max(self._seq, batch.seq + len(batch.packets))
         untold = self._untold
         if packets:
             self._untold = 0

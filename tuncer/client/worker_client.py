@@ -11,18 +11,19 @@ from collections import deque
 from pathlib import Path
 from typing import Any, cast
 
-from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref
+from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref, lowlevel
 from supervisor.client.futures import CallFuture
 from supervisor.client.pending import Pending
 from supervisor.protocol.message_kinds import CAST
 from tuncer.protocol import control_socket
+from tuncer.protocol.operations import OPERATIONS
 from tuncer.protocol.timeouts import check_timeout
 
 PATIENCE = 10.0
 """Seconds in which a worker must answer."""
 
 
-class Caller:
+class WorkerClient:
     """Calls the worker of one queue, found by its door."""
 
     def __init__(self, path: Path, name: str) -> None:
@@ -39,7 +40,7 @@ class Caller:
         """Return the worker; while it is being restarted, wait for it."""
         worker = self._worker  # another thread may set it to None at any time
         if worker is None or not worker.is_alive():
-            answer, _, channel = control_socket.knock(
+            answer, _, channel = control_socket.request(
                 self.path, self._name, "worker", timeout=PATIENCE
             )
             channel.close()
@@ -48,7 +49,7 @@ class Caller:
 
     def publisher(self) -> str:
         """Have the worker bind its publisher; return the endpoint."""
-        answer, _, channel = control_socket.knock(
+        answer, _, channel = control_socket.request(
             self.path, self._name, "publish", timeout=PATIENCE
         )
         channel.close()
@@ -58,37 +59,34 @@ class Caller:
         """Ask anew who the worker is."""
         self._worker = None
 
-    def call(self, *request: Any, timeout: float | None = PATIENCE) -> Any:
-        """Have the worker do something, once."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return self.find().call(list(request), timeout=timeout)
-            except NoProcess:
-                if time.monotonic() > deadline:
-                    raise
-                self._worker = None  # nothing was sent: ask its successor
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Have the worker carry out an operation of ``tuncer.protocol.operations``.
 
-    def repeatable(self, *request: Any, done: int | None = None) -> Any:
-        """Have the worker do what may be done twice: again, if it ended meanwhile.
+        If it ends meanwhile, its successor carries out the operation, perhaps for the second time,
+        if it is an idempotent one.
 
-        Args:
-            *request: what to do.
-            done: the errno that says, the second time, that the first time did it.
+        Raises:
+            ProcessDown: the worker ended, and the operation must not be repeated.
         """
+        operation = OPERATIONS[name]
+        request = [name, list(arguments), options]
         deadline = time.monotonic() + PATIENCE
         again = False
         while True:
             try:
-                return self.call(*request)
-            except ProcessDown:
+                return self.find().call(request, timeout=PATIENCE)
+            except NoProcess:  # nothing was sent
                 if time.monotonic() > deadline:
                     raise
-                self._worker, again = None, True
+            except ProcessDown:
+                if not operation.idempotent or time.monotonic() > deadline:
+                    raise
+                again = True
             except OSError as error:
-                if again and done is not None and error.errno == done:
+                if again and error.errno == operation.already_done:
                     return None
                 raise
+            self._worker = None
 
     # -- recv: what comes for a call that was given up is the next call's -----------------
 
@@ -102,7 +100,7 @@ class Caller:
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         token, pending = _token(), Pending(is_call=True)
         try:
-            _, reply = self._asking(["recv", remaining, token], pending)
+            _, reply = self._request(["recv", [remaining, token], {}], pending)
             return cast("bytes", reply.result(None if timeout is None else timeout + PATIENCE)[0])
         except CallTimeout:
             self._give_up(token, pending)
@@ -165,25 +163,27 @@ class Caller:
         with self._lock:
             return bool(self._kept) or any(call.done() for call in self._late)
 
-    def _asking(self, request: list[Any], pending: Pending | None = None) -> tuple[Ref, CallFuture]:
+    def _request(
+        self, request: list[Any], pending: Pending | None = None
+    ) -> tuple[Ref, CallFuture]:
         """Send a request to the worker, or to its successor."""
         deadline = time.monotonic() + PATIENCE
         while True:
             worker = self.find()
             try:
-                return worker, worker._call_async(request, PATIENCE, pending)
+                return worker, lowlevel.call_async(worker, request, PATIENCE, pending)
             except NoProcess:
                 if time.monotonic() > deadline:
                     raise
                 self._worker = None
 
-    async def _aasking(self, request: list[Any]) -> tuple[Ref, CallFuture]:
-        """Do as ``_asking`` does; while there is something to wait for, others run."""
+    async def _arequest(self, request: list[Any]) -> tuple[Ref, CallFuture]:
+        """Do as ``_request`` does; while there is something to wait for, others run."""
         worker = self._worker
         if worker is not None:
             with contextlib.suppress(NoProcess, MailboxFull):
                 return worker, worker.call_async(request, 0.0)
-        return await asyncio.to_thread(self._asking, request)
+        return await asyncio.to_thread(self._request, request)
 
     async def arecv(self, timeout: float | None) -> bytes:  # noqa: ASYNC109 - as recv
         """Do what ``Device.arecv`` says."""
@@ -192,7 +192,7 @@ class Caller:
         if kept is not None:
             return kept
         token = _token()
-        asking = asyncio.ensure_future(self._aasking(["recv", timeout, token]))
+        asking = asyncio.ensure_future(self._arequest(["recv", [timeout, token], {}]))
         try:
             worker, reply = await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -214,9 +214,9 @@ class Caller:
             return kept
         return cast("bytes", reply.result(0.0)[0])
 
-    async def acall(self, request: list[Any]) -> Any:
-        """Have the worker do something, once, from asyncio."""
-        _, reply = await self._aasking(request)
+    async def acall(self, name: str, *arguments: Any) -> Any:
+        """Have the worker carry out an operation once, from asyncio."""
+        _, reply = await self._arequest([name, list(arguments), {}])
         try:
             async with asyncio.timeout(PATIENCE):
                 return await reply

@@ -58,6 +58,6 @@ def taken(path: Path) -> int:
     Raises:
         OSError: nobody offers it any more.
     """
-    _, fds, channel = control_socket.knock(path, _WHAT, "fd", timeout=_PATIENCE, descriptors=1)
+    _, fds, channel = control_socket.request(path, _WHAT, "fd", timeout=_PATIENCE, descriptors=1)
     channel.close()
     return fds[0]

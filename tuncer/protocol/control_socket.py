@@ -1,4 +1,4 @@
-"""The door of a device: a Unix socket where others get descriptors, and find the worker.
+"""The control socket of a device: a Unix socket where others get descriptors, and find the worker.
 
 Requests and answers are messages of ``supervisor.protocol.channel``. The listening descriptor lies
 in the fd store: during a restart a request waits in its queue for the next worker, and when worker
@@ -21,11 +21,13 @@ from supervisor.protocol.channel import Channel, close_all
 from tuncer.protocol import paths
 from tuncer.protocol.packet import DeviceError
 
-_BACKLOG = 1024  # knocks that wait, at most net.core.somaxconn
+_BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
 
 EVENT, END = EVENTS = ("event", "end")
-"""What a worker says unasked: an event's kind; or at the device's end an errno, 0 for a clean one,
-a text, and how many packets the log has."""
+"""What a worker sends without a request: an event's kind; or at the device's end an errno, 0 for an
+end in order, a text, and how many packets the log has."""
+
+WAS_DELETED = "the device was deleted"
 
 
 def listen(path: Path, device: str) -> int:
@@ -58,8 +60,8 @@ def accept(listener: socket.socket) -> Channel | None:
     return Channel(connection.detach())
 
 
-def knock(
-    path: Path, device: str, *request: Any, timeout: float, descriptors: int = 0
+def request(
+    path: Path, device: str, *terms: Any, timeout: float, descriptors: int = 0
 ) -> tuple[list[Any], list[int], Channel]:
     """Ask a device's worker for something; wait over a restart of it.
 
@@ -79,7 +81,7 @@ def knock(
     while True:
         channel = _connect(path, device, deadline)
         try:
-            channel.send(*request)
+            channel.send(*terms)
             answer, fds = _answer(channel, device, deadline)
         except (EOFError, BrokenPipeError, ValueError):
             channel.close()

@@ -26,24 +26,24 @@ _offers = itertools.count(1)
 
 
 def directory() -> Path:
-    """Return the directory of doors, made if need be."""
+    """Return the directory of control sockets, made if need be."""
     path = runtime_dir.directory() / "devices"
     runtime_dir.make(path)
     return path
 
 
-def door(index: int) -> Path:
-    """Return the path of the door of an interface in the present network namespace."""
-    return door_at(netns.inode(), index)
+def control_path(index: int) -> Path:
+    """Return the path of an interface's control socket, in the present network namespace."""
+    return control_path_at(netns.inode(), index)
 
 
-def door_at(inode: int, index: int) -> Path:
-    """Return the path of the door of an interface in a network namespace."""
+def control_path_at(inode: int, index: int) -> Path:
+    """Return the path of an interface's control socket, in a network namespace."""
     return directory() / f"{inode:x}-{index}"
 
 
-def door_of(tun: int) -> Path:
-    """Return the path of the door of a device, in whatever network namespace it is now.
+def control_path_of(tun: int) -> Path:
+    """Return the path of a device's control socket, in whatever network namespace it is now.
 
     Args:
         tun: its descriptor.
@@ -52,48 +52,48 @@ def door_of(tun: int) -> Path:
         OSError: EBADFD the device was deleted; EPERM it is where this process may not go.
     """
     with netlink.located(tun) as name:
-        return door(netlink.index_of(name))
+        return control_path(netlink.index_of(name))
 
 
-def name_of(door_path: Path) -> str:
-    """Return the present name of a door's device if it is here, and otherwise the door's."""
-    inode, _, index = door_path.name.partition("-")
+def name_of(path: Path) -> str:
+    """Return a device's present name if it is in this namespace, else its socket's file name."""
+    inode, _, index = path.name.partition("-")
     if inode == f"{netns.inode():x}":
         with contextlib.suppress(OSError, ValueError):
             return socket.if_indextoname(int(index))
-    return door_path.name
+    return path.name
 
 
-def queue(door_path: Path, number: int) -> Path:
-    """Return the path of the door of one of a device's queues: the first one's is the device's."""
-    return door_path.with_name(f"{door_path.name}.q{number}") if number else door_path
+def queue(path: Path, number: int) -> Path:
+    """Return the path of a queue's control socket: the first queue's is the device's."""
+    return path.with_name(f"{path.name}.q{number}") if number else path
 
 
-def note_worker(door_path: Path, worker: Process) -> None:
-    """Write down which process serves a door: for whoever has to end one that does not answer."""
-    new = door_path.with_name(f"{door_path.name}.new")
+def link_worker(path: Path, worker: Process) -> None:
+    """Record the worker's process, for whoever has to end one that does not answer."""
+    new = path.with_name(f"{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         new.unlink()
     new.symlink_to(f"{worker.pid}.{worker.start}")
-    new.rename(_note(door_path))
+    new.rename(_worker_link(path))
 
 
-def worker(door_path: Path) -> Process | None:
-    """Return the process that serves a door, or has last served it; None if nobody knows."""
+def worker(path: Path) -> Process | None:
+    """Return the device's worker, or the last one; None if that is not recorded."""
     try:
-        pid, _, start = os.readlink(_note(door_path)).partition(".")
+        pid, _, start = os.readlink(_worker_link(path)).partition(".")
     except OSError:
         return None
     return Process(int(pid), int(start))
 
 
-def _note(door_path: Path) -> Path:
-    return door_path.with_name(door_path.name + _WORKER)
+def _worker_link(path: Path) -> Path:
+    return path.with_name(path.name + _WORKER)
 
 
-def publisher(door_path: Path) -> Path:
-    """Return the path of the publisher's endpoint of a door's device."""
-    return door_path.with_name(door_path.name + _PUBLISHER)
+def publisher(path: Path) -> Path:
+    """Return the path of the publisher's endpoint of a device."""
+    return path.with_name(path.name + _PUBLISHER)
 
 
 def offer() -> Path:
@@ -101,26 +101,26 @@ def offer() -> Path:
     return directory() / f"{os.getpid()}-{next(_offers)}.offer"
 
 
-def doors() -> list[Path]:
-    """Return the doors of this user's devices, in any network namespace, that are open."""
+def control_paths() -> list[Path]:
+    """Return the control sockets of this user's devices, in any network namespace."""
     paths = sorted(p for p in directory().iterdir() if not p.suffix)
     return [path for path in paths if is_open(path)]
 
 
 def sweep() -> None:
     """Remove the sockets of devices whose worker and supervisors were all killed."""
-    with runtime_dir.lock():  # a new door is not open yet between its bind and its listen
-        for path in directory().iterdir():
-            door_path = path.with_suffix("") if path.suffix in _BESIDE else path
-            if not is_open(door_path):
-                path.unlink(missing_ok=True)
+    with runtime_dir.lock():  # a new control socket refuses connections until its listen(2)
+        for found in directory().iterdir():
+            control = found.with_suffix("") if found.suffix in _BESIDE else found
+            if not is_open(control):
+                found.unlink(missing_ok=True)
 
 
-def remove(door_path: Path) -> None:
-    """Remove the sockets of a device, and what is written down beside them."""
-    for path in (door_path, publisher(door_path), _note(door_path)):
+def remove(path: Path) -> None:
+    """Remove the sockets of a device, and the link to its worker's pid."""
+    for found in (path, publisher(path), _worker_link(path)):
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+            found.unlink()
 
 
 def is_open(path: Path) -> bool:

@@ -47,7 +47,7 @@ BATCH = 64  # slots that are cleared, and packets that are read, at a time
     SENT_BYTES,
     RESTARTS,
     PUBLISHED,  # packets that the publisher has sent
-    LISTENERS,  # how many ZeroMQ subscribers it had
+    ZMQ_SUBSCRIBERS,  # how many ZeroMQ subscribers it had
     TRANSMITTED,  # one more than the kernel's count of bytes read from the device before
     HANDED_OUT,  # the kernel's count of packets, then
     EVENTS,  # events that were told, to those who had room for them
@@ -67,7 +67,7 @@ Accepts: TypeAlias = Callable[[int, int], bool]
 
 _CONTROL = 4096
 _NAME = slice(4000, 4016)  # of the control page: the device's name at its creation
-_NO_PLACE = 2**64 - 1
+_NO_SEQ = 2**64 - 1
 
 
 def _layout(slots: int) -> tuple[int, int, int, int]:
@@ -197,28 +197,28 @@ class Writer(_Map):
             OSError: of read(2): EBADFD when the device was deleted. What was read before it is
                 in the log.
         """
-        first = place = self.head
-        if place == self.control[CLEARED]:
-            self._clear(place)
-        end = min(place + most, self.control[CLEARED])
+        first = seq = self.head
+        if seq == self.control[CLEARED]:
+            self._clear(seq)
+        end = min(seq + most, self.control[CLEARED])
         lengths, mask, vectors = self.lengths, self._mask, self._vectors
         preadv, flags = os.preadv, self._never_waiting(fd)
         size = 0
         try:
-            while place < end:
-                slot = place & mask
+            while seq < end:
+                slot = seq & mask
                 length = preadv(fd, vectors[slot] or self._vector(slot), -1, flags)
                 lengths[slot] = length
                 size += length
-                place += 1
+                seq += 1
         except BlockingIOError:
             pass
         except OSError as error:
             self._knows_no_flags(error)
         finally:
-            if place > first:
-                self._commit(first, place, size)
-        return place - first
+            if seq > first:
+                self._commit(first, seq, size)
+        return seq - first
 
     def fill_filtered(self, fd: int, most: int, accepts: Accepts) -> tuple[int, bool]:
         """Do as ``fill`` does, and take only those packets that a filter accepts.
@@ -231,21 +231,21 @@ class Writer(_Map):
         Returns:
             How many were accepted; and whether there were no more to read.
         """
-        first = place = self.head
+        first = seq = self.head
         reads, size, dry = 0, 0, False
         flags = self._never_waiting(fd)
         try:
             while reads < most:
-                if place == self.control[CLEARED]:
-                    self._clear(place)
-                slot = place & self._mask
+                if seq == self.control[CLEARED]:
+                    self._clear(seq)
+                slot = seq & self._mask
                 vector = self._vectors[slot] or self._vector(slot)
                 length = os.preadv(fd, vector, -1, flags)
                 reads += 1
                 if accepts(slot, length):
                     self.lengths[slot] = length
                     size += length
-                    place += 1
+                    seq += 1
                 else:
                     self._refuse(slot, length)
         except BlockingIOError:
@@ -253,9 +253,9 @@ class Writer(_Map):
         except OSError as error:
             self._knows_no_flags(error)
         finally:
-            if place > first:
-                self._commit(first, place, size)
-        return place - first, dry
+            if seq > first:
+                self._commit(first, seq, size)
+        return seq - first, dry
 
     def _never_waiting(self, fd: int) -> int:
         """Return the flags of preadv2(2) that read without waiting.
@@ -286,10 +286,10 @@ class Writer(_Map):
         made = self._vectors[slot] = [self.data[slot * SLOT : (slot + 1) * SLOT]]
         return made
 
-    def _clear(self, place: int) -> None:
+    def _clear(self, seq: int) -> None:
         """Take the slots up to the next multiple of a batch."""
-        end = (place | (BATCH - 1)) + 1
-        slot, count = place & self._mask, end - place
+        end = (seq | (BATCH - 1)) + 1
+        slot, count = seq & self._mask, end - seq
         self.control[RESERVE] = end
         self.lengths[slot : slot + count] = self._no_lengths[:count]
         stride = SLOT // 8
@@ -297,27 +297,27 @@ class Writer(_Map):
         self._words[first : first + count * stride : stride] = self._marks[:count]
         self.control[CLEARED] = end
 
-    def _commit(self, first: int, place: int, size: int) -> None:
+    def _commit(self, first: int, seq: int, size: int) -> None:
         now = time.time_ns()
-        for number in range(first, place):
+        for number in range(first, seq):
             self.times[number & self._mask] = now
         # Two pairs in turn, the one that was not the last: a writer that is killed between two
         # stores leaves the other one whole, and its own marked as none.
         self.bytes += size
         pair = TALLY + 2 * self._turn
-        self.control[pair + 1] = _NO_PLACE
+        self.control[pair + 1] = _NO_SEQ
         self.control[pair] = self.bytes
-        self.control[pair + 1] = place
+        self.control[pair + 1] = seq
         self._turn = not self._turn
-        self.head = place
-        self.control[HEAD] = place
+        self.head = seq
+        self.control[HEAD] = seq
 
     def _tally(self) -> int:
         """Return how many bytes the packets up to HEAD have."""
         pairs = [(self.control[TALLY + i + 1], self.control[TALLY + i]) for i in (0, 2)]
-        place, size = max(pair for pair in pairs if pair[0] <= self.head)
-        self._turn = (place, size) == pairs[0]
-        return size + sum(self.lengths[n & self._mask] for n in range(place, self.head))
+        seq, size = max(pair for pair in pairs if pair[0] <= self.head)
+        self._turn = (seq, size) == pairs[0]
+        return size + sum(self.lengths[n & self._mask] for n in range(seq, self.head))
 
     def recover(
         self, measure: Callable[[memoryview, int, int], int | None], accepts: Accepts | None = None
@@ -330,24 +330,24 @@ class Writer(_Map):
                 it; None: it cannot be known, and the packet is given up.
             accepts: of ``fill_filtered``, if there is a filter.
         """
-        first = place = self.head
+        first = seq = self.head
         mark, size = self.control[MARK], 0
-        while place < self.control[CLEARED]:
-            slot = place & self._mask
+        while seq < self.control[CLEARED]:
+            slot = seq & self._mask
             if self.lengths[slot] == 0:
                 if self._words[slot * SLOT // 8] == mark:
                     break
-                length = measure(self._vector(slot)[0], place, self.bytes + size)
+                length = measure(self._vector(slot)[0], seq, self.bytes + size)
                 if length is None or (accepts is not None and not accepts(slot, length)):
                     # It was refused, or would have been; whether it was counted nobody knows.
                     self._words[slot * SLOT // 8] = mark
                     break
                 self.lengths[slot] = length
             size += self.lengths[slot]
-            place += 1
-        if place > first:
-            self._commit(first, place, size)
-        return place - first
+            seq += 1
+        if seq > first:
+            self._commit(first, seq, size)
+        return seq - first
 
     def close(self) -> None:
         """Unmap it."""
@@ -358,62 +358,62 @@ class Writer(_Map):
 
 
 class Reader(_Map):
-    """A follower's side: any number of them, each with a place of its own."""
+    """A follower's side: any number of them, each with a seq of its own."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, writable=False)
         self._margin = self.slots // 16
 
     def read(
-        self, place: int, most: int, device: str, lost: int = 0, queue: int = 0
+        self, seq: int, most: int, device: str, lost: int = 0, queue: int = 0
     ) -> tuple[list[Packet], int, int]:
-        """Copy packets from a place on.
+        """Copy packets from a seq on.
 
         Args:
-            place: the number of the first packet wanted.
+            seq: the number of the first packet wanted.
             most: how many at most.
             device: for the packets' ``device``.
             lost: packets lost before, to be told by the first one copied.
             queue: for the packets' ``queue``.
 
         Returns:
-            The packets, the place after them, and how many were lost after the last of them.
+            The packets, the seq after them, and how many were lost after the last of them.
         """
         control, lengths, times, whole = self.control, self.lengths, self.times, self.map
         mask, slots, start = self.slots - 1, self.slots, self.start
         packets: list[Packet] = []
-        end = min(control[HEAD], place + most)
-        while place < end:
-            slot = place & mask
+        end = min(control[HEAD], seq + most)
+        while seq < end:
+            slot = seq & mask
             offset = start + slot * SLOT
             data = whole[offset : offset + lengths[slot]]
             when = times[slot]
-            if control[RESERVE] - place > slots:
+            if control[RESERVE] - seq > slots:
                 # Lapped: go on a little before the oldest packet, not to be lapped again at once.
                 oldest = control[RESERVE] - slots + self._margin
-                lost += oldest - place
-                place = oldest
-                end = max(end, min(control[HEAD], place + most))
+                lost += oldest - seq
+                seq = oldest
+                end = max(end, min(control[HEAD], seq + most))
                 continue
-            packets.append(Packet(data, place, when, device, lost, queue))
+            packets.append(Packet(data, seq, when, device, lost, queue))
             lost = 0
-            place += 1
-        return packets, place, lost
+            seq += 1
+        return packets, seq, lost
 
-    def payloads(self, place: int, most: int, size: int) -> tuple[list[bytes], int, int]:
-        """Copy packets' bytes from a place on, for the writer's own process: nothing laps it.
+    def payloads(self, seq: int, most: int, size: int) -> tuple[list[bytes], int, int]:
+        """Copy packets' bytes from a seq on, for the writer's own process: nothing laps it.
 
         Args:
-            place: the number of the first packet wanted.
+            seq: the number of the first packet wanted.
             most: how many at most.
             size: how many bytes, at most, unless the first packet alone has more.
 
         Returns:
-            The packets' bytes, the place after them, and when the first was read.
+            The packets' bytes, the seq after them, and when the first was read.
         """
         payloads: list[bytes] = []
-        when = self.times[place & (self.slots - 1)]
-        for number in range(place, min(self.control[HEAD], place + most)):
+        when = self.times[seq & (self.slots - 1)]
+        for number in range(seq, min(self.control[HEAD], seq + most)):
             slot = number & (self.slots - 1)
             length = self.lengths[slot]
             size -= length
@@ -421,7 +421,7 @@ class Reader(_Map):
                 break
             offset = self.start + slot * SLOT
             payloads.append(self.map[offset : offset + length])
-        return payloads, place + len(payloads), when
+        return payloads, seq + len(payloads), when
 
 
 def counters(ring: Any) -> dict[str, int]:

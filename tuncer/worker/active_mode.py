@@ -43,12 +43,12 @@ class Mode:
     def __init__(self, control: memoryview) -> None:
         self._control = control
 
-    def set(self, active: Active, followed: bool) -> None:
+    def set(self, active: Active, has_subscribers: bool) -> None:
         """Change it.
 
         Args:
             active: as of ``check``.
-            followed: whether anybody has subscribed: passive is against their wish then, and
+            has_subscribers: whether anybody has subscribed: passive is against their wish then, and
                 lasts until somebody subscribes anew.
 
         Raises:
@@ -56,7 +56,7 @@ class Mode:
         """
         control = self._control
         if isinstance(active, bool):
-            control[ring.ACTIVE] = _ACTIVE if active else _STOPPED if followed else _PASSIVE
+            control[ring.ACTIVE] = _ACTIVE if active else _STOPPED if has_subscribers else _PASSIVE
             return
         head = control[ring.HEAD]
         if active == "once":
@@ -79,19 +79,19 @@ class Mode:
             return 0
         return max(0, self._control[ring.LIMIT] - self._control[ring.HEAD])
 
-    def is_active(self, followed: bool) -> bool:
+    def is_active(self, has_subscribers: bool) -> bool:
         """Whether packets are for subscriptions, not for ``recv``."""
         word = self._control[ring.ACTIVE]
-        return word == _ACTIVE or (word == _PASSIVE and followed) or self.left > 0
+        return word == _ACTIVE or (word == _PASSIVE and has_subscribers) or self.left > 0
 
-    def room(self, followed: bool) -> int:
+    def room(self, has_subscribers: bool) -> int:
         """How many packets may be read for subscriptions now, at most a batch.
 
         Those of a counted mode wait for a subscription: nobody else would get them.
         """
         if self._control[ring.ACTIVE] == _COUNTED:
-            return min(ring.BATCH, self.left) if followed else 0
-        return ring.BATCH if self.is_active(followed) else 0
+            return min(ring.BATCH, self.left) if has_subscribers else 0
+        return ring.BATCH if self.is_active(has_subscribers) else 0
 
     def subscribed(self) -> None:
         """Somebody has subscribed: a device that was made passive, or has become so, is active."""

@@ -1,4 +1,4 @@
-"""Those who stand at a device's door: each says what it wants, and is answered or sent away."""
+"""The worker's side of the control socket: it accepts connections, and answers their requests."""
 
 from __future__ import annotations
 
@@ -7,74 +7,75 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from supervisor import GenServer
-from supervisor.protocol.channel import Channel, close_all
+from supervisor.lowlevel import Channel, close_all
 from tuncer.protocol import control_socket
+from tuncer.worker.host import Host
 
 Serve: TypeAlias = Callable[[Channel, list[Any]], bool]
-"""Answers a request; returns False if the visitor has no room for the answer."""
+"""Answers a request; returns False if the peer has no room for the answer."""
 
-_LATER = 1.0  # seconds until those who could not be let in are looked after again
+_LATER = 1.0  # seconds until connections that could not be accepted are tried again
 
 
-class Visitors:
-    """The connections that a door has accepted, and that are nobody's subscription yet."""
+class ControlServer:
+    """Serves the connections that are no subscriptions (yet)."""
 
-    def __init__(self, worker: GenServer, listener: socket.socket, serve: Serve) -> None:
+    def __init__(self, worker: Host, listener: socket.socket, serve: Serve) -> None:
         self._worker = worker
         self._serve = serve
-        self._inside: dict[int, Channel] = {}
-        self.open_door(listener)
+        self._connections: dict[int, Channel] = {}
+        self.listen_at(listener)
 
-    def open_door(self, listener: socket.socket) -> None:
-        """Let in those who come by a listening socket."""
+    def listen_at(self, listener: socket.socket) -> None:
+        """Accept connections of a listening socket."""
         self._listener = listener
-        self._worker.add_reader(listener.fileno(), self._open)
+        self._worker.add_reader(listener.fileno(), self._accept)
 
-    def close_door(self) -> None:
-        """Let in those who have come, and then nobody any more."""
-        self._open()
+    def stop_listening(self) -> None:
+        """Accept the connections that wait, and then no more."""
+        self._accept()
         self._worker.remove_reader(self._listener.fileno())
 
-    def _open(self) -> None:
+    def _accept(self) -> None:
         try:
-            while (visitor := control_socket.accept(self._listener)) is not None:
-                self._inside[visitor.fileno()] = visitor
-                attend = functools.partial(self._attend, visitor)
-                self._worker.add_reader(visitor.fileno(), attend)
+            while (peer := control_socket.accept(self._listener)) is not None:
+                self._connections[peer.fileno()] = peer
+                on_readable = functools.partial(self._on_readable, peer)
+                self._worker.add_reader(peer.fileno(), on_readable)
         except OSError as error:
-            # Most likely there are too many descriptors: those who wait would wake the loop
-            # again at once, so look after them a little later.
-            actor = self._worker._actor
-            actor.log.warning("nobody can be let in by the door: %s", error)
+            # Most likely this process has too many descriptors. The socket stays readable, and
+            # would wake the loop again at once, so it is polled again a little later.
+            self._worker.log.warning("the control socket accepts no connection: %s", error)
             self._worker.remove_reader(self._listener.fileno())
-            again = functools.partial(self._worker.add_reader, self._listener.fileno(), self._open)
-            actor.call_later(_LATER, again)
+            again = functools.partial(
+                self._worker.add_reader, self._listener.fileno(), self._accept
+            )
+            self._worker.call_later(_LATER, again)
 
-    def _attend(self, visitor: Channel) -> None:
+    def _on_readable(self, peer: Channel) -> None:
         try:
-            received = visitor.receive()
+            received = peer.receive()
             if received is None:
                 return
             message, fds = received
             close_all(fds)
         except (EOFError, ValueError, OSError):  # or there are too many descriptors
-            self._dismiss(visitor)
+            self._drop(peer)
             return
         try:
-            served = self._serve(visitor, message)
+            served = self._serve(peer, message)
         except OSError as error:  # most likely there are too many descriptors
-            self._worker._actor.log.warning("somebody at the door is sent away: %s", error)
+            self._worker.log.warning("a connection of the control socket is closed: %s", error)
             served = False
         if not served:  # or it does not read what it is answered
-            self._dismiss(visitor)
+            self._drop(peer)
 
-    def let_go(self, visitor: Channel) -> None:
-        """Give a connection away: somebody else listens to it from now on."""
-        del self._inside[visitor.fileno()]
-        self._worker.remove_reader(visitor.fileno())
+    def release(self, peer: Channel) -> None:
+        """Hand a connection over to somebody else, who reads it from now on."""
+        del self._connections[peer.fileno()]
+        self._worker.remove_reader(peer.fileno())
 
-    def _dismiss(self, visitor: Channel) -> None:
-        if self._inside.pop(visitor.fileno(), None) is not None:
-            self._worker.remove_reader(visitor.fileno())
-            visitor.close()
+    def _drop(self, peer: Channel) -> None:
+        if self._connections.pop(peer.fileno(), None) is not None:
+            self._worker.remove_reader(peer.fileno())
+            peer.close()

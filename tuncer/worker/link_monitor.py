@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from typing import Any
 
-from supervisor import GenServer
 from tuncer import tunctl
 from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
 from tuncer.worker import crash_safe_value
+from tuncer.worker.host import Host
 
 _STEPS, _STEP = 200, 0.05  # looks whether the device has gone with its namespace, and seconds
 
 
-class LinkWatch:
+class LinkMonitor:
     """Follows a link, from one network namespace to another."""
 
     def __init__(
         self,
-        worker: GenServer,
+        worker: Host,
         tun: int,
         kept: int,
-        tell: Callable[..., None],
-        failed: Callable[[OSError], None],
     ) -> None:
-        """Watch for a worker.
+        """Serve a worker.
 
         Args:
-            worker: whose loop it is.
+            worker: gets the events, and EBADFD when the device was deleted.
             tun: the device's descriptor.
-            kept: the descriptor of the record of what was last told.
-            tell: called with what has happened: a kind and a value.
-            failed: called with EBADFD when the device was deleted.
+            kept: the memfd with the state that was last reported.
         """
         self._worker = worker
         self._tun = tun
         self._kept = kept
-        self._tell = tell
-        self._failed = failed
         self._monitor: Monitor | None = None
 
     def begin(self) -> None:
@@ -47,17 +40,17 @@ class LinkWatch:
             monitor = self._monitor = Monitor(self._tun)
         except OSError as error:
             if error.errno == errno.EBADFD:
-                self._failed(error)
+                self._worker.device_failed(error)
                 return
             # It is where this process may not go: nothing can be told of it any more.
-            self._worker._actor.log.warning("the link cannot be watched: %s", error)
+            self._worker.log.warning("the link cannot be watched: %s", error)
             return
         self._worker.add_reader(monitor.fileno(), self._changed)
         told: list[Any] | None = crash_safe_value.load(self._kept)
         if told is not None:
             before = LinkState._make([*told[:-1], frozenset(told[-1])])
             for change in difference(before, monitor.state):
-                self._tell(*change)
+                self._worker.report_event(*change)
         self._note(monitor.state)
 
     def _note(self, state: LinkState) -> None:
@@ -70,15 +63,15 @@ class LinkWatch:
             return
         try:
             for change in monitor.changes():
-                self._tell(*change)
+                self._worker.report_event(*change)
         except OSError as error:
             if error.errno not in {errno.ENODEV, errno.ENONET, errno.EBADFD}:
                 raise
-            self._left(monitor, with_its_namespace=error.errno == errno.ENONET)
+            self._link_gone(monitor, with_its_namespace=error.errno == errno.ENONET)
         else:
             self._note(monitor.state)
 
-    def _left(self, monitor: Monitor, *, with_its_namespace: bool) -> None:
+    def _link_gone(self, monitor: Monitor, *, with_its_namespace: bool) -> None:
         """The interface has gone from where it was: with the device, or to another namespace."""
         self._worker.remove_reader(monitor.fileno())
         monitor.close()
@@ -86,20 +79,19 @@ class LinkWatch:
         if with_its_namespace:
             self._await_end(_STEPS)
         elif self._is_there():
-            self._tell("moved")
+            self._worker.report_event("moved")
             self.begin()
 
     def _await_end(self, steps: int) -> None:
         """The kernel tells of a namespace's end before it deletes what is in it."""
         if self._is_there() and steps:
-            actor = self._worker._actor
-            actor.call_later(_STEP, lambda: self._await_end(steps - 1))
+            self._worker.call_later(_STEP, lambda: self._await_end(steps - 1))
 
     def _is_there(self) -> bool:
         """Tell whether the interface is there still; if not, the worker fails."""
         try:
             tunctl.devname(self._tun)
         except OSError as error:
-            self._failed(error)
+            self._worker.device_failed(error)
             return False
         return True

@@ -37,15 +37,15 @@ class Filter:
         self._prefix = prefix
         self._leads = leads
         self._program: Program | None = None
-        self.place: str | None = None
+        self.runs_in: str | None = None
         """"kernel" or "worker", where it runs; None without any."""
         self.runs_here = False
         """Whether packets that are read now must be looked at."""
         self._version = 0
         found = crash_safe_value.load(kept)
         if found is not None:  # otherwise the kernel may have one that is not ours to remove
-            expression, instructions, place, self._version = found
-            self._install(None if place is None else Program(expression, instructions), place)
+            expression, instructions, runs_in, self._version = found
+            self._install(None if runs_in is None else Program(expression, instructions), runs_in)
 
     @property
     def expression(self) -> str | None:
@@ -69,35 +69,35 @@ class Filter:
         Raises:
             OSError: the filter before stays.
         """
-        place, version = told or (None if expression is None else WORKER, self._version + 1)
+        runs_in, version = told or (None if expression is None else WORKER, self._version + 1)
         if version < self._version:
-            return self.place, self._version
+            return self.runs_in, self._version
         before = crash_safe_value.load(self._kept)
         program = None if expression is None else Program(expression, instructions)
         # First the record: whoever takes up a worker that is killed here installs what it says.
-        crash_safe_value.save(self._kept, [expression, instructions, place, version])
+        crash_safe_value.save(self._kept, [expression, instructions, runs_in, version])
         try:
-            self._install(program, place)
+            self._install(program, runs_in)
         except OSError:
             crash_safe_value.save(self._kept, before)
             raise
         self._version = version
-        return self.place, version
+        return self.runs_in, version
 
-    def _install(self, program: Program | None, place: str | None) -> None:
+    def _install(self, program: Program | None, runs_in: str | None) -> None:
         if self._leads:
             # One that is there is replaced in one step: other queues rely on it.
             taken = program is not None and tunctl.attach_filter(self._tun, program)
             if not taken:
                 tunctl.detach_filter(self._tun)
-            place = None if program is None else KERNEL if taken else WORKER
-        self._program, self.place = program, place
+            runs_in = None if program is None else KERNEL if taken else WORKER
+        self._program, self.runs_in = program, runs_in
         # What was queued before the kernel had it is still to come.
         self.runs_here = program is not None
 
     def is_dry(self) -> None:
         """Everything that was queued has been read: from now on, the kernel's filter is enough."""
-        if self.place == KERNEL:
+        if self.runs_in == KERNEL:
             self.runs_here = False
 
     def accepts(self, slot: int, length: int) -> bool:

@@ -1,16 +1,17 @@
-"""Those who wait in ``recv`` for a packet of a passive device, in the order of their calls."""
+"""The ``recv`` calls that wait for a packet of a passive device, in the order of their arrival."""
 
 from __future__ import annotations
 
 import errno
+import functools
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from supervisor import GenServer, Sender
+from supervisor import Sender
 from supervisor.actor.timers import Timer
 from tuncer.protocol import ring
 from tuncer.protocol.timeouts import check_timeout
+from tuncer.worker.host import Host
 
 
 @dataclass
@@ -22,37 +23,33 @@ class _Receiver:
     timer: Timer | None = None
 
 
-class Receivers:
+class RecvQueue:
     """The calls of ``recv`` that are under way."""
 
-    def __init__(
-        self, worker: GenServer, control: memoryview, log: ring.Reader, changed: Callable[[], None]
-    ) -> None:
-        """Receive for a worker.
+    def __init__(self, worker: Host, control: memoryview, log: ring.Reader) -> None:
+        """Serve a worker.
 
         Args:
-            worker: which replies.
-            control: of the ring.
-            log: where the packets are.
-            changed: called when there are more or fewer of them.
+            worker: replies to the calls.
+            control: the ring's control words.
+            log: the ring, from which packets are taken.
         """
         self._worker = worker
         self._control = control
         self._log = log
-        self._changed = changed
         self._all: deque[_Receiver] = deque()
 
     def __len__(self) -> int:
         return len(self._all)
 
     def add(self, sender: Sender, timeout: float | None, token: int | None, device: str) -> None:
-        """Have a call wait.
+        """Queue a call until there is a packet for it.
 
         Args:
-            sender: who is replied to.
-            timeout: seconds; None without an end.
-            token: by which it may be withdrawn.
-            device: for the error.
+            sender: gets the reply.
+            timeout: seconds; None: no limit.
+            token: by which the caller may withdraw the call.
+            device: the device's name, for the error.
 
         Raises:
             ValueError, TypeError: no number of seconds.
@@ -61,31 +58,36 @@ class Receivers:
         receiver = _Receiver(sender, token)
         if timeout is not None:
             late = TimeoutError(errno.ETIMEDOUT, "no packet in time", device)
-            later = self._worker._actor.call_later
-            receiver.timer = later(timeout, lambda: self._refuse(receiver, late))
+            expire = functools.partial(self._refuse, receiver, late)
+            receiver.timer = self._worker.call_later(timeout, expire)
         self._all.append(receiver)
         self.serve(device)
 
     def serve(self, device: str) -> None:
-        """Give the packets that nobody has taken to those who wait; the living, in their order."""
+        """Reply to the calls that wait, in order, with the packets that nobody has taken yet.
+
+        A call whose process has ended is passed over.
+        """
         control = self._control
         while self._all and control[ring.TAKEN] < control[ring.HEAD]:
             receiver = self._all.popleft()
             self._forget_timer(receiver)
-            place = control[ring.TAKEN]
-            (packet,), _, _ = self._log.read(place, 1, device)
-            control[ring.TAKEN] = place + 1  # before the reply: if this is killed, none comes twice
+            seq = control[ring.TAKEN]
+            (packet,), _, _ = self._log.read(seq, 1, device)
+            # Advance before replying: a kill between the two may lose this packet, and never
+            # delivers it twice.
+            control[ring.TAKEN] = seq + 1
             if not self._worker.reply(receiver.sender, list(packet)):
-                control[ring.TAKEN] = place
-        self._changed()
+                control[ring.TAKEN] = seq
+        self._worker.demand_changed()
 
     def withdraw(self, token: int, device: str) -> None:
-        """Forget a call whose caller waits no longer."""
+        """Remove a call whose caller does not wait any longer."""
         for receiver in [one for one in self._all if one.token == token]:
             self._refuse(receiver, OSError(errno.ECANCELED, "withdrawn", device))
 
     def refuse_all(self, number: int, text: str, device: str) -> None:
-        """Have all of them raise an OSError."""
+        """Answer every call that waits by an OSError."""
         for receiver in list(self._all):
             self._refuse(receiver, OSError(number, text, device))
 
@@ -94,7 +96,7 @@ class Receivers:
             self._all.remove(receiver)
             self._forget_timer(receiver)
             self._worker.refuse(receiver.sender, error)
-            self._changed()
+            self._worker.demand_changed()
 
     def _forget_timer(self, receiver: _Receiver) -> None:
         if receiver.timer is not None:

@@ -1,6 +1,7 @@
-"""Who follows a device: the subscribers' connections and eventfds.
+"""The subscribers of a device: their connections and eventfds, and the handshake with a new one.
 
-The fd store has duplicates, so that a worker's replacement takes them up.
+The supervisor's fd store has duplicates of these descriptors, so a successor of this worker serves
+the same subscribers.
 """
 
 from __future__ import annotations
@@ -8,25 +9,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor import GenServer
-from supervisor.protocol.channel import Channel, close_all
+from supervisor.lowlevel import Channel, close_all
 from tuncer.protocol import control_socket, ring
+from tuncer.worker.host import Host
 
 
 @dataclass
-class Follower:
-    """One that follows the device: the connection that ends when it ends.
+class Subscriber:
+    """A subscriber: its connection, which the kernel closes when the subscriber ends.
 
-    One that reads the ring has an eventfd too. The others are subscribers of the publisher.
+    A ring subscriber has an eventfd too. A ZeroMQ subscriber gets its packets from the publisher.
     """
 
     number: int
     channel: Channel
-    wake: int | None
+    eventfd: int | None
     wants_events: bool
 
     @property
@@ -35,138 +36,168 @@ class Follower:
         return f"{'events' if self.wants_events else 'quiet'}.{self.number}"
 
 
-class Followers:
+class Subscribers:
     """The subscribers of a worker."""
 
     def __init__(
         self,
-        worker: GenServer,
+        worker: Host,
         log: int,
-        begin: Callable[[], tuple[int, int]],
-        changed: Callable[[], None],
     ) -> None:
-        """Follow for a worker.
+        """Serve a worker.
 
         Args:
-            worker: whose fd store it is, and whose loop.
-            log: the ring's descriptor, which a subscriber gets.
-            begin: returns the number of the first packet that a new subscriber gets, and how
-                many events have been told before.
-            changed: called when one has come or gone.
+            worker: its fd store and its loop are used.
+            log: the ring's descriptor; a ring subscriber gets a read-only one of it.
         """
         self._worker = worker
         self._log_for_reading = ring.for_reading(log)
-        self._begin = begin
-        self._changed = changed
-        self._all: list[Follower] = []
-        self.events: list[int] = []
-        """The eventfds of those who read the ring."""
+        self._all: list[Subscriber] = []
+        self.eventfds: list[int] = []
+        """The eventfds of the ring subscribers."""
 
-    def take_up(self) -> None:
-        """Take up those of a worker that was killed, and have them look."""
+    def restore(self) -> None:
+        """Restore the subscribers of a worker that was killed, from the fd store, and notify them.
+
+        The killed worker may have read packets of which it had notified nobody.
+        """
         stored = self._worker.stored_fds()
         for name, fd in stored.items():
             kind, _, number = name.partition(".")
             if kind in {"quiet", "events"}:
-                wake = stored.get(f"wake.{number}")
-                follower = Follower(int(number), Channel(fd), wake, kind == "events")
-                self._add(follower)
-                if f"asking.{number}" in stored:
-                    self._welcome(follower)  # nobody knows whether it was answered
-            elif kind in {"wake", "asking"}:
+                eventfd = stored.get(f"eventfd.{number}")
+                subscriber = Subscriber(int(number), Channel(fd), eventfd, kind == "events")
+                self._add(subscriber)
+                if f"handshake.{number}" in stored:
+                    # The worker may have been killed before or after its answer.
+                    self._answer_handshake(subscriber)
+            elif kind in {"eventfd", "handshake"}:
                 if not {f"quiet.{number}", f"events.{number}"} & stored.keys():
-                    os.close(fd)  # its worker was killed before it had stored all: it asks again
+                    # The worker was killed before it had stored all of this subscriber, which
+                    # finds its connection closed, and asks again.
+                    os.close(fd)
                     self._worker.drop_fd(name)
-                elif kind == "asking":
+                elif kind == "handshake":
                     os.close(fd)  # a duplicate of the channel's
-        self.wake()
+        self.notify()
 
-    def subscribe(self, visitor: Channel, wake: int | None, wants_events: bool) -> None:
-        """Make a visitor a follower.
+    def subscribe(self, channel: Channel, eventfd: int | None, wants_events: bool) -> None:
+        """Begin the handshake with a new subscriber.
 
-        The worker may be killed between any two steps. Until "asking" is gone from the store,
-        a successor answers, perhaps again; a visitor that is not in the store finds its connection
-        closed, and asks again.
+        The worker may be killed between any two steps. As long as "handshake" is in the store, a
+        successor answers, perhaps for the second time. A subscriber whose connection is not in the
+        store finds it closed, and asks again.
 
-        If the store is full, the visitor is told, and let go.
+        If the store is full, the subscriber gets that as its answer, and its connection is closed.
         """
         number = 1 + max((one.number for one in self._all), default=0)
-        follower = Follower(number, visitor, wake, wants_events)
-        self._add(follower)
-        # The supervisor is not waited for: if it is stopped, this one waits, and nobody else.
-        self._store(follower, f"asking.{number}", visitor.fileno())
-        if wake is not None:
-            self._store(follower, f"wake.{number}", wake)
-        self._store(follower, follower.key, visitor.fileno())
+        subscriber = Subscriber(number, channel, eventfd, wants_events)
+        self._add(subscriber)
+        # The worker does not wait for its supervisor: if that is stopped (SIGSTOP), this subscriber
+        # waits for its answer, and nobody else is held up.
+        self._store(subscriber, f"handshake.{number}", channel.fileno())
+        if eventfd is not None:
+            self._store(subscriber, f"eventfd.{number}", eventfd)
+        self._store(subscriber, subscriber.key, channel.fileno())
 
-    def _store(self, follower: Follower, name: str, fd: int) -> None:
-        """Store a descriptor of one that is to follow; the last one makes it one that does."""
+    def _store(self, subscriber: Subscriber, name: str, fd: int) -> None:
+        """Store a descriptor of a new subscriber; the handshake is answered after the last one."""
 
         def stored(refusal: str | None) -> None:
-            if follower not in self._all:
-                return  # it has left meanwhile
+            if subscriber not in self._all:
+                return  # the subscriber has left meanwhile
             if refusal is not None:
-                follower.channel.offer(OSError(errno.ENOSPC, refusal))
-                self._forget(follower)
-            elif name == follower.key:
-                self._welcome(follower)
+                subscriber.channel.offer(OSError(errno.ENOSPC, refusal))
+                self._remove(subscriber)
+            elif name == subscriber.key:
+                self._answer_handshake(subscriber)
 
         try:
-            self._worker._actor.parent.store_fd_later((name,), fd, stored)
+            self._worker.store_fd_later(name, fd, stored)
         except OSError as error:
             stored(error.strerror)
 
-    def _welcome(self, follower: Follower) -> None:
-        fds = () if follower.wake is None else (self._log_for_reading, follower.wake)
-        place, events = self._begin()
-        self._changed()  # before the answer: it is in force when that has come
-        follower.channel.offer("subscribed", place, events, fds=fds)
-        self._worker.drop_fd(f"asking.{follower.number}")
+    def _answer_handshake(self, subscriber: Subscriber) -> None:
+        fds = () if subscriber.eventfd is None else (self._log_for_reading, subscriber.eventfd)
+        seq, events = self._worker.begin_subscription()
+        # Before the answer: when that arrives, the queue is attached and packets are read.
+        self._worker.demand_changed()
+        subscriber.channel.offer("subscribed", seq, events, fds=fds)
+        self._worker.drop_fd(f"handshake.{subscriber.number}")
 
-    def _add(self, follower: Follower) -> None:
-        self._all.append(follower)
-        if follower.wake is not None:
-            self.events.append(follower.wake)
-        self._worker.add_reader(follower.channel.fileno(), lambda: self._hear(follower))
+    def _add(self, subscriber: Subscriber) -> None:
+        self._all.append(subscriber)
+        if subscriber.eventfd is not None:
+            self.eventfds.append(subscriber.eventfd)
+        self._worker.add_reader(subscriber.channel.fileno(), lambda: self._on_readable(subscriber))
 
-    def _hear(self, follower: Follower) -> None:
-        """A subscriber says nothing: what there is to read is its end."""
+    def _on_readable(self, subscriber: Subscriber) -> None:
+        """Notice a subscriber's end: it sends nothing, so the connection is readable only then."""
         try:
-            received = follower.channel.receive()
+            received = subscriber.channel.receive()
         except (EOFError, ValueError):
-            self._forget(follower)
+            self._remove(subscriber)
         else:
             close_all(received[1] if received else [])
 
-    def _forget(self, follower: Follower) -> None:
-        self._worker.remove_reader(follower.channel.fileno())
-        self._all.remove(follower)
-        follower.channel.close()
-        names = [f"asking.{follower.number}", follower.key]
-        if follower.wake is not None:
-            self.events.remove(follower.wake)
-            os.close(follower.wake)
-            names.append(f"wake.{follower.number}")
+    def _remove(self, subscriber: Subscriber) -> None:
+        self._worker.remove_reader(subscriber.channel.fileno())
+        self._all.remove(subscriber)
+        subscriber.channel.close()
+        names = [f"handshake.{subscriber.number}", subscriber.key]
+        if subscriber.eventfd is not None:
+            self.eventfds.remove(subscriber.eventfd)
+            os.close(subscriber.eventfd)
+            names.append(f"eventfd.{subscriber.number}")
         for name in names:
             self._worker.drop_fd(name)
-        self._changed()
+        self._worker.demand_changed()
 
-    def wake(self) -> None:
-        """Have those who read the ring look."""
-        for event in self.events:
-            with contextlib.suppress(BlockingIOError):  # it is full: whoever it is of has to look
-                os.eventfd_write(event, 1)
+    def notify(self) -> None:
+        """Signal every ring subscriber's eventfd."""
+        for eventfd in self.eventfds:
+            with contextlib.suppress(BlockingIOError):  # its counter is full: it is readable anyway
+                os.eventfd_write(eventfd, 1)
 
-    def tell(self, kind: str, value: Any, place: int, number: int) -> None:
-        """Tell an event to those who want to hear it.
+    def send_event(self, kind: str, value: Any, seq: int, number: int) -> None:
+        """Send an event to every subscriber that has asked for events.
 
-        One that does not read holds up nobody: it learns from the numbers what it has missed.
+        Args:
+            kind: of ``DeviceEvent``.
+            value: of ``DeviceEvent``.
+            seq: how many packets were in the log before the event.
+            number: the event's own. A subscriber that does not read is sent no more, and sees by
+                the next number how many events it has missed.
         """
-        for follower in self._all:
-            if follower.wants_events:
-                follower.channel.offer(control_socket.EVENT, kind, value, place, number)
+        for subscriber in self._all:
+            if subscriber.wants_events:
+                subscriber.channel.offer(control_socket.EVENT, kind, value, seq, number)
 
-    def end(self, number: int, text: str, packets: int, events: int) -> None:
-        """Tell all that the log ends: with an errno or 0, a text, how many packets and events."""
-        for follower in self._all:
-            follower.channel.offer(control_socket.END, number, text, packets, events)
+    @staticmethod
+    def end_stored(stored: Mapping[str, int], packets: int, events: int) -> None:
+        """Send the end of a device, that was deleted while no worker ran, to its subscribers.
+
+        Args:
+            stored: the fd store, by names.
+            packets: how many there were in the log.
+            events: how many there were.
+        """
+        for name, fd in stored.items():
+            kind = name.partition(".")[0]
+            if kind in {"quiet", "events"}:
+                channel, end = Channel(fd), (errno.ENODEV, control_socket.WAS_DELETED)
+                if kind == "events":
+                    channel.offer(control_socket.EVENT, "deleted", None, packets, events + 1)
+                channel.offer(control_socket.END, *end, packets, events + 1)
+
+    def send_end(self, number: int, text: str, packets: int, events: int) -> None:
+        """Send every subscriber the end of the log.
+
+        Args:
+            number: an errno, or 0 for an end in order.
+            text: says why.
+            packets: how many there were in the log.
+            events: how many there were.
+        """
+        for subscriber in self._all:
+            subscriber.channel.offer(control_socket.END, number, text, packets, events)

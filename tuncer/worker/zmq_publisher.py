@@ -1,24 +1,28 @@
-"""The publisher: a follower of the ring that sends its packets as ZeroMQ messages.
+"""The publisher: it reads the ring, and sends the packets as ZeroMQ messages.
 
-Its endpoint is bound when it is first asked for, and by each successor of that worker. Most devices
-have no subscribers by ZeroMQ, and are spared its threads.
+Its endpoint is bound when a client first asks for it, and by each successor of that worker. Most
+devices have no ZeroMQ subscribers, and are spared ZeroMQ's threads.
 
-ZeroMQ tells a publisher nothing of what has arrived. So after a restart it waits, within a
-bound, until as many subscribers as there were have come back, and sends again from the log
-what may not have left the killed process.
+ZeroMQ does not tell a publisher which messages have arrived. After a restart the publisher waits,
+for a bounded time, until as many subscribers have reconnected as there were. Then it sends from the
+log again what may not have left the killed process. Subscribers drop what they have had already.
+
+**Handshake of a new subscriber**: it subscribes to a topic of its own, that begins with ``HELLO``.
+The answer on this topic has the ``seq`` of the first packet that it gets.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from tuncer.protocol import ring, wire_format
+from tuncer.worker.host import Host
+from tuncer.worker.packet_reader import PacketReader
 
 _QUEUE = 512  # batches that may wait for each subscriber
 _PAUSE = 0.001  # seconds from one batch that is not full to the next one
@@ -37,26 +41,31 @@ class Publisher:
 
     def __init__(
         self,
+        worker: Host,
         context: zmq.Context[zmq.Socket[bytes]],
         path: Path,
-        device: str,
-        log: ring.Reader,
-        writer: ring.Writer,
-        later: Callable[[float, Callable[[], None]], object],
+        packets: PacketReader,
         queue: int,
-        changed: Callable[[], None],
     ) -> None:
+        """Bind the endpoint.
+
+        Args:
+            worker: has the loop, and attaches the queue for the first subscriber.
+            context: of the worker's process.
+            path: of the endpoint.
+            packets: has the ring.
+            queue: which of the device's queues this is.
+        """
+        self._worker = worker
         self._queue = queue
-        self._changed = changed
-        self._topic = device.encode()
-        self._log = log
-        self._writer = writer
-        self._later = later
+        self._log = packets.ring
+        writer = self._writer = packets.writer
+        self._topic = writer.name.encode()
         self._epoch = writer.control[ring.RESTARTS]
         self._sent_at = 0.0
         self._resume = 0
-        self._ticking = self._pausing = self._ending = self._is_waiting = False
-        self.listeners = 0
+        self._heartbeat_scheduled = self._pausing = self._ending = self._is_waiting = False
+        self.subscribers = 0
         self._socket = context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_WORD)
@@ -65,14 +74,14 @@ class Publisher:
         self._connections = 0
         self._monitor = self._socket.get_monitor_socket(_CAME | _WENT)
         self._socket.bind(f"ipc://{path}")
-        self._awaited = writer.control[ring.LISTENERS]
+        self._awaited = writer.control[ring.ZMQ_SUBSCRIBERS]
         # Also when nobody is awaited: this worker's predecessor may have waited in vain itself.
         self._catching_up = writer.control[ring.PUBLISHES] > 0
         writer.control[ring.PUBLISHES] = 1
         if self._catching_up:
             self._rewind()
-            later(_RETURN, self._wait_no_longer)
-            later(_CATCH_UP, self._caught_up)
+            worker.call_later(_RETURN, self._wait_no_longer)
+            worker.call_later(_CATCH_UP, self._caught_up)
 
     def bind_again(self, path: Path) -> None:
         """Bind the endpoint again, whose socket was removed. Subscribers that are there stay."""
@@ -84,28 +93,28 @@ class Publisher:
         """Return the descriptor to poll: call ``follow`` when it is readable."""
         return int(self._socket.getsockopt(zmq.FD))
 
-    def follow(self) -> None:
-        """Greet who has come, then send what there is."""
-        self._hear()
+    def publish(self) -> None:
+        """Handle pending (un)subscriptions, then publish every unsent packet."""
+        self._read_subscriptions()
         if self._awaited:
             room = self._log.slots - (self._writer.head - self._writer.control[ring.PUBLISHED])
-            if self.listeners < self._awaited and room > self._log.slots // 4:
+            if self.subscribers < self._awaited and room > self._log.slots // 4:
                 return
             self._wait_no_longer()
-        if self.listeners > 0:
-            self._send()
+        if self.subscribers > 0:
+            self._publish_pending()
 
     @property
-    def follows(self) -> bool:
+    def has_work(self) -> bool:
         """Whether new packets concern it."""
-        return self.listeners > 0 or self._awaited > 0
+        return self.subscribers > 0 or self._awaited > 0
 
     def end(self, why: str) -> None:
         """Tell the subscribers that the device has ended, and close."""
         self._awaited, self._ending = 0, True
-        self.follow()
-        if self.listeners:
-            self._say(self._message(self._topic, self._writer.head, end=why))
+        self.publish()
+        if self.subscribers:
+            self._send_message(self._message(self._topic, self._writer.head, end=why))
         self._socket.disable_monitor()
         self._monitor.close()
         self._socket.close()
@@ -121,17 +130,17 @@ class Publisher:
     def _wait_no_longer(self) -> None:
         if self._awaited and not self._socket.closed:
             self._awaited = 0
-            self._writer.control[ring.LISTENERS] = max(0, self.listeners)
-            self.follow()
+            self._writer.control[ring.ZMQ_SUBSCRIBERS] = max(0, self.subscribers)
+            self.publish()
 
     def _caught_up(self) -> None:
         if not self._socket.closed:
             self._catching_up = False
             self._socket.setsockopt(zmq.XPUB_NODROP, 0)
-            self.follow()
+            self.publish()
 
-    def _hear(self) -> None:
-        """Take note of who subscribes and who leaves."""
+    def _read_subscriptions(self) -> None:
+        """Read (un)subscriptions: count them, and answer handshakes."""
         while True:
             try:
                 word = self._socket.recv(zmq.NOBLOCK)
@@ -139,7 +148,7 @@ class Publisher:
                 return
             if word[1:].startswith(wire_format.HELLO):
                 if word[:1] == b"\1":
-                    self._greet(word[1:])
+                    self._answer_handshake(word[1:])
             elif self._topic.startswith(word[1:]):
                 self._count({b"\1": 1, b"\0": -1}.get(word[:1], 0))
 
@@ -147,48 +156,50 @@ class Publisher:
         if self._catching_up:
             if change > 0 and not self._awaited:  # late, perhaps from before: the others drop it
                 self._writer.control[ring.PUBLISHED] = self._resume
-        elif self.listeners == 0:  # the first one: begin here
+        elif self.subscribers == 0:  # the first one: begin here
             self._writer.control[ring.PUBLISHED] = self._writer.control[ring.TAKEN]
-        self.listeners += change
-        self._changed()  # before anybody is greeted: a queue is attached when that has come
+        self.subscribers += change
+        # Attach the queue before the handshake is answered: the answer promises that no later
+        # packet is missed.
+        self._worker.demand_changed()
         if not self._awaited:
-            self._writer.control[ring.LISTENERS] = max(0, self.listeners)
-        self._tick()
+            self._writer.control[ring.ZMQ_SUBSCRIBERS] = max(0, self.subscribers)
+        self._schedule_heartbeat()
 
-    def _greet(self, topic: bytes) -> None:
-        """Tell a newcomer from where on it gets everything: what comes before is not for it."""
+    def _answer_handshake(self, topic: bytes) -> None:
+        """Send a new subscriber the ``seq`` of the first packet that it gets."""
         begin = self._writer.head
-        if self.listeners == 0 and not self._catching_up:
+        if self.subscribers == 0 and not self._catching_up:
             begin = self._writer.control[ring.PUBLISHED] = self._writer.control[ring.TAKEN]
-        self._say(self._message(topic, begin))
+        self._send_message(self._message(topic, begin))
 
-    def _send(self) -> None:
+    def _publish_pending(self) -> None:
         control = self._writer.control
         # What has been overwritten meanwhile is a gap for all.
         oldest = control[ring.RESERVE] - self._log.slots
-        place = max(control[ring.PUBLISHED], oldest)
-        while place < self._writer.head:
-            if self._is_to_pause(self._writer.head - place):
+        seq = max(control[ring.PUBLISHED], oldest)
+        while seq < self._writer.head:
+            if self._is_to_pause(self._writer.head - seq):
                 return
-            packets, after, when = self._log.payloads(place, ring.BATCH, _BATCH_BYTES)
-            if not self._say(self._message(self._topic, place, packets, when)):
-                self._wait_for_the_slow(place)
+            packets, after, when = self._log.payloads(seq, ring.BATCH, _BATCH_BYTES)
+            if not self._send_message(self._message(self._topic, seq, packets, when)):
+                self._wait_for_the_slow(seq)
                 return  # readable again when there is room
-            place = control[ring.PUBLISHED] = after
+            seq = control[ring.PUBLISHED] = after
 
-    def _wait_for_the_slow(self, place: int) -> None:
-        """While it catches up: wait a moment for one whose queue is full, and then for none."""
+    def _wait_for_the_slow(self, seq: int) -> None:
+        """While it catches up, wait a moment for a subscriber whose queue is full; then drop."""
         if not self._catching_up or self._is_waiting:
             return
         self._is_waiting = True
 
         def look() -> None:
             self._is_waiting = False
-            stuck = self._writer.control[ring.PUBLISHED] == place
+            stuck = self._writer.control[ring.PUBLISHED] == seq
             if stuck and self._catching_up and not self._awaited:
                 self._caught_up()
 
-        self._later(_SLOW, look)
+        self._worker.call_later(_SLOW, look)
 
     def _is_to_pause(self, waiting: int) -> bool:
         """Let a batch grow for a moment, if the last one has just left.
@@ -200,24 +211,24 @@ class Publisher:
         left = self._sent_at + _PAUSE - time.monotonic()
         if left > 0 and not self._pausing:
             self._pausing = True
-            self._later(left, self._go_on)
+            self._worker.call_later(left, self._resume_publishing)
         return left > 0
 
-    def _go_on(self) -> None:
+    def _resume_publishing(self) -> None:
         self._pausing = False
         if not self._socket.closed:
-            self.follow()
+            self.publish()
 
-    def _see_who_is_there(self) -> None:
-        """Have no subscribers when nobody is connected.
+    def _forget_departed(self) -> None:
+        """Set the count of subscribers to 0 when no peer is connected.
 
-        Of one that has subscribed twice to the same topic, and goes, ZeroMQ tells one end.
+        A peer that subscribes twice to a topic, and disconnects, is told by one unsubscription.
         """
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)["event"]
             self._connections += 1 if event == _CAME else -1
-        if self._connections == 0 and self.listeners > 0:
-            self._count(-self.listeners)
+        if self._connections == 0 and self.subscribers > 0:
+            self._count(-self.subscribers)
 
     def _message(
         self,
@@ -230,7 +241,7 @@ class Publisher:
         now = time.time_ns() if when is None else when
         return wire_format.encode(topic, seq, packets or [], now, self._epoch, end, self._queue)
 
-    def _say(self, frames: list[bytes]) -> bool:
+    def _send_message(self, frames: list[bytes]) -> bool:
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
@@ -238,19 +249,19 @@ class Publisher:
         self._sent_at = time.monotonic()
         return True
 
-    def _tick(self) -> None:
-        """While there are subscribers, say where the log ends at least once a second."""
-        if self.listeners > 0 and not self._ticking:
-            self._ticking = True
-            self._later(_IDLE, self._tock)
+    def _schedule_heartbeat(self) -> None:
+        """While there are subscribers, send the log's end at least once a second (heartbeat)."""
+        if self.subscribers > 0 and not self._heartbeat_scheduled:
+            self._heartbeat_scheduled = True
+            self._worker.call_later(_IDLE, self._heartbeat)
 
-    def _tock(self) -> None:
-        self._ticking = False
+    def _heartbeat(self) -> None:
+        self._heartbeat_scheduled = False
         if self._socket.closed:
             return
-        self._hear()
-        self._see_who_is_there()
-        if self.listeners > 0 and not self._awaited and time.monotonic() - self._sent_at >= _IDLE:
+        self._read_subscriptions()
+        self._forget_departed()
+        if self.subscribers > 0 and not self._awaited and time.monotonic() - self._sent_at >= _IDLE:
             head = self._writer.control[ring.PUBLISHED]
-            self._say(self._message(self._topic, head))
-        self._tick()
+            self._send_message(self._message(self._topic, head))
+        self._schedule_heartbeat()

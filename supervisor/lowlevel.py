@@ -1,0 +1,67 @@
+"""What packages that build on this one may use besides its public names, as tuncer does.
+
+These hooks are public, but nearer to the inside: a minor version may change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from supervisor.client.connection import Connection
+from supervisor.client.futures import CallFuture
+from supervisor.client.pending import Pending
+from supervisor.client.ref import Ref
+from supervisor.gen_server import GenServer
+from supervisor.linux import Process
+from supervisor.protocol.channel import Channel, close_all
+from supervisor.protocol.codec import extend as extend_codec
+from supervisor.protocol.runtime_dir import directory as runtime_directory
+
+__all__ = [
+    "CallFuture",
+    "Channel",
+    "Connection",
+    "Pending",
+    "Process",
+    "call_async",
+    "close_all",
+    "extend_codec",
+    "process_of",
+    "runtime_directory",
+    "starts_again",
+    "store_fd_later",
+]
+
+
+def store_fd_later(
+    server: GenServer, name: str, fd: int, done: Callable[[str | None], None]
+) -> None:
+    """Deposit a descriptor with the supervisor, as ``GenServer.store_fd`` does, without waiting.
+
+    Args:
+        server: the actor, which must be this process's.
+        name: the descriptor's.
+        fd: the descriptor, of which the supervisor gets a duplicate.
+        done: called between messages, with None when it is stored, or with the reason why not.
+
+    Raises:
+        OSError: ENOTCONN, there is no supervisor.
+    """
+    server._actor.parent.store_fd_later((name,), fd, done)
+
+
+def starts_again(server: GenServer) -> bool:
+    """Tell, in ``terminate``, whether the supervisor stops this actor to start it again."""
+    return server._actor.parent.starts_again
+
+
+def process_of(ref: Ref) -> Process | None:
+    """Return the process that a reference without a name means; None of one with a name."""
+    return ref._process
+
+
+def call_async(
+    ref: Ref, request: object, timeout: float | None, pending: Pending | None = None
+) -> CallFuture:
+    """Do as ``Ref.call_async`` does; ``pending`` takes the reply when it arrives."""
+    return ref._call_async(request, timeout, pending)

@@ -1,0 +1,72 @@
+"""What a client may ask of a device's worker, by calls: the one list of operations.
+
+A call is ``[operation, arguments, options]``. An operation of ``TUNCTL`` is the function of that
+name of ``tuncer.tunctl``, which gets the device's descriptor first. One of ``WORKER`` is a method
+of the worker. A new setting of a link takes a function of ``tunctl``, a line here, and a method of
+``Link``.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+
+class Operation(NamedTuple):
+    """Whether an operation may be repeated, when its worker was killed before it had answered."""
+
+    idempotent: bool = True
+    already_done: int | None = None
+    """The errno that the second time says, if the first time was carried out."""
+
+
+_ONCE = Operation(idempotent=False)
+
+TUNCTL = {
+    "add_address": Operation(),
+    "add_route": Operation(),
+    "alias": Operation(),
+    "carrier": Operation(),
+    "change_address": Operation(),
+    "devname": Operation(),
+    "down": Operation(),
+    "flags": Operation(),
+    "group": Operation(),
+    "ifindex": Operation(),
+    "is_up": Operation(),
+    "link_local": Operation(),
+    "link_type": Operation(),
+    "list_addresses": Operation(),
+    "list_routes": Operation(),
+    "mac": Operation(),
+    "master": Operation(),
+    "move": Operation(),
+    "mtu": Operation(),
+    "owner": Operation(),
+    "persist": Operation(),
+    "place": Operation(),
+    "receive_filter": Operation(),
+    "remove_address": Operation(already_done=errno.EADDRNOTAVAIL),
+    "remove_route": Operation(already_done=errno.ESRCH),
+    "rename": Operation(),
+    "sndbuf": Operation(),
+    "txqueuelen": Operation(),
+    "up": Operation(),
+}
+
+WORKER = {
+    "add_active": _ONCE,
+    "belongs": Operation(),
+    "close": Operation(),
+    "control_path": Operation(),
+    "destroy": Operation(),
+    "filter": Operation(),
+    "offload": Operation(),
+    "recv": _ONCE,
+    "send": _ONCE,
+    "set_active": Operation(),
+    "statistics": Operation(),
+    "vnet_hdr_size": Operation(),
+}
+
+OPERATIONS = TUNCTL | WORKER

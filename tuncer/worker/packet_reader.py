@@ -1,0 +1,183 @@
+"""Packets from the kernel into the ring: which are read, filtered, counted, and recovered.
+
+The ring outlives a worker that is killed. Its successor continues the log where it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from tuncer import tunctl
+from tuncer.protocol import ring
+from tuncer.tunctl import Flag
+from tuncer.tunctl.header import SIZE as PI_SIZE
+from tuncer.worker import packet_length
+from tuncer.worker.active_mode import Active, Mode
+from tuncer.worker.packet_filter import Filter
+
+_LARGEST_VNET_HDR = 1024  # so that a slot of the ring holds any packet behind it
+
+
+class Demand(NamedTuple):
+    """What the wishes of subscribers and receivers mean for a device's queue."""
+
+    polled: bool
+    """Whether the worker polls the descriptor."""
+    attached: bool | None
+    """Whether the kernel puts packets into this queue; None: it stays as it is."""
+
+
+def demand(*, receivers: bool, room: int, active: bool, was_active: bool, settled: bool) -> Demand:
+    """Decide whether a queue is polled and attached. Pure.
+
+    The queue of a passive device stays attached between ``recv`` calls, so that its packets are
+    kept. It is detached, and its packets are discarded, when the last subscriber has gone.
+
+    Args:
+        receivers: whether a ``recv`` call waits.
+        room: how many packets may be read for subscribers.
+        active: whether there is a subscriber, or the mode is active.
+        was_active: what ``active`` was at the decision before.
+        settled: whether there was one: a new queue is attached, though nobody has asked for it.
+    """
+    attached = None
+    if active or receivers:
+        attached = True
+    elif was_active or not settled:
+        attached = False
+    return Demand(receivers or room > 0, attached)
+
+
+class PacketReader:
+    """Reads one queue of a device into its ring."""
+
+    def __init__(self, tun: int, log: int, filter_fd: int, queue: int, queues: int) -> None:
+        """Map the ring, and restore the filter of a worker before this one.
+
+        Args:
+            tun: the device's descriptor.
+            log: the ring's descriptor.
+            filter_fd: the memfd where the filter is kept.
+            queue: which of the device's queues this is; the first one's filter is the kernel's.
+            queues: how many there are.
+        """
+        self.tun = tun
+        self.flags = tunctl.flags(tun)  # whatever was asked for, or adopted
+        self._vnet_hdr = tunctl.vnet_hdr_size(tun)
+        self.writer, self.ring = ring.Writer(log), ring.Reader(log)
+        self.control = self.writer.control
+        self._has_queues = queues > 1
+        self._was_active = False
+        self.filter = Filter(tun, filter_fd, self.writer.address, self._prefix, leads=queue == 0)
+        self.mode = Mode(self.control)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no worker has begun this log yet."""
+        return self.control[ring.TRANSMITTED] == 0
+
+    def recover(self, active: Active, log: logging.Logger) -> None:
+        """Begin the log; or continue that of a killed worker, with what it had read last."""
+        control = self.control
+        if self.is_new:
+            self.mode.set(active, has_subscribers=False)
+            counts = tunctl.statistics(self.tun)
+            control[ring.HANDED_OUT] = counts["tx_packets"]
+            control[ring.TRANSMITTED] = counts["tx_bytes"] + 1
+            return
+        control[ring.RESTARTS] += 1
+
+        def measure(packet: memoryview, seq: int, before: int) -> int | None:
+            length = self._length(packet, seq, before)
+            if length is None:
+                log.warning("%s: a frame was lost: its length is not known", self.writer.name)
+            return length
+
+        self.writer.recover(measure, self.filter.accepts)
+
+    def decide(self, *, receivers: bool, has_subscribers: bool) -> bool:
+        """Attach or detach the queue as ``demand`` says; return whether to poll the device."""
+        active = has_subscribers or self.mode.is_active(has_subscribers)
+        wanted = demand(
+            receivers=receivers,
+            room=self.mode.room(has_subscribers),
+            active=active,
+            was_active=self._was_active,
+            settled=bool(self.control[ring.SETTLED]),
+        )
+        if self._has_queues:
+            self._attach(wanted.attached)
+            self._was_active = active
+            self.control[ring.SETTLED] = 1
+        return wanted.polled
+
+    def _attach(self, attached: bool | None) -> None:
+        try:
+            if attached is None or tunctl.is_attached(self.tun) == attached:
+                return
+            if attached:
+                tunctl.attach_queue(self.tun)
+            else:
+                tunctl.detach_queue(self.tun)
+        except OSError:
+            return  # the device was deleted, which polling its descriptor tells
+
+    def read(self, *, has_subscribers: bool) -> bool:
+        """Read a batch for subscribers, or one packet for a ``recv``; return whether the former.
+
+        Raises:
+            OSError: EBADFD, the device was deleted. What was read before is in the log.
+        """
+        room = self.mode.room(has_subscribers)
+        if not self.filter.runs_here:
+            self.writer.fill(self.tun, room or 1)
+        elif self.writer.fill_filtered(self.tun, room or 1, self.filter.accepts)[1]:
+            self.filter.is_dry()
+        if room:
+            self.control[ring.TAKEN] = self.writer.head
+        return room > 0
+
+    def vnet_hdr_size(self, size: int | None = None) -> int:
+        """Return the size of the header before each packet, after setting it if one is given.
+
+        Raises:
+            ValueError: it is too large for the ring's slots.
+        """
+        if size is not None and size > _LARGEST_VNET_HDR:
+            raise ValueError(f"a virtio_net_hdr has at most {_LARGEST_VNET_HDR} bytes, not {size}")
+        self._vnet_hdr = tunctl.vnet_hdr_size(self.tun, size)
+        return self._vnet_hdr
+
+    def _prefix(self) -> int:
+        """Return how many bytes precede each packet."""
+        information = 0 if Flag.NO_PI in self.flags else PI_SIZE
+        return information + (self._vnet_hdr if Flag.VNET_HDR in self.flags else 0)
+
+    def _length(self, packet: memoryview, seq: int, before: int) -> int | None:
+        """Return the length of the one packet of which a killed worker did not store it.
+
+        Args:
+            packet: the slot it lies in.
+            seq: its number.
+            before: bytes in the log before it.
+        """
+        prefix = self._prefix()
+        of = packet_length.frame_length if Flag.TAP in self.flags else packet_length.ip_length
+        length = of(packet[prefix:])
+        if length is None:
+            length = self._length_by_counters(seq, before, prefix)
+        return None if length is None else min(max(length + prefix, 1), ring.SLOT)
+
+    def _length_by_counters(self, seq: int, before: int, prefix: int) -> int | None:
+        """Return what the kernel has handed out less what the log has: this packet.
+
+        None if another process reads the device, too, through a descriptor or another queue: then
+        the kernel's counters are of both.
+        """
+        counts = tunctl.statistics(self.tun)
+        others = seq + self.control[ring.FILTERED]
+        if counts["tx_packets"] - self.control[ring.HANDED_OUT] != others + 1:
+            return None
+        handed_out = counts["tx_bytes"] - (self.control[ring.TRANSMITTED] - 1)
+        return handed_out - (before + self.control[ring.FILTERED_BYTES] - others * prefix)
