@@ -34,7 +34,7 @@ from supervisor import ChildSpec, NotFound, ProcessDown, Ref, Supervisor, Superv
 from supervisor.protocol import codec, message_kinds
 from tuncer import Device, Flag
 from tuncer.client.subscription import RingSubscription
-from tuncer.protocol import paths, ring
+from tuncer.protocol import paths
 
 Run = Callable[..., str]
 TUN = Flag.TUN | Flag.NO_PI
@@ -466,7 +466,7 @@ def test_counts_add_up_at_the_devices_end(run: Run) -> None:
     # The log outlives the device in the witness's memory, and says how long it became at last.
     assert isinstance(witness, RingSubscription)
     assert witness._log is not None
-    read = witness._log.control[ring.HEAD]
+    read = witness._log.control.head
     witness.close()
     packets = list(slow)
     assert slow.stats()["delivered"] == len(packets)

@@ -20,7 +20,7 @@ from traffic import send_one
 
 import tuncer
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
-from tuncer.protocol import ring
+from tuncer.protocol.control_block import ControlBlock
 from tuncer.tunctl.linux import monitor
 from tuncer.worker import active_mode, crash_safe_value
 
@@ -402,14 +402,14 @@ def test_a_recv_that_is_interrupted_while_it_waits_loses_no_packet(
     )
 )
 def test_a_mode_never_reads_more_than_was_asked_for(steps: list[Any]) -> None:
-    words = memoryview(bytearray(64 * 8)).cast("Q")
-    state = active_mode.Mode(words)
+    control = ControlBlock(memoryview(bytearray(64 * 8)).cast("Q"))
+    state = active_mode.Mode(control)
     left: int | None = None  # packets of a count
     for step in steps:
         if isinstance(step, tuple):
             read = 0
             while read < step[0] and (room := state.room(has_subscribers=True)):
-                words[ring.HEAD] += room
+                control.head += room
                 read += room
             if left is not None:
                 assert read <= left

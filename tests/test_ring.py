@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuncer.protocol import ring
+from tuncer.protocol import control_block, ring
 from tuncer.worker.packet_length import frame_length, ip_length
 
 
@@ -144,7 +144,7 @@ def test_a_writer_killed_between_any_two_stores_loses_nothing(
         writer = ring.Writer(fd)
         while writer.head < _LAP:
             writer.fill(0, min(64, _LAP - writer.head))
-        for name in ("control", "lengths", "times", "_words"):
+        for name in ("_control", "lengths", "times", "_words"):
             setattr(writer, name, Store(getattr(writer, name)))
         try:
             while fill(writer, data.draw(st.integers(1, 64))):
@@ -182,6 +182,12 @@ def test_what_is_no_ring_is_refused() -> None:
     with pytest.raises(ValueError, match="no ring"):
         ring.Reader(fd)
     os.close(fd)
+
+
+def test_a_ring_of_another_layout_is_refused(fd: int) -> None:
+    os.pwrite(fd, (2).to_bytes(8, "little"), 8 * control_block.LAYOUT)
+    with pytest.raises(ValueError, match=r"the ring has layout 2, .* knows layout 1"):
+        ring.Reader(fd)
 
 
 @given(st.binary(min_size=0, max_size=100), st.integers(0, 2), st.sampled_from([4, 6]))

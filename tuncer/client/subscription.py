@@ -441,17 +441,16 @@ class RingSubscription(_QueueSubscription):
                 os.eventfd_read(self._wakeup_fd)
 
     def _counted_events(self) -> int:
-        return self._event_seq if self._log is None else self._log.control[ring.EVENTS]
+        return self._event_seq if self._log is None else self._log.control.events
 
     def _unannounced_end(self) -> DeviceError | EOFError:
-        ended = 0 if self._log is None else self._log.control[ring.ENDED]
-        if not ended:
+        number = None if self._log is None else self._log.control.ended
+        if number is None:
             return super()._unannounced_end()
-        number = ended - 1
         return DeviceError(number, os.strerror(number), self._device) if number else self._over()
 
     def _is_behind(self) -> bool:
-        return self._log is not None and self._seq < self._log.control[ring.HEAD]
+        return self._log is not None and self._seq < self._log.control.head
 
     def _take_packets(self) -> list[Packet]:
         if self._log is None:

@@ -1,18 +1,22 @@
-"""The ring: a log of packets in shared memory, written by a worker, read by any number of others.
+"""The ring: a log of packets in shared memory, with one writer, a worker, and many readers.
 
-A memfd holds a page of counters, a length and a time for each slot, and the slots, each large
-enough for any packet: pages that are never written cost nothing, so no packet is truncated
-whatever the MTU becomes. Packet number n lies in slot n modulo the number of slots.
+A memfd holds the control block, a length and a time for each slot, and the slots. Each slot is
+large enough for any packet, so no packet is truncated whatever the MTU becomes. Pages of a slot
+that are never written take no memory. Packet ``seq`` lies in slot ``seq`` modulo the number of
+slots.
 
-The writer stores, in this order: ``RESERVE`` (these slots are about to change), cleared lengths
-and marks, ``CLEARED``, then for each packet the packet itself (readv) and its length, then times
-and ``HEAD``. A writer that was killed anywhere leaves a log that the next one can continue: what
-lies between HEAD and CLEARED has a length, or no longer its mark, or was not read.
+The writer stores in this order: ``RESERVE`` (these slots are about to change); cleared lengths and
+marks; ``CLEARED``; for each packet its bytes (readv) and then its length; times; and ``HEAD``. A
+writer that is killed between any two stores leaves a log that its successor can continue. Of the
+slots between HEAD and CLEARED it knows: a slot with a length has a packet; one without a length
+that has its mark was not read into; one without either has a packet of which the length was not
+stored.
 
-A reader copies a packet, and then looks whether RESERVE has passed it meanwhile.
+A reader copies a packet, and checks RESERVE afterwards. If RESERVE has passed the slot meanwhile,
+the copy may be torn, and the reader has been lapped.
 
-The order of stores is what every x86-64 processor shows to others. On processors that reorder
-stores, a reader could see HEAD before a length; they are not supported yet.
+The order of stores is the one that every x86-64 processor shows to others. On processors that
+reorder stores a reader could see HEAD before a length. They are not supported yet.
 """
 
 from __future__ import annotations
@@ -26,6 +30,17 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from tuncer.protocol import control_block
+from tuncer.protocol.control_block import (
+    CLEARED,
+    FILTERED,
+    FILTERED_BYTES,
+    HEAD,
+    MARK,
+    RESERVE,
+    TALLY,
+    ControlBlock,
+)
 from tuncer.protocol.packet import Packet
 
 SLOT = 17 * 4096  # bytes: 65535, a virtio_net_hdr, packet information and a VLAN tag fit
@@ -33,46 +48,16 @@ DEFAULT_SLOTS = 8192
 MOST_SLOTS = 1 << 17  # 9 GB of addresses, of which only touched pages exist
 BATCH = 64  # slots that are cleared, and packets that are read, at a time
 
-(
-    HEAD,  # packets in the log so far
-    RESERVE,  # slots up to this packet may change at any time
-    CLEARED,  # lengths and marks up to this packet are cleared, or of these packets
-    SLOTS,  # how many there are: a power of two
-    MARK,  # what the first 8 bytes of a cleared slot hold
-    TALLY,  # two pairs of words: bytes in the log up to a packet, and that packet's number
-    _,
-    _,
-    _,
-    SENT,
-    SENT_BYTES,
-    RESTARTS,
-    PUBLISHED,  # packets that the publisher has sent
-    ZMQ_SUBSCRIBERS,  # how many ZeroMQ subscribers it had
-    TRANSMITTED,  # one more than the kernel's count of bytes read from the device before
-    HANDED_OUT,  # the kernel's count of packets, then
-    EVENTS,  # events that were told, to those who had room for them
-    ENDED,  # 0 while the device lives; then one more than an errno, 0 for an end in order
-    ACTIVE,  # a word of tuncer.worker.active_mode: who packets are read for
-    TAKEN,  # packets that a passive device has handed out, one by one
-    LIMIT,  # packets that may be read before a counted mode ends
-    NOTICED,  # the LIMIT of which the end was told
-    FILTERED,  # packets that the filter has refused
-    FILTERED_BYTES,
-    SETTLED,  # whether it was decided if a new queue, of several, is to be attached
-    PUBLISHES,  # whether the publisher's endpoint has been asked for
-) = range(26)
-
 Accepts: TypeAlias = Callable[[int, int], bool]
-"""Tells whether a packet is wanted, from the number of the slot where it lies, and its length."""
+"""Tells whether a filter accepts a packet, from the number of its slot, and its length."""
 
-_CONTROL = 4096
 _NAME = slice(4000, 4016)  # of the control page: the device's name at its creation
 _NO_SEQ = 2**64 - 1
 
 
 def _layout(slots: int) -> tuple[int, int, int, int]:
     """Return where lengths, times and slots begin, and the whole size, in bytes."""
-    lengths = _CONTROL
+    lengths = control_block.SIZE
     times = lengths + -(-slots * 4 // 4096) * 4096
     data = times + -(-slots * 8 // 4096) * 4096
     return lengths, times, data, data + slots * SLOT
@@ -112,10 +97,14 @@ def create(slots: int = DEFAULT_SLOTS) -> int:
     except OSError as error:
         os.close(fd)
         raise _too_large(error, slots, size) from error
-    with mmap.mmap(fd, _CONTROL) as control, memoryview(control) as view, view.cast("Q") as words:
-        words[SLOTS] = slots
-        # By chance a packet begins with these bytes once in 2 ** 64 packets.
-        words[MARK] = int.from_bytes(os.urandom(8), "little") | 1
+    # By chance a packet begins with the mark once in 2 ** 64 packets.
+    mark = int.from_bytes(os.urandom(8), "little") | 1
+    with (
+        mmap.mmap(fd, control_block.SIZE) as page,
+        memoryview(page) as view,
+        view.cast("Q") as words,
+    ):
+        ControlBlock(words).format(slots, mark)
     return fd
 
 
@@ -148,8 +137,10 @@ class _Map:
             slots = 1 << (size // SLOT).bit_length() - 1  # a power of two, and some pages more
             raise _too_large(error, slots, size) from error
         self._view = memoryview(self.map)
-        self.control = self._view[:_CONTROL].cast("Q")
-        self.slots = self.control[SLOTS]
+        self._control = self._view[: control_block.SIZE].cast("Q")
+        self.control = ControlBlock(self._control)
+        self.control.check()
+        self.slots = self.control.slots
         lengths, times, self.start, size = _layout(self.slots)
         if size != len(self.map):
             raise ValueError(f"this is no ring of {self.slots} slots: it has {len(self.map)} bytes")
@@ -159,13 +150,13 @@ class _Map:
 
     def close(self) -> None:
         """Unmap it."""
-        for view in (self.control, self.lengths, self.times, self.data, self._view):
+        for view in (self._control, self.lengths, self.times, self.data, self._view):
             view.release()
         self.map.close()
 
 
 class Writer(_Map):
-    """The worker's side. There is one at a time."""
+    """The worker's side of the ring. There is one at a time."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, writable=True)
@@ -173,10 +164,10 @@ class Writer(_Map):
         self._words = self.data.cast("Q")
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self.data))
         self._no_lengths = memoryview(bytes(4 * BATCH)).cast("I")
-        self._marks = memoryview(self.control[MARK].to_bytes(8, "little") * BATCH).cast("Q")
+        self._marks = memoryview(self._control[MARK].to_bytes(8, "little") * BATCH).cast("Q")
         # The list that readv wants, of each slot; made when the slot is first used.
         self._vectors: list[list[memoryview] | None] = [None] * self.slots
-        self.head = self.control[HEAD]
+        self.head = self._control[HEAD]
         self._flags = os.RWF_NOWAIT
         self._turn = False  # which of the two pairs of TALLY is written next
         self.bytes = self._tally()
@@ -191,16 +182,20 @@ class Writer(_Map):
         self._view[_NAME] = name.encode().ljust(_NAME.stop - _NAME.start, b"\0")
 
     def fill(self, fd: int, most: int = BATCH) -> int:
-        """Read packets into the log until there are none, at most so many; return how many.
+        """Read packets from a descriptor into the log until it has none; return how many.
+
+        Args:
+            fd: the device's.
+            most: packets read at most.
 
         Raises:
-            OSError: of read(2): EBADFD when the device was deleted. What was read before it is
-                in the log.
+            OSError: of read(2), EBADFD when the device was deleted. What was read before is in the
+                log.
         """
         first = seq = self.head
-        if seq == self.control[CLEARED]:
+        if seq == self._control[CLEARED]:
             self._clear(seq)
-        end = min(seq + most, self.control[CLEARED])
+        end = min(seq + most, self._control[CLEARED])
         lengths, mask, vectors = self.lengths, self._mask, self._vectors
         preadv, flags = os.preadv, self._never_waiting(fd)
         size = 0
@@ -225,18 +220,18 @@ class Writer(_Map):
 
         Args:
             fd: to read from.
-            most: packets read at most, be they accepted or not.
+            most: packets read at most, accepted or not.
             accepts: the filter.
 
         Returns:
-            How many were accepted; and whether there were no more to read.
+            How many were accepted; and whether the descriptor had no more packets.
         """
         first = seq = self.head
         reads, size, dry = 0, 0, False
         flags = self._never_waiting(fd)
         try:
             while reads < most:
-                if seq == self.control[CLEARED]:
+                if seq == self._control[CLEARED]:
                     self._clear(seq)
                 slot = seq & self._mask
                 vector = self._vectors[slot] or self._vector(slot)
@@ -258,10 +253,11 @@ class Writer(_Map):
         return seq - first, dry
 
     def _never_waiting(self, fd: int) -> int:
-        """Return the flags of preadv2(2) that read without waiting.
+        """Return the flags of preadv2(2) by which a read does not block.
 
-        Whether the descriptor itself is a blocking one is a property of what all its duplicates
-        share, and others have some. A kernel that knows no RWF_NOWAIT of a tun is told each time.
+        O_NONBLOCK is a property of the open file description. Other processes have duplicates of
+        the descriptor, and may clear it. On a kernel without RWF_NOWAIT for a tun it is set again
+        before each batch.
         """
         if not self._flags:
             os.set_blocking(fd, False)
@@ -270,13 +266,13 @@ class Writer(_Map):
     def _knows_no_flags(self, error: OSError) -> None:
         if error.errno != errno.EOPNOTSUPP or not self._flags:
             raise error
-        self._flags = 0  # nothing was read: the next look does
+        self._flags = 0  # nothing was read: the next call reads, without the flag
 
     def _refuse(self, slot: int, length: int) -> None:
-        """Make a slot, into which a packet was read, one that nothing was read into."""
-        self._words[slot * SLOT // 8] = self.control[MARK]
-        self.control[FILTERED] += 1
-        self.control[FILTERED_BYTES] += length
+        """Drop a packet that the filter refuses: mark its slot as one that was not read into."""
+        self._words[slot * SLOT // 8] = self._control[MARK]
+        self._control[FILTERED] += 1
+        self._control[FILTERED_BYTES] += length
 
     def address(self, slot: int) -> int:
         """Return where a slot lies in this process's memory."""
@@ -287,34 +283,35 @@ class Writer(_Map):
         return made
 
     def _clear(self, seq: int) -> None:
-        """Take the slots up to the next multiple of a batch."""
+        """Initialise the slots up to the next multiple of a batch."""
         end = (seq | (BATCH - 1)) + 1
         slot, count = seq & self._mask, end - seq
-        self.control[RESERVE] = end
+        self._control[RESERVE] = end
         self.lengths[slot : slot + count] = self._no_lengths[:count]
         stride = SLOT // 8
         first = slot * stride
         self._words[first : first + count * stride : stride] = self._marks[:count]
-        self.control[CLEARED] = end
+        self._control[CLEARED] = end
 
     def _commit(self, first: int, seq: int, size: int) -> None:
         now = time.time_ns()
         for number in range(first, seq):
             self.times[number & self._mask] = now
-        # Two pairs in turn, the one that was not the last: a writer that is killed between two
-        # stores leaves the other one whole, and its own marked as none.
+        # TALLY has two pairs of words (bytes up to a packet, and that packet's seq), which are
+        # written in turn. A writer that is killed between two stores leaves the other pair whole,
+        # and its own marked as none.
         self.bytes += size
         pair = TALLY + 2 * self._turn
-        self.control[pair + 1] = _NO_SEQ
-        self.control[pair] = self.bytes
-        self.control[pair + 1] = seq
+        self._control[pair + 1] = _NO_SEQ
+        self._control[pair] = self.bytes
+        self._control[pair + 1] = seq
         self._turn = not self._turn
         self.head = seq
-        self.control[HEAD] = seq
+        self._control[HEAD] = seq
 
     def _tally(self) -> int:
-        """Return how many bytes the packets up to HEAD have."""
-        pairs = [(self.control[TALLY + i + 1], self.control[TALLY + i]) for i in (0, 2)]
+        """Return the bytes of the packets up to HEAD, though the last commit may be incomplete."""
+        pairs = [(self._control[TALLY + i + 1], self._control[TALLY + i]) for i in (0, 2)]
         seq, size = max(pair for pair in pairs if pair[0] <= self.head)
         self._turn = (seq, size) == pairs[0]
         return size + sum(self.lengths[n & self._mask] for n in range(seq, self.head))
@@ -322,7 +319,7 @@ class Writer(_Map):
     def recover(
         self, measure: Callable[[memoryview, int, int], int | None], accepts: Accepts | None = None
     ) -> int:
-        """Take into the log what a killed writer had read and not yet counted; return how much.
+        """Commit what a killed writer had read, and not committed; return how many packets.
 
         Args:
             measure: returns the length of the one packet that may have been read without its
@@ -331,15 +328,15 @@ class Writer(_Map):
             accepts: of ``fill_filtered``, if there is a filter.
         """
         first = seq = self.head
-        mark, size = self.control[MARK], 0
-        while seq < self.control[CLEARED]:
+        mark, size = self._control[MARK], 0
+        while seq < self._control[CLEARED]:
             slot = seq & self._mask
             if self.lengths[slot] == 0:
                 if self._words[slot * SLOT // 8] == mark:
                     break
                 length = measure(self._vector(slot)[0], seq, self.bytes + size)
                 if length is None or (accepts is not None and not accepts(slot, length)):
-                    # It was refused, or would have been; whether it was counted nobody knows.
+                    # The filter refuses it. The killed writer may have counted it, or not.
                     self._words[slot * SLOT // 8] = mark
                     break
                 self.lengths[slot] = length
@@ -358,7 +355,7 @@ class Writer(_Map):
 
 
 class Reader(_Map):
-    """A follower's side: any number of them, each with a seq of its own."""
+    """A subscriber's side of the ring. Any number of readers each keep a ``seq`` of their own."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, writable=False)
@@ -367,19 +364,19 @@ class Reader(_Map):
     def read(
         self, seq: int, most: int, device: str, lost: int = 0, queue: int = 0
     ) -> tuple[list[Packet], int, int]:
-        """Copy packets from a seq on.
+        """Copy packets.
 
         Args:
-            seq: the number of the first packet wanted.
+            seq: of the first packet wanted.
             most: how many at most.
             device: for the packets' ``device``.
-            lost: packets lost before, to be told by the first one copied.
+            lost: packets lost before, for the ``lost`` of the first packet.
             queue: for the packets' ``queue``.
 
         Returns:
-            The packets, the seq after them, and how many were lost after the last of them.
+            The packets, the ``seq`` after them, and how many were lost after the last of them.
         """
-        control, lengths, times, whole = self.control, self.lengths, self.times, self.map
+        control, lengths, times, whole = self._control, self.lengths, self.times, self.map
         mask, slots, start = self.slots - 1, self.slots, self.start
         packets: list[Packet] = []
         end = min(control[HEAD], seq + most)
@@ -389,7 +386,8 @@ class Reader(_Map):
             data = whole[offset : offset + lengths[slot]]
             when = times[slot]
             if control[RESERVE] - seq > slots:
-                # Lapped: go on a little before the oldest packet, not to be lapped again at once.
+                # Lapped: go on at some packets after the oldest one, so as not to be lapped again
+                # at once.
                 oldest = control[RESERVE] - slots + self._margin
                 lost += oldest - seq
                 seq = oldest
@@ -401,19 +399,19 @@ class Reader(_Map):
         return packets, seq, lost
 
     def payloads(self, seq: int, most: int, size: int) -> tuple[list[bytes], int, int]:
-        """Copy packets' bytes from a seq on, for the writer's own process: nothing laps it.
+        """Copy packets' bytes, for the publisher: the writer of its own process cannot lap it.
 
         Args:
-            seq: the number of the first packet wanted.
+            seq: of the first packet wanted.
             most: how many at most.
-            size: how many bytes, at most, unless the first packet alone has more.
+            size: how many bytes at most, unless the first packet alone has more.
 
         Returns:
-            The packets' bytes, the seq after them, and when the first was read.
+            The packets' bytes, the ``seq`` after them, and when the first was read.
         """
         payloads: list[bytes] = []
         when = self.times[seq & (self.slots - 1)]
-        for number in range(seq, min(self.control[HEAD], seq + most)):
+        for number in range(seq, min(self._control[HEAD], seq + most)):
             slot = number & (self.slots - 1)
             length = self.lengths[slot]
             size -= length
@@ -428,10 +426,10 @@ def counters(ring: Any) -> dict[str, int]:
     """Return what the ring counts, which goes on over restarts of the worker."""
     control = ring.control
     return {
-        "packets_read": control[HEAD],
+        "packets_read": control.head,
         "bytes_read": ring.bytes,
-        "packets_filtered": control[FILTERED],
-        "packets_sent": control[SENT],
-        "bytes_sent": control[SENT_BYTES],
-        "restarts": control[RESTARTS],
+        "packets_filtered": control.filtered,
+        "packets_sent": control.sent,
+        "bytes_sent": control.sent_bytes,
+        "restarts": control.restarts,
     }

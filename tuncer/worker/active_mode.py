@@ -10,6 +10,7 @@ import errno
 from typing import Literal, TypeAlias
 
 from tuncer.protocol import ring
+from tuncer.protocol.control_block import ControlBlock
 
 Active: TypeAlias = bool | Literal["once"] | int
 """True, False, "once", or a number of packets to be added to the present number."""
@@ -40,7 +41,7 @@ def check(active: object) -> Active:
 class Mode:
     """The mode of a device, of which the ring holds the state."""
 
-    def __init__(self, control: memoryview) -> None:
+    def __init__(self, control: ControlBlock) -> None:
         self._control = control
 
     def set(self, active: Active, has_subscribers: bool) -> None:
@@ -56,32 +57,32 @@ class Mode:
         """
         control = self._control
         if isinstance(active, bool):
-            control[ring.ACTIVE] = _ACTIVE if active else _STOPPED if has_subscribers else _PASSIVE
+            control.active = _ACTIVE if active else _STOPPED if has_subscribers else _PASSIVE
             return
-        head = control[ring.HEAD]
+        head = control.head
         if active == "once":
             # Like OTP's: it ends without a notice.
-            control[ring.NOTICED] = control[ring.LIMIT] = head + 1
+            control.noticed = control.limit = head + 1
         else:
             total = self.left + int(active)
             if total > MOST:
                 problem = f"that would be {total} packets, more than {MOST}"
                 raise OSError(errno.EINVAL, problem)
             # In this order: what is not active yet is not over yet.
-            control[ring.NOTICED] = _NEVER
-            control[ring.LIMIT] = head + max(0, total)
-        control[ring.ACTIVE] = _COUNTED
+            control.noticed = _NEVER
+            control.limit = head + max(0, total)
+        control.active = _COUNTED
 
     @property
     def left(self) -> int:
         """How many packets may still be read in a counted mode."""
-        if self._control[ring.ACTIVE] != _COUNTED:
+        if self._control.active != _COUNTED:
             return 0
-        return max(0, self._control[ring.LIMIT] - self._control[ring.HEAD])
+        return max(0, self._control.limit - self._control.head)
 
     def is_active(self, has_subscribers: bool) -> bool:
         """Whether packets are for subscriptions, not for ``recv``."""
-        word = self._control[ring.ACTIVE]
+        word = self._control.active
         return word == _ACTIVE or (word == _PASSIVE and has_subscribers) or self.left > 0
 
     def room(self, has_subscribers: bool) -> int:
@@ -89,22 +90,22 @@ class Mode:
 
         Those of a counted mode wait for a subscription: nobody else would get them.
         """
-        if self._control[ring.ACTIVE] == _COUNTED:
+        if self._control.active == _COUNTED:
             return min(ring.BATCH, self.left) if has_subscribers else 0
         return ring.BATCH if self.is_active(has_subscribers) else 0
 
     def subscribed(self) -> None:
         """Somebody has subscribed: a device that was made passive, or has become so, is active."""
-        over = self._control[ring.ACTIVE] == _COUNTED and self.left == 0
-        if over or self._control[ring.ACTIVE] == _STOPPED:
-            self._control[ring.ACTIVE] = _PASSIVE
+        over = self._control.active == _COUNTED and self.left == 0
+        if over or self._control.active == _STOPPED:
+            self._control.active = _PASSIVE
 
     @property
     def is_over(self) -> bool:
         """Whether a count has come to its end, and nobody was told yet."""
-        counted = self._control[ring.ACTIVE] == _COUNTED and self.left == 0
-        return counted and self._control[ring.NOTICED] != self._control[ring.LIMIT]
+        counted = self._control.active == _COUNTED and self.left == 0
+        return counted and self._control.noticed != self._control.limit
 
     def told(self) -> None:
         """Take note that the end of the count was told."""
-        self._control[ring.NOTICED] = self._control[ring.LIMIT]
+        self._control.noticed = self._control.limit

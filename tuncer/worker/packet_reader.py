@@ -75,7 +75,7 @@ class PacketReader:
     @property
     def is_new(self) -> bool:
         """Whether no worker has begun this log yet."""
-        return self.control[ring.TRANSMITTED] == 0
+        return self.control.transmitted is None
 
     def recover(self, active: Active, log: logging.Logger) -> None:
         """Begin the log; or continue that of a killed worker, with what it had read last."""
@@ -83,10 +83,10 @@ class PacketReader:
         if self.is_new:
             self.mode.set(active, has_subscribers=False)
             counts = tunctl.statistics(self.tun)
-            control[ring.HANDED_OUT] = counts["tx_packets"]
-            control[ring.TRANSMITTED] = counts["tx_bytes"] + 1
+            control.handed_out = counts["tx_packets"]
+            control.transmitted = counts["tx_bytes"]
             return
-        control[ring.RESTARTS] += 1
+        control.restarts += 1
 
         def measure(packet: memoryview, seq: int, before: int) -> int | None:
             length = self._length(packet, seq, before)
@@ -104,12 +104,12 @@ class PacketReader:
             room=self.mode.room(has_subscribers),
             active=active,
             was_active=self._was_active,
-            settled=bool(self.control[ring.SETTLED]),
+            settled=bool(self.control.settled),
         )
         if self._has_queues:
             self._attach(wanted.attached)
             self._was_active = active
-            self.control[ring.SETTLED] = 1
+            self.control.settled = 1
         return wanted.polled
 
     def _attach(self, attached: bool | None) -> None:
@@ -135,7 +135,7 @@ class PacketReader:
         elif self.writer.fill_filtered(self.tun, room or 1, self.filter.accepts)[1]:
             self.filter.is_dry()
         if room:
-            self.control[ring.TAKEN] = self.writer.head
+            self.control.taken = self.writer.head
         return room > 0
 
     def vnet_hdr_size(self, size: int | None = None) -> int:
@@ -176,8 +176,8 @@ class PacketReader:
         the kernel's counters are of both.
         """
         counts = tunctl.statistics(self.tun)
-        others = seq + self.control[ring.FILTERED]
-        if counts["tx_packets"] - self.control[ring.HANDED_OUT] != others + 1:
+        others = seq + self.control.filtered
+        if counts["tx_packets"] - self.control.handed_out != others + 1:
             return None
-        handed_out = counts["tx_bytes"] - (self.control[ring.TRANSMITTED] - 1)
-        return handed_out - (before + self.control[ring.FILTERED_BYTES] - others * prefix)
+        handed_out = counts["tx_bytes"] - (self.control.transmitted or 0)
+        return handed_out - (before + self.control.filtered_bytes - others * prefix)

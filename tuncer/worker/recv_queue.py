@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from supervisor import Sender
 from supervisor.actor.timers import Timer
 from tuncer.protocol import ring
+from tuncer.protocol.control_block import ControlBlock
 from tuncer.protocol.timeouts import check_timeout
 from tuncer.worker.host import Host
 
@@ -26,7 +27,7 @@ class _Receiver:
 class RecvQueue:
     """The calls of ``recv`` that are under way."""
 
-    def __init__(self, worker: Host, control: memoryview, log: ring.Reader) -> None:
+    def __init__(self, worker: Host, control: ControlBlock, log: ring.Reader) -> None:
         """Serve a worker.
 
         Args:
@@ -69,16 +70,16 @@ class RecvQueue:
         A call whose process has ended is passed over.
         """
         control = self._control
-        while self._all and control[ring.TAKEN] < control[ring.HEAD]:
+        while self._all and control.taken < control.head:
             receiver = self._all.popleft()
             self._forget_timer(receiver)
-            seq = control[ring.TAKEN]
+            seq = control.taken
             (packet,), _, _ = self._log.read(seq, 1, device)
             # Advance before replying: a kill between the two may lose this packet, and never
             # delivers it twice.
-            control[ring.TAKEN] = seq + 1
+            control.taken = seq + 1
             if not self._worker.reply(receiver.sender, list(packet)):
-                control[ring.TAKEN] = seq
+                control.taken = seq
         self._worker.demand_changed()
 
     def withdraw(self, token: int, device: str) -> None:

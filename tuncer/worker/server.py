@@ -91,10 +91,10 @@ class Worker(GenServer):
         self._control_server = ControlServer(self, self._listener, self._serve_request)
         self._subscribers.restore()
         if self._packets.mode.is_active(self._has_subscribers):
-            self._control[ring.TAKEN] = self._writer.head  # what was recovered is for subscribers
+            self._control.taken = self._writer.head  # what was recovered is for subscribers
         self._link.begin()
         self._report_end_of_count()
-        if self._control[ring.PUBLISHES]:
+        if self._control.publishes:
             self._bind_publisher()
         self.demand_changed()
         return None
@@ -165,8 +165,8 @@ class Worker(GenServer):
         stored = self.stored_fds()
         if "ring" in stored:  # otherwise the worker before was killed before it had subscribers
             writer = ring.Writer(stored["ring"])
-            writer.control[ring.ENDED] = 1 + errno.ENODEV
-            Subscribers.end_stored(stored, writer.head, writer.control[ring.EVENTS])
+            writer.control.ended = errno.ENODEV
+            Subscribers.end_stored(stored, writer.head, writer.control.events)
         if "control" in stored:
             with socket.socket(fileno=stored["control"]) as listener:
                 paths.remove(Path(listener.getsockname()))
@@ -190,7 +190,7 @@ class Worker(GenServer):
         The next packet may be an older one that no ``recv`` has taken.
         """
         self._packets.mode.subscribed()
-        return self._control[ring.TAKEN], self._control[ring.EVENTS]
+        return self._control.taken, self._control.events
 
     def demand_changed(self) -> None:
         """Poll the device, and attach its queue, exactly while somebody wants its packets."""
@@ -230,9 +230,9 @@ class Worker(GenServer):
         """Send an event, and after which packet it was, to those who have subscribed to events."""
         # Send before counting: a subscriber that sees the count without the event knows that it
         # has missed it.
-        number = self._control[ring.EVENTS] + 1
+        number = self._control.events + 1
         self._subscribers.send_event(kind, value, self._writer.head, number)
-        self._control[ring.EVENTS] = number
+        self._control.events = number
 
     def _report_end_of_count(self) -> None:
         """Report once that a counted mode is over: the device is passive."""
@@ -299,8 +299,8 @@ class Worker(GenServer):
                 os.write(self._tun, packet)
             except OSError as error:
                 raise explain(error.errno or 0, "send", self.name) from error
-            control[ring.SENT] += 1
-            control[ring.SENT_BYTES] += len(packet)
+            control.sent += 1
+            control.sent_bytes += len(packet)
         return len(packets)
 
     def _recv(self, sender: Sender, timeout: float | None, token: int | None = None) -> NoReply:
@@ -401,12 +401,12 @@ class Worker(GenServer):
             return
         self._ended = True
         # A subscriber that has no room for a message reads it in the ring.
-        self._control[ring.ENDED] = 1 + number
+        self._control.ended = number
         gone = text or "the device was destroyed"
         self._receivers.refuse_all(number or errno.ENODEV, gone, self.name)
         if number == errno.ENODEV:
             self.report_event("deleted")
-        self._subscribers.send_end(number, text, self._writer.head, self._control[ring.EVENTS])
+        self._subscribers.send_end(number, text, self._writer.head, self._control.events)
         self._subscribers.notify()
         if self._publisher is not None:
             self._publisher.end(why)

@@ -61,7 +61,7 @@ class Publisher:
         self._log = packets.ring
         writer = self._writer = packets.writer
         self._topic = writer.name.encode()
-        self._epoch = writer.control[ring.RESTARTS]
+        self._epoch = writer.control.restarts
         self._sent_at = 0.0
         self._resume = 0
         self._heartbeat_scheduled = self._pausing = self._ending = self._is_waiting = False
@@ -74,10 +74,10 @@ class Publisher:
         self._connections = 0
         self._monitor = self._socket.get_monitor_socket(_CAME | _WENT)
         self._socket.bind(f"ipc://{path}")
-        self._awaited = writer.control[ring.ZMQ_SUBSCRIBERS]
+        self._awaited = writer.control.zmq_subscribers
         # Also when nobody is awaited: this worker's predecessor may have waited in vain itself.
-        self._catching_up = writer.control[ring.PUBLISHES] > 0
-        writer.control[ring.PUBLISHES] = 1
+        self._catching_up = writer.control.publishes > 0
+        writer.control.publishes = 1
         if self._catching_up:
             self._rewind()
             worker.call_later(_RETURN, self._wait_no_longer)
@@ -97,7 +97,7 @@ class Publisher:
         """Handle pending (un)subscriptions, then publish every unsent packet."""
         self._read_subscriptions()
         if self._awaited:
-            room = self._log.slots - (self._writer.head - self._writer.control[ring.PUBLISHED])
+            room = self._log.slots - (self._writer.head - self._writer.control.published)
             if self.subscribers < self._awaited and room > self._log.slots // 4:
                 return
             self._wait_no_longer()
@@ -120,17 +120,17 @@ class Publisher:
         self._socket.close()
 
     def _rewind(self) -> None:
-        oldest = max(0, self._writer.control[ring.RESERVE] - self._log.slots)
-        published = self._writer.control[ring.PUBLISHED]
+        oldest = max(0, self._writer.control.reserve - self._log.slots)
+        published = self._writer.control.published
         again = min(_AGAIN, self._log.slots // 2)
-        self._resume = self._writer.control[ring.PUBLISHED] = max(oldest, published - again, 0)
+        self._resume = self._writer.control.published = max(oldest, published - again, 0)
         # While it catches up it must not outrun the subscribers: a full queue is an error then.
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
     def _wait_no_longer(self) -> None:
         if self._awaited and not self._socket.closed:
             self._awaited = 0
-            self._writer.control[ring.ZMQ_SUBSCRIBERS] = max(0, self.subscribers)
+            self._writer.control.zmq_subscribers = max(0, self.subscribers)
             self.publish()
 
     def _caught_up(self) -> None:
@@ -155,29 +155,29 @@ class Publisher:
     def _count(self, change: int) -> None:
         if self._catching_up:
             if change > 0 and not self._awaited:  # late, perhaps from before: the others drop it
-                self._writer.control[ring.PUBLISHED] = self._resume
+                self._writer.control.published = self._resume
         elif self.subscribers == 0:  # the first one: begin here
-            self._writer.control[ring.PUBLISHED] = self._writer.control[ring.TAKEN]
+            self._writer.control.published = self._writer.control.taken
         self.subscribers += change
         # Attach the queue before the handshake is answered: the answer promises that no later
         # packet is missed.
         self._worker.demand_changed()
         if not self._awaited:
-            self._writer.control[ring.ZMQ_SUBSCRIBERS] = max(0, self.subscribers)
+            self._writer.control.zmq_subscribers = max(0, self.subscribers)
         self._schedule_heartbeat()
 
     def _answer_handshake(self, topic: bytes) -> None:
         """Send a new subscriber the ``seq`` of the first packet that it gets."""
         begin = self._writer.head
         if self.subscribers == 0 and not self._catching_up:
-            begin = self._writer.control[ring.PUBLISHED] = self._writer.control[ring.TAKEN]
+            begin = self._writer.control.published = self._writer.control.taken
         self._send_message(self._message(topic, begin))
 
     def _publish_pending(self) -> None:
         control = self._writer.control
         # What has been overwritten meanwhile is a gap for all.
-        oldest = control[ring.RESERVE] - self._log.slots
-        seq = max(control[ring.PUBLISHED], oldest)
+        oldest = control.reserve - self._log.slots
+        seq = max(control.published, oldest)
         while seq < self._writer.head:
             if self._is_to_pause(self._writer.head - seq):
                 return
@@ -185,7 +185,7 @@ class Publisher:
             if not self._send_message(self._message(self._topic, seq, packets, when)):
                 self._wait_for_the_slow(seq)
                 return  # readable again when there is room
-            seq = control[ring.PUBLISHED] = after
+            seq = control.published = after
 
     def _wait_for_the_slow(self, seq: int) -> None:
         """While it catches up, wait a moment for a subscriber whose queue is full; then drop."""
@@ -195,7 +195,7 @@ class Publisher:
 
         def look() -> None:
             self._is_waiting = False
-            stuck = self._writer.control[ring.PUBLISHED] == seq
+            stuck = self._writer.control.published == seq
             if stuck and self._catching_up and not self._awaited:
                 self._caught_up()
 
@@ -262,6 +262,6 @@ class Publisher:
         self._read_subscriptions()
         self._forget_departed()
         if self.subscribers > 0 and not self._awaited and time.monotonic() - self._sent_at >= _IDLE:
-            head = self._writer.control[ring.PUBLISHED]
+            head = self._writer.control.published
             self._send_message(self._message(self._topic, head))
         self._schedule_heartbeat()

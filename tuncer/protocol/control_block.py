@@ -1,0 +1,139 @@
+"""The control block of a ring: words in its first page, by which its processes know of one another.
+
+Each word has one writer, the part of the worker under whose name it stands here. Clients map the
+page, and read it. Its layout has a version: another version of tuncer may have another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SIZE = 4096
+_MAGIC = int.from_bytes(b"tuncring", "little")
+_LAYOUT = 1
+
+# The ring's own hot loops, ``Writer`` and ``Reader``, use the numbers of the words; all others use
+# ``ControlBlock``.
+(
+    MAGIC,
+    LAYOUT,
+    # -- set at the ring's creation --
+    SLOTS,
+    MARK,
+    # -- the ring's writer --
+    HEAD,
+    RESERVE,
+    CLEARED,
+    TALLY,
+    _,
+    _,
+    _,
+    FILTERED,
+    FILTERED_BYTES,
+    # -- the packet reader --
+    RESTARTS,
+    TRANSMITTED,
+    HANDED_OUT,
+    SETTLED,
+    TAKEN,  # and the queue of recv calls
+    # -- the active mode --
+    ACTIVE,
+    LIMIT,
+    NOTICED,
+    # -- the publisher --
+    PUBLISHED,
+    ZMQ_SUBSCRIBERS,
+    PUBLISHES,
+    # -- the worker --
+    SENT,
+    SENT_BYTES,
+    EVENTS,
+    ENDED,
+) = range(28)
+
+
+class _Word:
+    """A word, as an attribute."""
+
+    def __init__(self, index: int, description: str) -> None:
+        self._index = index
+        self.__doc__ = description
+
+    def __get__(self, block: Any, owner: type) -> int:
+        return int(block.words[self._index])
+
+    def __set__(self, block: Any, value: int) -> None:
+        block.words[self._index] = value
+
+
+class ControlBlock:
+    """The words by name."""
+
+    __slots__ = ("words",)
+
+    slots = _Word(SLOTS, "How many slots there are: a power of two.")
+    mark = _Word(MARK, "What the first 8 bytes of a cleared slot hold.")
+
+    head = _Word(HEAD, "Packets in the log so far.")
+    reserve = _Word(RESERVE, "Slots up to this packet may change at any time.")
+    cleared = _Word(CLEARED, "Slots up to this packet are initialised: cleared, or already filled.")
+    filtered = _Word(FILTERED, "Packets that the filter has refused.")
+    filtered_bytes = _Word(FILTERED_BYTES, "Their bytes.")
+
+    restarts = _Word(RESTARTS, "How often a worker has gone on after another one.")
+    handed_out = _Word(HANDED_OUT, "The kernel's count of packets read, when the log began.")
+    settled = _Word(SETTLED, "Whether it was decided if this queue, of several, is attached.")
+    taken = _Word(TAKEN, "Packets that subscribers have, or that ``recv`` has returned one by one.")
+
+    active = _Word(ACTIVE, "A word of ``active_mode``: who packets are read for.")
+    limit = _Word(LIMIT, "Packets that may be read before a counted mode is over.")
+    noticed = _Word(NOTICED, "The ``limit`` of which the end was reported.")
+
+    published = _Word(PUBLISHED, "Packets that the publisher has sent.")
+    zmq_subscribers = _Word(ZMQ_SUBSCRIBERS, "How many subscribers it had.")
+    publishes = _Word(PUBLISHES, "Whether its endpoint has been asked for.")
+
+    sent = _Word(SENT, "Packets that were written to the device.")
+    sent_bytes = _Word(SENT_BYTES, "Their bytes.")
+    events = _Word(EVENTS, "Events that were sent, to those who had room for them.")
+
+    def __init__(self, words: memoryview) -> None:
+        self.words = words
+
+    def format(self, slots: int, mark: int) -> None:
+        """Begin a new ring."""
+        self.words[LAYOUT] = _LAYOUT
+        self.words[SLOTS], self.words[MARK] = slots, mark
+        self.words[MAGIC] = _MAGIC
+
+    def check(self) -> None:
+        """Check that this is a control block, and of this version's layout.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.words[MAGIC] != _MAGIC:
+            raise ValueError("this is no ring of tuncer's")
+        if self.words[LAYOUT] != _LAYOUT:
+            raise ValueError(
+                f"the ring has layout {self.words[LAYOUT]}, and this version of tuncer knows layout"
+                f" {_LAYOUT}: use the version that the device's worker runs"
+            )
+
+    @property
+    def transmitted(self) -> int | None:
+        """The kernel's count of bytes read, when the log began; None before that."""
+        return self.words[TRANSMITTED] - 1 if self.words[TRANSMITTED] else None
+
+    @transmitted.setter
+    def transmitted(self, count: int) -> None:
+        self.words[TRANSMITTED] = count + 1  # 0 in the memory of a new ring means none
+
+    @property
+    def ended(self) -> int | None:
+        """Why the device has ended: an errno, 0 for an end in order; None while it lives."""
+        return self.words[ENDED] - 1 if self.words[ENDED] else None
+
+    @ended.setter
+    def ended(self, number: int) -> None:
+        self.words[ENDED] = number + 1
