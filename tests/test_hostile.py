@@ -33,7 +33,7 @@ import tuncer
 from supervisor import ChildSpec, NotFound, ProcessDown, Ref, Supervisor, SupervisorRef, linux
 from supervisor.protocol import codec, message_kinds
 from tuncer import Device, Flag
-from tuncer.client.subscription import RingSubscription
+from tuncer.client.ring_subscription import RingSubscription
 from tuncer.protocol import paths
 
 Run = Callable[..., str]

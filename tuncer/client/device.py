@@ -25,8 +25,10 @@ from supervisor import (
     lowlevel,
 )
 from tuncer.client.link import Link
-from tuncer.client.subscription import Merged, RingSubscription, Subscription, ZmqSubscription
+from tuncer.client.ring_subscription import RingSubscription
+from tuncer.client.subscription import Merged, Subscription
 from tuncer.client.worker_client import PATIENCE, WorkerClient
+from tuncer.client.zmq_subscription import ZmqSubscription
 from tuncer.protocol import control_socket, paths
 from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
 from tuncer.tunctl import compile_filter

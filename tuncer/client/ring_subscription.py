@@ -1,0 +1,70 @@
+"""A subscription that reads the ring: for processes on the device's host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from tuncer.client.queue_subscription import QueueSubscription
+from tuncer.client.worker_client import PATIENCE
+from tuncer.protocol import control_socket, ring
+from tuncer.protocol.packet import DeviceError, Packet
+
+_CHUNK = 64  # packets taken from the ring at a time
+
+
+class RingSubscription(QueueSubscription):
+    """Reads the ring: for processes on the device's host."""
+
+    def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
+        answer, fds, channel = control_socket.request(
+            path, device, "subscribe", events, timeout=PATIENCE, descriptors=2
+        )
+        log, event = fds
+        try:
+            self._log: ring.Reader | None = ring.Reader(log)
+        except BaseException:  # it has no room in memory
+            channel.close()
+            os.close(event)
+            raise
+        finally:
+            os.close(log)
+        self._uncounted = 0
+        super().__init__(device, channel, event, batch, events, queue)
+        self._seq, self._event_seq = answer[1:]
+
+    def _clear_wakeup(self) -> None:
+        if self._log is not None:  # after close the number may be anybody's
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wakeup_fd)
+
+    def _counted_events(self) -> int:
+        return self._event_seq if self._log is None else self._log.control.events
+
+    def _unannounced_end(self) -> DeviceError | EOFError:
+        number = None if self._log is None else self._log.control.ended
+        if number is None:
+            return super()._unannounced_end()
+        return DeviceError(number, os.strerror(number), self._device) if number else self._over()
+
+    def _is_behind(self) -> bool:
+        return self._log is not None and self._seq < self._log.control.head
+
+    def _take_packets(self) -> list[Packet]:
+        if self._log is None:
+            return []
+        before = self._uncounted
+        packets, self._seq, self._uncounted = self._log.read(
+            self._seq, _CHUNK, self._device, before, self._queue
+        )
+        self._lost += sum(packet.lost for packet in packets) + self._uncounted - before
+        return packets
+
+    def close(self) -> None:
+        """End the subscription; the device goes on."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+            os.close(self._wakeup_fd)
+            super().close()
