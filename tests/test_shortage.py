@@ -153,7 +153,7 @@ def test_a_program_without_a_free_descriptor_ends_its_actors_in_order(tmp_path: 
 def test_a_limit_is_reached_in_spite_of_the_pauses(most: int, period: float) -> None:
     limit, now = Intensity(most, period), 0.0
     attempts = 0
-    while limit.bear(now):
+    while limit.record_restart(now):
         attempts += 1
         now += pause(attempts, limit, short=False)
         assert attempts <= most + 1

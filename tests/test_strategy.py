@@ -18,7 +18,7 @@ from supervisor.supervision.strategy import (
     shuts_down,
     verdict,
 )
-from supervisor.supervision.task_queue import Job, Jobs
+from supervisor.supervision.task_queue import Task, TaskQueue
 
 reasons = st.sampled_from(
     [
@@ -52,7 +52,7 @@ def test_intensity_counts_restarts_within_the_period(
     for gap in gaps:
         now += gap
         times.append(now)
-        assert intensity.bear(now) == (sum(t > now - period for t in times) <= most)
+        assert intensity.record_restart(now) == (sum(t > now - period for t in times) <= most)
 
 
 children_of_any_kind = st.lists(st.sampled_from(RESTARTS), min_size=1, max_size=6).map(
@@ -86,9 +86,9 @@ def test_when_a_supervisor_shuts_down(significant: bool, others: list[bool]) -> 
 
 @given(st.lists(st.integers(0, 3), max_size=6))
 def test_jobs_are_done_in_order_each_to_its_end(waits: list[int]) -> None:
-    jobs, done = Jobs(), []
+    jobs, done = TaskQueue(), []
 
-    def job(number: int, events: int) -> Job:
+    def job(number: int, events: int) -> Task:
         for _ in range(events):
             yield
         done.append(number)
@@ -101,18 +101,18 @@ def test_jobs_are_done_in_order_each_to_its_end(waits: list[int]) -> None:
 
 
 def test_a_preempting_job_ends_the_others() -> None:
-    jobs, done = Jobs(), deque[str]()
+    jobs, done = TaskQueue(), deque[str]()
 
-    def endless() -> Job:
+    def endless() -> Task:
         while True:
             yield
 
-    def last() -> Job:
+    def last() -> Task:
         done.append("last")
         return
         yield
 
-    def preempts() -> Job:
+    def preempts() -> Task:
         jobs.preempt(last())
         yield
         done.append("never")

@@ -70,9 +70,9 @@ class Streams:
             return
         event = make()
         for (address, number), subscriber in list(subscribers.items()):
-            self._tell(address, number, subscriber, event)
+            self._send(address, number, subscriber, event)
 
-    def _tell(self, address: int, number: int, subscriber: _Subscriber, event: Any) -> None:
+    def _send(self, address: int, number: int, subscriber: _Subscriber, event: Any) -> None:
         seq, subscriber.seq = subscriber.seq, subscriber.seq + 1
         if subscriber.sent - subscriber.seen < EVENTS:
             peer = self._mailbox.find(address)

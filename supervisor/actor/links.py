@@ -1,6 +1,6 @@
 """What an actor watches: monitors, links, and events of others.
 
-Source: "Links" and "Monitors" in Erlang's "Processes" reference; here a link is a watch in each
+Source: "Links" and "Monitors" in Erlang's "Processes" reference; here a link is a monitor in each
 direction, and the reason of an end comes as that of a monitor does.
 """
 
@@ -42,14 +42,16 @@ class Links:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._linked: dict[Process, Pending | None] = {}
-        self._watched: dict[Connection, int] = {}
+        self._reading: dict[Connection, int] = {}
         self._monitors: dict[Process, list[Pending]] = {}
 
     def monitor(self, ref: Ref) -> None:
         """Have a Down delivered when another actor's present incarnation ends."""
-        watch = self._watch(ref, lambda pid, reason: self._loop.inform(Down(ref, pid, reason)))
-        if watch is not None:
-            self._monitors.setdefault(watch[0].process, []).append(watch[1])
+        monitor = self._request_monitor(
+            ref, lambda pid, reason: self._loop.inform(Down(ref, pid, reason))
+        )
+        if monitor is not None:
+            self._monitors.setdefault(monitor[0].process, []).append(monitor[1])
 
     def demonitor(self, ref: Ref) -> None:
         """Undo all monitors of another actor's present incarnation."""
@@ -73,12 +75,12 @@ class Links:
         if process in self._linked:
             return
         self._linked[process] = None
-        watch = self._watch(ref, lambda _, reason: self._ended(ref, process, reason))
-        if watch is None or process not in self._linked:
+        monitor = self._request_monitor(ref, lambda _, reason: self._ended(ref, process, reason))
+        if monitor is None or process not in self._linked:
             return
-        there, self._linked[process] = watch
+        there, self._linked[process] = monitor
         if mutual:
-            with contextlib.suppress(NoProcess):  # its end is told by the watch
+            with contextlib.suppress(NoProcess):  # its end is told by the monitor
                 there.send(LINK, Ref(self._loop.process), _ROOM)
 
     def unlink(self, ref: Ref, mutual: bool = True) -> None:
@@ -104,7 +106,7 @@ class Links:
         there.ask(SUBSCRIBE, topic, time.monotonic() + _ROOM, stream)
         self._serve(there)
 
-    def _watch(
+    def _request_monitor(
         self, ref: Ref, ended: Callable[[int, Reason], None]
     ) -> tuple[Connection, Pending] | None:
         try:
@@ -125,8 +127,8 @@ class Links:
         return there, pending
 
     def _serve(self, there: Connection) -> None:
-        """Let the loop read what comes from there."""
-        if there in self._watched:
+        """Have the actor's loop read a connection."""
+        if there in self._reading:
             return
 
         def serve() -> None:
@@ -135,13 +137,13 @@ class Links:
                 self._leave(there)
 
         try:
-            there.watch(1)  # and so it is not closed under the loop's feet
+            there.add_reader()  # it keeps the descriptor open as long as this loop polls it
         except NoProcess:
             return  # another thread has read its end, and told of it
-        self._watched[there] = there.fileno()
+        self._reading[there] = there.fileno()
         self._loop.add_reader(there.fileno(), serve)
 
     def _leave(self, there: Connection) -> None:
-        self._loop.remove_reader(self._watched.pop(there))
+        self._loop.remove_reader(self._reading.pop(there))
         self._monitors.pop(there.process, None)
-        there.watch(-1)
+        there.remove_reader()

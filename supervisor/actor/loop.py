@@ -468,11 +468,11 @@ class Actor:
         return self._timers.add(seconds, callback)
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Watch a descriptor."""
-        self.watch(fd, callback, select.EPOLLIN)
+        """Poll a descriptor for reading."""
+        self.poll(fd, callback, select.EPOLLIN)
 
-    def watch(self, fd: int, callback: Callable[[], None], events: int) -> None:
-        """Watch a descriptor for events of epoll_ctl(2), errors and its other side's end."""
+    def poll(self, fd: int, callback: Callable[[], None], events: int) -> None:
+        """Call back at events of epoll_ctl(2) on a descriptor: errors and hang-ups, too."""
         try:
             self._epoll.register(fd, events)
         except FileExistsError:
@@ -480,7 +480,7 @@ class Actor:
         self._readers[fd] = callback
 
     def remove_reader(self, fd: int) -> None:
-        """No longer watch a descriptor."""
+        """Poll a descriptor no longer."""
         if self._readers.pop(fd, None) is not None:
             with contextlib.suppress(OSError):  # it was closed, and so left the set by itself
                 self._epoll.unregister(fd)
@@ -526,7 +526,7 @@ class Actor:
             if linux.image(program.pid) != image:  # otherwise it has closed all its descriptors
                 left()
 
-        self.parent.watch(left, hung_up)
+        self.parent.watch_end(left, hung_up)
 
     def _owner_ended(self, owner: linux.Process) -> None:
         self._had_owners = True

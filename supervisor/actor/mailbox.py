@@ -50,11 +50,11 @@ _SUSPENDABLE = (CALL, CAST, INFO)
 class Loop(Protocol):
     """An actor's loop."""
 
-    def watch(self, fd: int, callback: Callable[[], None], events: int) -> None:
+    def poll(self, fd: int, callback: Callable[[], None], events: int) -> None:
         """Call back when a descriptor is ready."""
 
     def remove_reader(self, fd: int) -> None:
-        """No longer watch one."""
+        """Poll it no longer."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
         """Call a function later."""
@@ -171,7 +171,7 @@ class Mailbox:
 
     def _listen(self) -> None:
         if self._listener.fileno() >= 0:
-            self._loop.watch(self._listener.fileno(), self._accept, select.EPOLLIN)
+            self._loop.poll(self._listener.fileno(), self._accept, select.EPOLLIN)
 
     def _accept(self) -> None:
         while True:
@@ -206,7 +206,7 @@ class Mailbox:
         if former is not None and peer.pid and transport.has_hung_up(former.sock):
             former.next = peer
         else:
-            self._watch(peer)
+            self._poll(peer)
 
     def _cannot_accept(self, error: OSError) -> None:
         """Close who has connected and said nothing; if there is nobody, accept later."""
@@ -229,7 +229,7 @@ class Mailbox:
         if probe >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    def _watch(self, peer: Peer) -> None:
+    def _poll(self, peer: Peer) -> None:
         """Read of a caller unless it has sent more than its credit, or does not read itself."""
         reads = not peer.held.is_beyond() and len(peer.unsent) <= _UNREAD
         events = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if peer.unsent else 0)
@@ -238,7 +238,7 @@ class Mailbox:
         peer.events = events
         if events:
             ready = self._read if events == select.EPOLLIN else self._ready
-            self._loop.watch(peer.sock.fileno(), functools.partial(ready, peer), events)
+            self._loop.poll(peer.sock.fileno(), functools.partial(ready, peer), events)
         else:  # not even for its end, which a loop would be told of all the time
             self._loop.remove_reader(peer.sock.fileno())
 
@@ -296,7 +296,7 @@ class Mailbox:
             del self._newest[peer.pid]
             self._forget_held(peer)
         if peer.next is not None:
-            self._watch(peer.next)
+            self._poll(peer.next)
         self._gone(peer)
 
     # -- messages ----------------------------------------------------------------------------------
@@ -352,13 +352,13 @@ class Mailbox:
         peer = message[0]
         peer.held.add(1, size)
         self._held.append((message, size))
-        self._watch(peer)
+        self._poll(peer)
 
     def _receive_held(self) -> Message:
         message, size = self._held.popleft()
         peer = message[0]
         peer.held.add(-1, size)
-        self._watch(peer)
+        self._poll(peer)
         self._forget_held(peer)
         if peer.served.count(size):
             self._give_credit(peer)
@@ -401,7 +401,7 @@ class Mailbox:
                 return False
         if sent < len(data):
             peer.unsent += data[sent:]
-            self._watch(peer)
+            self._poll(peer)
         return True
 
     def _flush(self, peer: Peer) -> None:
@@ -415,7 +415,7 @@ class Mailbox:
         if peer.waits and len(peer.unsent) <= _UNREAD:
             peer.waits = False
             self._turns.append(peer)
-        self._watch(peer)
+        self._poll(peer)
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ class Loop(Protocol):
         """Watch one."""
 
     def remove_reader(self, fd: int) -> None:
-        """No longer watch one."""
+        """Poll it no longer."""
 
 
 class Owners:

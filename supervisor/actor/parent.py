@@ -28,8 +28,8 @@ from supervisor.protocol.telemetry import Event
 class Loop(owners.Loop, Protocol):
     """An actor's loop."""
 
-    def watch(self, fd: int, callback: Callable[[], None], events: int) -> None:
-        """Watch a descriptor for events of epoll_ctl(2)."""
+    def poll(self, fd: int, callback: Callable[[], None], events: int) -> None:
+        """Call back at events of epoll_ctl(2) on a descriptor."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Any:
         """Call a function later."""
@@ -70,7 +70,7 @@ class Parent:
         """Whether it is a supervisor, and still there."""
         return self._supervises and self._channel is not None
 
-    def watch(self, left: Callable[[], None], hung_up: Callable[[], None]) -> None:
+    def watch_end(self, left: Callable[[], None], hung_up: Callable[[], None]) -> None:
         """Call back when the program that started this actor leaves it, or has closed its end."""
         self._left, self._hung_up = left, hung_up
 
@@ -114,7 +114,7 @@ class Parent:
             self._stores.append(answers.append)
             channel.send(STORE, path, fds=(fd,))
             while not answers:
-                self._hear_stored(channel)
+                self._on_stored(channel)
         except (BrokenPipeError, EOFError):
             raise OSError(errno.ENOTCONN, "the supervisor has ended", path[-1]) from None
         if self._orders:
@@ -133,7 +133,7 @@ class Parent:
         """
         self._supervisor(path)
         self._stores.append(done)
-        self._say((STORE, path), (fd,))
+        self._send((STORE, path), (fd,))
 
     def _supervisor(self, path: tuple[str, ...]) -> Channel:
         """Return the channel to the supervisor, to store something under this path."""
@@ -144,7 +144,7 @@ class Parent:
             raise OSError(errno.ENOTCONN, problem, path[-1])
         return self._channel
 
-    def _hear_stored(self, channel: Channel) -> None:
+    def _on_stored(self, channel: Channel) -> None:
         """Wait for an answer to a request to store; orders that come before are for the loop."""
         answer, _ = channel.receive(wait=True)  # type: ignore[misc]
         if answer[0] == STORED and self._stores:
@@ -158,16 +158,16 @@ class Parent:
         It is not waited for: a supervisor that is stopped does so when it is continued.
         """
         if self.supervises:
-            self._say((DROP, path), ())
+            self._send((DROP, path), ())
 
-    def _say(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
+    def _send(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
         """Send a word to the supervisor now, or when it has read others."""
         channel = self._channel
         if channel is None:
             return
         if self._unsent or not channel.offer(*message, fds=fds):
             self._unsent.append((message, tuple(map(os.dup, fds))))
-            self._loop.watch(channel.fileno(), self._ready, select.EPOLLIN | select.EPOLLOUT)
+            self._loop.poll(channel.fileno(), self._ready, select.EPOLLIN | select.EPOLLOUT)
 
     def _send_unsent(self, channel: Channel) -> None:
         while self._unsent:
@@ -176,7 +176,7 @@ class Parent:
                 return
             self._unsent.popleft()
             close_all(fds)
-        self._loop.watch(channel.fileno(), self._read, select.EPOLLIN)
+        self._loop.poll(channel.fileno(), self._read, select.EPOLLIN)
 
     def _ready(self) -> None:
         if self._channel is not None:

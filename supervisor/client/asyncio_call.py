@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from supervisor.client.asyncio_reader import finish, room, watch
+from supervisor.client.asyncio_reader import finish, reading_by, room
 from supervisor.client.connection import FOREVER, Connection, deadline_of
 from supervisor.client.futures import no_reply
 from supervisor.client.pending import Pending
@@ -18,7 +18,7 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
     loop = asyncio.get_running_loop()
     answered = loop.create_future()
     pending, began = Pending(True, lambda _: finish(answered)), loop.time()
-    with watch(loop, there):
+    with reading_by(loop, there):
         try:
             async with asyncio.timeout_at(_on_clock(loop, deadline)):
                 await _send(there, request, pending)

@@ -17,7 +17,7 @@ from supervisor.client.caller_socket import Lack
 from supervisor.client.connection import AGAIN, Connection
 from supervisor.errors import MailboxFull
 
-_watched: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Counter[Connection]] = (
+_reading: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Counter[Connection]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -57,11 +57,11 @@ def _change(there: Connection) -> Iterator[asyncio.Future[None]]:
 
 
 async def until(there: Connection, ready: Callable[[], bool]) -> None:
-    """Wait until something is so, which may come to be with an answer on a connection."""
+    """Wait until ``ready()`` is true; check it again after each answer on a connection."""
     if ready():
         return
     loop = asyncio.get_running_loop()
-    with watch(loop, there):
+    with reading_by(loop, there):
         while not ready():
             with _change(there) as changed:
                 if ready():  # there may have been an answer before that
@@ -70,7 +70,7 @@ async def until(there: Connection, ready: Callable[[], bool]) -> None:
 
 
 def finish(future: asyncio.Future[None]) -> None:
-    """Wake who waits for a future, from any thread."""
+    """Set a future's result, from any thread."""
 
     def wake() -> None:
         if not future.done():
@@ -81,42 +81,42 @@ def finish(future: asyncio.Future[None]) -> None:
 
 
 @contextlib.contextmanager
-def watch(loop: asyncio.AbstractEventLoop, there: Connection) -> Iterator[None]:
-    """Let the loop read what comes, while at least one of its calls is under way."""
-    watched = _watched.setdefault(loop, Counter())
-    if not watched[there]:
-        there.watch(1)
+def reading_by(loop: asyncio.AbstractEventLoop, there: Connection) -> Iterator[None]:
+    """Have the loop read a connection while at least one of its calls is under way."""
+    reading = _reading.setdefault(loop, Counter())
+    if not reading[there]:
+        there.add_reader()
         loop.add_reader(there.fileno(), _serve, loop, there, there.fileno())
-    fd = there.fileno()  # it stays open as long as it is watched
-    watched[there] += 1
+    fd = there.fileno()  # it stays open as long as it is reading
+    reading[there] += 1
     try:
         yield
     finally:
-        watched[there] -= 1
-        if not watched[there]:
-            del watched[there]
+        reading[there] -= 1
+        if not reading[there]:
+            del reading[there]
             loop.remove_reader(fd)
             loop.remove_writer(fd)
-            there.watch(-1)
+            there.remove_reader()
 
 
 def _serve(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
-    if not there.serve():  # a thread leads: look again when it has left, or has told nobody
+    if not there.serve():  # a thread leads: go on when it has left, of which it may tell nobody
         loop.remove_reader(fd)
-        loop.call_later(1.0, _look, loop, there, fd)
-        there.when_changed(functools.partial(_look_soon, loop, there, fd))
+        loop.call_later(1.0, _add_reader, loop, there, fd)
+        there.when_changed(functools.partial(_add_reader_soon, loop, there, fd))
     elif there.dead:  # its end of file stays readable
         loop.remove_reader(fd)
 
 
-def _look(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
-    if _watched.get(loop, Counter())[there] and not there.dead:
+def _add_reader(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
+    if _reading.get(loop, Counter())[there] and not there.dead:
         loop.add_reader(fd, _serve, loop, there, fd)
 
 
-def _look_soon(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
+def _add_reader_soon(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-        loop.call_soon_threadsafe(_look, loop, there, fd)
+        loop.call_soon_threadsafe(_add_reader, loop, there, fd)
 
 
 def _writable(loop: asyncio.AbstractEventLoop, there: Connection, fd: int) -> None:

@@ -1,21 +1,24 @@
-"""The connection of this process to another's mailbox: requests under way, and a watch on its life.
+"""The connection of this process to another one's mailbox: its requests, and the actor's end.
 
-A connection belongs to one incarnation. The socket's end of file says that this has ended, after
-all that it had sent. Threads share a connection as leader and followers: of those that wait, one,
-the leader, polls the socket, reads, and hands each answer to the request that it belongs to. The
-others wait on a lock each until theirs has come, or until the leader leaves and one of them takes
-its place. Two things could break in between, and the rules that follow from them are these:
+A connection belongs to one incarnation of an actor. The kernel reports the end of file when that
+process has ended, after everything that it had sent.
 
-- A signal's handler runs in the middle of what its own thread does here, may raise, and may call
-  the same actor. So the lock is one that its thread can take again; a message is sent by one system
-  call; what is read reaches the buffer of frames within one call of C, during which no handler
-  runs; a request is known before it is sent, and an answer is kept until it was handed over. A
-  handler that finds its own thread polling leads in its place. It may read what that thread polls
-  for, and so it writes to a descriptor that the main thread, the only one in which handlers run,
-  polls as well. As long as a handler runs within the leader's poll, nobody reads but it.
-- A loop of asyncio, or of an actor, watches the socket too. It reads only when no thread leads:
-  otherwise that thread would go on polling for an answer that the loop has taken. Until the leader
-  has left, a loop of asyncio does not look at the socket.
+**Leader and followers.** The threads of a process share a connection. Of those that wait for an
+answer one is the leader. It polls the socket, reads, and hands each answer to its request. The
+others, the followers, wait on a lock each, until their answer has arrived, or until the leader
+leaves and one of them becomes the leader. Two kinds of interruption make this difficult:
+
+- *Signal handlers.* A handler runs at any point of its thread's code here. It may raise, and it may
+  call the same actor. Therefore: the lock is reentrant; one system call sends a whole message, so
+  no half message is left behind; data that was read reaches the buffer of frames within one call
+  into C, during which Python runs no handler, so no data is lost; a request is registered before it
+  is sent, and an answer is removed after it was handed over, so neither is lost. A handler that
+  finds its own thread polling takes the lead over. It may read the answer for which that thread
+  polls. So it writes to a wake-up descriptor, which the main thread (the only one that runs
+  handlers) polls as well. While a handler runs within the leader's poll, nobody else reads.
+- *Event loops.* An asyncio loop, or an actor's, polls the socket too. It reads only when no thread
+  leads. Otherwise it could take the answer for which the leader polls, and the leader would go on
+  polling. An asyncio loop removes the socket from its poll until the leader has left.
 """
 
 from __future__ import annotations
@@ -120,7 +123,7 @@ class Connection:
         """The leader's polls, by its thread: more than one if its handlers poll too."""
         self._followers: list[threading.Lock] = []
         """A lock for each, which is released when there is something to look at."""
-        self._watchers = 0
+        self._readers = 0
         self._waiters: dict[Callable[[], None], None] = {}
         self._pollers: dict[int, select.poll] = {}
         self._busy_wait = BusyWait(busy_wait.CALLER)
@@ -173,7 +176,7 @@ class Connection:
             return False
         try:
             there = self._socket
-            used = self._calls or self._others or self._polls or self._followers or self._watchers
+            used = self._calls or self._others or self._polls or self._followers or self._readers
             if there is not None and not used and there.is_idle(unread):
                 self._close()
             return self._socket is None
@@ -343,34 +346,41 @@ class Connection:
                 os.close(pidfd)
         linux.reap_adopted()
 
-    def watch(self, by: int) -> None:
-        """Have a loop, by 1, call ``serve`` whenever the descriptor is readable.
+    def add_reader(self) -> None:
+        """Register an event loop, which calls ``serve`` when the descriptor is readable.
 
-        By -1: no longer. The descriptor stays open as long as a loop has it.
+        The descriptor stays open until each such loop has called ``remove_reader``.
+
+        Raises:
+            NoProcess: the actor has ended.
         """
         with self._lock:
-            if by > 0:
-                self._open()
-            self._watchers += by
-            if self.dead and not self._watchers:
+            self._open()
+            self._readers += 1
+
+    def remove_reader(self) -> None:
+        """Unregister an event loop."""
+        with self._lock:
+            self._readers -= 1
+            if self.dead and not self._readers:
                 self._close()
 
     def when_changed(self, callback: Callable[[], None]) -> None:
-        """Call back, once, from any thread, when an answer has come, or the leader has left."""
+        """Call back once, from any thread, when an answer has arrived, or the leader has left."""
         with self._lock:
             self._waiters[callback] = None
 
     def forget_waiter(self, callback: Callable[[], None]) -> None:
-        """Do not call back any more."""
+        """Undo ``when_changed``."""
         self._waiters.pop(callback, None)
 
     def changed(self) -> None:
-        """Call back those who wait for a change."""
+        """Call back everybody who has called ``when_changed``."""
         with self._lock:
-            self._tell_waiters()
+            self._call_waiters()
 
     def serve(self) -> bool:
-        """Read what has come, without waiting; return False if that is left to another thread."""
+        """Read without blocking what has arrived; return False if another thread leads."""
         self._not_in_a_fork()
         if self._is_led_by_another(threading.get_ident()):
             return False
@@ -384,7 +394,7 @@ class Connection:
             raise RuntimeError("the parent of this process has asked this: a fork cannot wait")
 
     def _until(self, ready: Callable[[], bool], deadline: float) -> bool:
-        """Wait until something is so; return False if it is not until the deadline."""
+        """Wait until ``ready()`` is true; return False if the deadline passes before."""
         self._not_in_a_fork()
         while not ready():
             seconds = deadline - time.monotonic()
@@ -399,7 +409,7 @@ class Connection:
         return bool(polls) and any(thread != me for thread, _ in tuple(polls))
 
     def _wait(self, ready: Callable[[], bool], seconds: float, events: int) -> None:
-        """Wait for one event, as the leader or for it, unless something is so already."""
+        """Wait for one event as the leader, or for the leader, unless ``ready()`` is true."""
         me = threading.get_ident()
         poll = (me, object())
         gate: threading.Lock | None = None
@@ -408,7 +418,7 @@ class Connection:
                 there = self._socket
                 if there is None or ready():
                     return
-                if there.arrived:  # a thread that has read them was interrupted before it was done
+                if there.arrived:  # a signal interrupted a thread before it had handed them over
                     self._settle(there)
                     return
                 leads = not self._is_led_by_another(me)
@@ -421,7 +431,7 @@ class Connection:
                 if leads:
                     self._polls.append(poll)
             if gate is not None:
-                # At most a second: a leader whose handler raises as it leaves may tell nobody.
+                # At most a second: if a handler raises as the leader leaves, nobody is released.
                 gate.acquire(timeout=min(seconds, 1.0))
                 return
             found = self._busy_wait.poll(poller)
@@ -430,7 +440,7 @@ class Connection:
             if gate is not None and gate in self._followers:
                 self._followers.remove(gate)
             if poll in self._polls:
-                try:  # the next call is of C: no handler can raise before the leader has left
+                try:  # the next call is one into C: no handler runs before the leader has left
                     self._polls.remove(poll)
                 finally:
                     self._left(me)
@@ -442,15 +452,15 @@ class Connection:
             return
 
     def _left(self, me: int) -> None:
-        """Let others lead; if a handler has polled within a poll of its thread, wake that."""
+        """Let another thread lead; wake this one, if this was a handler within its poll."""
         if self._polls and any(thread == me for thread, _ in tuple(self._polls)):
             self._table.wake()
         if self._followers or self._waiters:
             with self._lock:
-                self._tell_waiters()
-                self._tell_followers()
+                self._call_waiters()
+                self._release_followers()
 
-    def _tell_followers(self) -> None:
+    def _release_followers(self) -> None:
         if self._followers:
             with self._lock:
                 gates, self._followers = self._followers, []
@@ -458,9 +468,10 @@ class Connection:
                     gate.release()
 
     def _poller(self, me: int, events: int) -> select.poll:
-        """Return what polls the socket; in the main thread, what polls for a handler's word too.
+        """Return an object that polls the socket, and in the main thread the wake-up descriptor.
 
-        One object cannot poll twice at a time, as a handler within a poll of its thread would.
+        It is cached, but a handler that polls within its thread's poll gets another one: Python
+        refuses two polls of one object at a time.
         """
         usual = events == select.POLLIN and not self._polls
         if usual and me in self._pollers:
@@ -476,7 +487,7 @@ class Connection:
     # -- answers -----------------------------------------------------------------------------------
 
     def _read(self) -> bool:
-        """Read a chunk of answers, and tell whether there may be more.
+        """Read a chunk of answers; return whether there may be more.
 
         Raises:
             BlockingIOError: there is nothing.
@@ -490,25 +501,26 @@ class Connection:
                 self._settle(there)
             except BlockingIOError:
                 raise
-            except BaseException:  # a signal's handler has raised: others wait for what was read
+            except BaseException:  # a signal handler raised: others wait for what was read
                 self._settle(there)
                 raise
             if end:
-                self._bury()
-            self._tell_followers()
+                self._handle_end()
+            self._release_followers()
             return not end
 
     def _settle(self, there: CallerSocket) -> None:
-        """Hand what has been read to the requests that it belongs to.
+        """Hand each answer that was read to its request.
 
-        An answer that is interrupted by a signal's handler is taken again, to no other effect.
+        If a signal handler interrupts this, an answer may be handed over twice, which has no
+        effect.
         """
         there.collect()
         arrived = there.arrived
         while True:
             try:
                 data = arrived[0]
-            except IndexError:  # a handler may have taken it since the last look
+            except IndexError:  # there is none; or a handler has taken the last one
                 return
             self._take(there, data)
             try:
@@ -536,15 +548,15 @@ class Connection:
             there.credit.extend(*term)
         elif kind == DOWN:  # the reason of an end that is still to come
             self._last_words = term
-        self._tell_waiters()
+        self._call_waiters()
 
     def _acknowledge(self, stream: Stream) -> None:
-        """Say how much of a stream has been received: there may be more of it."""
+        """Tell the actor how much of a stream has been received, so that it sends more (credit)."""
         if stream.received % (EVENTS // 4) == 0:
             with contextlib.suppress(NoProcess, *_GONE):  # if there is no room, the next time
                 self._sent(SEEN, codec.pack([SEEN, stream.number, stream.received]))
 
-    def _tell_waiters(self) -> None:
+    def _call_waiters(self) -> None:
         if self._waiters:
             waiters, self._waiters = self._waiters, {}
             for callback in waiters:
@@ -552,14 +564,14 @@ class Connection:
 
     # -- the actor's end ---------------------------------------------------------------------------
 
-    def _bury(self) -> None:
-        """Everything has been read: answer what is open by the reason of the end."""
+    def _handle_end(self) -> None:
+        """At the end of file: answer every open request by the reason of the actor's end."""
         self.dead = True
         reason = self._socket.reason() if self._socket is not None else None
         if reason is None:
             reason = "the actor has closed the connection"
         self._answer_all(reason if self._last_words is None else self._last_words)
-        if not self._watchers:
+        if not self._readers:
             self._close()
 
     def _answer_all(self, reason: Reason) -> None:
@@ -567,8 +579,8 @@ class Connection:
             for pending in list(requests.values()):
                 pending.settle(DOWN, reason)
             requests.clear()
-        self._tell_waiters()
-        self._tell_followers()
+        self._call_waiters()
+        self._release_followers()
 
     def alive(self) -> bool:
         """Tell whether the process still serves its mailbox."""
@@ -580,8 +592,8 @@ class Connection:
             return not self._socket.has_hung_up()
 
     def is_over(self) -> bool:
-        """Tell whether the process has ended, and nobody waits for anything of it."""
-        return self.dead and not (self._calls or self._others or self._polls or self._watchers)
+        """Tell whether the process has ended, and nobody waits for an answer of it."""
+        return self.dead and not (self._calls or self._others or self._polls or self._readers)
 
     def close(self) -> None:
         """Close the connection for good. What was sent arrives."""
@@ -591,7 +603,7 @@ class Connection:
             self._close()
 
     def leave(self) -> None:
-        """Close what a fork has inherited. Nobody in it may wait for a lock of another's thread."""
+        """Close what a fork has inherited, without the lock: a thread may have held that."""
         self.dead = self._forked = True
         self._lock = threading.RLock()
         self._calls, self._others, self._polls, self._waiters = {}, {}, [], {}

@@ -27,7 +27,7 @@ class Loop(Protocol):
     """An actor's loop."""
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Watch a descriptor."""
+        """Poll a descriptor for reading."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function later."""

@@ -43,7 +43,7 @@ class Child:
 
     plan: Plan
     limit: Intensity | None
-    kept: bool
+    keep_spec: bool
     """Whether its plan is kept when it is stopped, to be restarted by hand."""
     owner: linux.Process | None = None
     state: State = State.IDLE
@@ -77,9 +77,9 @@ class Child:
     """Whether it has had the time in which it may end in order."""
     held: bool = False
     """Whether a debugger holds it up."""
-    unwanted: bool = False
+    cancelled: bool = False
     """Whether it is to be terminated, as it starts."""
-    beginning: object = None
+    start_id: object = None
     """Which of its starts is under way, or was the last."""
     retry: Timer | None = None
     """When it is restarted, after its backoff."""
@@ -90,7 +90,7 @@ class Child:
     def of(cls, plan: Plan) -> Child:
         """Return a child that has not been started."""
         limit = None if plan.intensity is None else Intensity(plan.intensity, plan.period)
-        return cls(plan, limit, kept=plan.restart != "temporary")
+        return cls(plan, limit, keep_spec=plan.restart != "temporary")
 
     @property
     def is_restarting(self) -> bool:
@@ -110,10 +110,10 @@ class Child:
 
     def begin(self, again: bool) -> None:
         """Begin a start, of one that has ended by itself if it is one again."""
-        self.beginning = object()
+        self.start_id = object()
         self.restarted = again
         self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.held = self.unwanted = self.grace_is_over = self.is_short = self.is_reaped = False
+        self.held = self.cancelled = self.grace_is_over = self.is_short = self.is_reaped = False
         self.unanswered = 0
 
     def forget_arguments(self) -> None:
@@ -178,7 +178,7 @@ class Child:
         told = self.last_words
         self.reason = (reason_of(status) if status else "exit status 0") if told is None else told
 
-    def bury(self) -> None:
+    def cleanup(self) -> None:
         """Its process has ended: remove what it may have left."""
         if self.channel is not None:
             self.channel.close()

@@ -37,7 +37,7 @@ from supervisor.supervision.child import Child, State
 from supervisor.supervision.fd_store import FdStore
 from supervisor.supervision.orphans import Orphans
 from supervisor.supervision.preload import Preload, is_due
-from supervisor.supervision.task_queue import Job, Jobs
+from supervisor.supervision.task_queue import Task, TaskQueue
 
 log = logging.getLogger("supervisor")
 
@@ -53,10 +53,10 @@ _LAST_GASP = 5.0  # seconds that a hung child may take to write down its stacks
 class Children:
     """Children in the order of their start."""
 
-    def __init__(self, actor: Actor, jobs: Jobs, ended: Callable[[Child], Job]) -> None:
-        """Watch what the actor's process forks; ``ended`` is the job when a child has ended."""
+    def __init__(self, actor: Actor, tasks: TaskQueue, ended: Callable[[Child], Task]) -> None:
+        """Watch what the actor's process forks; ``ended`` is the task when a child has ended."""
         self._actor = actor
-        self._jobs = jobs
+        self._tasks = tasks
         self._ended = ended
         self._by_id: dict[str, Child] = {}
         self._store = FdStore(actor.stored)
@@ -136,7 +136,7 @@ class Children:
                 runtime_dir.sweep()  # they may have been actors of a supervisor that was killed
                 registry.names()
         self.end_orphans()
-        self._jobs.advance()
+        self._tasks.advance()
 
     def end_orphans(self, last: bool = False) -> None:
         """Kill what ended actors had started themselves; at last, whatever is still there."""
@@ -151,7 +151,7 @@ class Children:
         child.note_end(status)
         if child.state is not State.STARTING:
             self.tell("exited", child, child.reason)
-        child.bury()
+        child.cleanup()
         stacks = child.stacks()
         if stacks:
             log.error("child %r (%s) when it ended:\n%s", child.plan.id, child.reason, stacks)
@@ -159,7 +159,7 @@ class Children:
             child.outcome = child.outcome or (FAILED, child.reason)
         elif child.state is State.RUNNING:
             child.state = State.RESTARTING
-            self._jobs.add(self._ended(child))
+            self._tasks.add(self._ended(child))
 
     # -- a child's channel -------------------------------------------------------------------------
 
@@ -178,13 +178,13 @@ class Children:
                 break
             (word, *terms), fds = received
             try:
-                self._hear(child, child.channel, word, terms, fds)
+                self._on_message(child, child.channel, word, terms, fds)
             except _NONSENSE as error:
                 self._misused(child, f"{shown(word)}: {error!r:.200}")
                 break
             finally:
                 close_all(fds)
-        self._jobs.advance()
+        self._tasks.advance()
 
     def _misused(self, child: Child, what: str) -> None:
         """A child's own code has written to its channel, by a wrong number, what is no message."""
@@ -194,7 +194,7 @@ class Children:
             self._actor.remove_reader(child.channel.fileno())
         child.kill()
 
-    def _hear(
+    def _on_message(
         self, child: Child, channel: Channel, word: str, terms: list[Any], fds: list[int]
     ) -> None:
         if word in {READY, IGNORE, FAILED}:
@@ -260,14 +260,14 @@ class Children:
         """Close what a child has stored: it is stopped for good."""
         self._drop((child.plan.id,))
 
-    # -- jobs --------------------------------------------------------------------------------------
+    # -- tasks -------------------------------------------------------------------------------------
 
-    def start(self, child: Child, kind: str = "started") -> Job:
+    def start(self, child: Child, kind: str = "started") -> Task:
         """Start a child, and wait for its outcome: ready, ignore, or failed; tell of it."""
         child.begin(kind == "restarted")
-        limit, beginning = child.plan.init_timeout, child.beginning
+        limit, start_id = child.plan.init_timeout, child.start_id
         if limit is not None:
-            self._after(limit, lambda: self._too_slow(child, beginning))
+            self._after(limit, lambda: self._too_slow(child, start_id))
         yield from self._import(child)
         if child.outcome is None:
             self._fork(child)
@@ -317,15 +317,15 @@ class Children:
             return
         self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
 
-    def _import(self, child: Child) -> Job:
+    def _import(self, child: Child) -> Task:
         """Import a child's module, if need be, while the loop goes on."""
         if not is_due(child.plan):
             return
         importing = Preload(child.plan)
         self._importing = True
-        self._actor.add_reader(importing.fileno(), self._jobs.advance)
+        self._actor.add_reader(importing.fileno(), self._tasks.advance)
         while child.outcome is None and not importing.has_ended():
-            if child.unwanted:
+            if child.cancelled:
                 child.outcome = (FAILED, KILLED)
                 break
             yield
@@ -345,16 +345,16 @@ class Children:
                 text = "child %r has started again, after %d attempts"
                 log.warning(text, child.plan.id, child.attempts)
             child.attempts = 0
-            self._watch(child)
+            self._start_watchdog(child)
             return
         child.state = State.RESTARTING  # it has ended since
         self.tell("exited", child, child.reason)
-        self._jobs.add(self._ended(child))
+        self._tasks.add(self._ended(child))
 
     def cancel_start(self, child: Child) -> None:
         """Have the start of a child fail."""
-        child.unwanted = True
-        self._jobs.advance()  # an import may be under way
+        child.cancelled = True
+        self._tasks.advance()  # an import may be under way
         if child.plan.type == "worker":
             child.kill()
             return
@@ -376,16 +376,16 @@ class Children:
 
         self._after(_SIGN_OF_A_START, look)
 
-    def _too_slow(self, child: Child, beginning: object) -> None:
+    def _too_slow(self, child: Child, start_id: object) -> None:
         self._read_channel(child)  # it may have said so meanwhile
-        same = child.beginning is beginning and child.state is State.STARTING
+        same = child.start_id is start_id and child.state is State.STARTING
         if same and child.outcome is None:
             seconds = child.plan.init_timeout
             child.outcome = (FAILED, f"init has not returned within {seconds:g} s (init_timeout)")
             child.kill()
-            self._jobs.advance()
+            self._tasks.advance()
 
-    def _watch(self, child: Child) -> None:
+    def _start_watchdog(self, child: Child) -> None:
         """Ask a child that has a watchdog for signs of life, as long as this process of it runs."""
         if child.plan.watchdog is None:
             return
@@ -424,12 +424,12 @@ class Children:
 
         self._actor.call_later(_LAST_GASP, insist)
 
-    def stop(self, child: Child) -> Job:
+    def stop(self, child: Child) -> Task:
         """Stop a child: in order within its grace, otherwise by SIGKILL."""
         self.begin_to_stop(child)
         yield from self.finish_to_stop(child)
 
-    def finish_to_stop(self, child: Child) -> Job:
+    def finish_to_stop(self, child: Child) -> Task:
         """Kill a child, if it has not ended within its grace."""
         while child.pid is not None and not child.grace_is_over:
             yield
@@ -459,7 +459,7 @@ class Children:
         def over() -> None:
             if child.channel is channel:
                 child.grace_is_over = True
-                self._jobs.advance()
+                self._tasks.advance()
 
         self._after(float(grace), over)
 

@@ -19,7 +19,7 @@ from supervisor.supervision.child_spec import ChildSpec, Plan, check_childspecs,
 from supervisor.supervision.strategy import AutoShutdown
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.supervision.supervisor_ref import DynamicSupervisorRef
-from supervisor.supervision.task_queue import Job
+from supervisor.supervision.task_queue import Task
 
 
 class DynamicSupervisor(Supervisor):
@@ -98,7 +98,7 @@ class DynamicSupervisor(Supervisor):
         self._numbers = itertools.count(1)
         return super().init([], **limits)
 
-    def _operations(self) -> dict[str, Callable[..., Job | None]]:
+    def _operations(self) -> dict[str, Callable[..., Task | None]]:
         return {
             "start_child": self._serve_one_more,
             "terminate_child": self._serve_one_less,
@@ -106,7 +106,7 @@ class DynamicSupervisor(Supervisor):
             "count_children": self._serve_count,
         }
 
-    def _serve_one_more(self, sender: Sender, args: Any, kwargs: Any) -> Job:
+    def _serve_one_more(self, sender: Sender, args: Any, kwargs: Any) -> Task:
         if self._most is not None and len(self._children) >= self._most:
             raise TooManyChildren(f"there are {self._most} children already, as many as may be")
         plan = dataclasses.replace(
@@ -115,10 +115,10 @@ class DynamicSupervisor(Supervisor):
             more=codec.pack([list(args), dict(kwargs)]),
         )
         child = Child.of(plan)
-        child.kept = False
+        child.keep_spec = False
         yield from self._start_new(sender, child)
 
-    def _serve_one_less(self, sender: Sender, ref: Any) -> Job:
+    def _serve_one_less(self, sender: Sender, ref: Any) -> Task:
         found = (child for child in self._children if ref in (child.ref, child.plan.id))
         child = None if ref is None else next(found, None)
         if child is None:
@@ -128,7 +128,7 @@ class DynamicSupervisor(Supervisor):
     def _specs(self) -> int:
         return 1  # the template
 
-    def _stop_children(self) -> Job:
+    def _stop_children(self) -> Task:
         for child in self._children:
             self._children.begin_to_stop(child)
         for child in self._children:

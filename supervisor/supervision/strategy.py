@@ -95,7 +95,7 @@ class Intensity:
     period: float
     _times: deque[float] = field(default_factory=deque)
 
-    def bear(self, now: float) -> bool:
+    def record_restart(self, now: float) -> bool:
         """Count a restart at this time; return False if it is one too many."""
         self._times.append(now)
         while self._times[0] <= now - self.period:

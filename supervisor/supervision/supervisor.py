@@ -1,7 +1,7 @@
 """Supervisors: actors that start, watch, restart and stop others. Source: OTP's ``supervisor``.
 
-What takes time is a job (see ``jobs``): one runs at a time, in the order they came, and
-meanwhile the loop goes on and answers. An order to stop pre-empts them all.
+What takes time is a task (see ``task_queue``). Tasks run one at a time, in the order of their
+requests. The loop goes on meanwhile, and answers queries. An order to stop preempts all tasks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from supervisor.supervision.strategy import (
     verdict,
 )
 from supervisor.supervision.supervisor_ref import SupervisorRef
-from supervisor.supervision.task_queue import Job, Jobs
+from supervisor.supervision.task_queue import Task, TaskQueue, once
 
 log = logging.getLogger("supervisor")
 
@@ -140,15 +140,15 @@ class Supervisor(GenServer):
         self._intensity = Intensity(intensity, period)
         self._auto_shutdown: AutoShutdown = auto_shutdown
         self._since = time.monotonic()
-        self._jobs = Jobs(self._tell_waiting)
+        self._tasks = TaskQueue(self._answer_waiting)
         self._waiting: list[tuple[Sender, Child]] = []
         self._stopping: Reason | None = None
         self._owners = Owners(self._actor, self._owner_ended)
-        self._children = Children(self._actor, self._jobs, self._ended)
+        self._children = Children(self._actor, self._tasks, self._ended)
         signal.signal(signal.SIGTERM, lambda *_: self._actor.call_later(0, self._terminated))
         for spec in children:
             self._children.add(Child.of(spec.plan() if isinstance(spec, ChildSpec) else spec))
-        self._jobs.add(self._start_all())
+        self._tasks.add(self._start_all())
         return Starting()
 
     def handle_call(self, request: list[Any], sender: Sender) -> Any:
@@ -162,23 +162,23 @@ class Supervisor(GenServer):
                     f"a supervisor does not know {operation!r:.200}: it serves the methods of"
                     " its reference"
                 )
-            job = serve(sender, *arguments)
-            if job is not None and self._stopping is not None:
+            task = serve(sender, *arguments)
+            if task is not None and self._stopping is not None:
                 raise NoProcess("the supervisor is stopping, and does nothing else")
         except _REFUSED as error:
             self.refuse(sender, error)
         else:
-            if job is not None:
-                self._jobs.add(self._attempt(sender, job))
+            if task is not None:
+                self._tasks.add(self._attempt(sender, task))
         return NoReply()
 
-    def _attempt(self, sender: Sender, job: Job) -> Job:
+    def _attempt(self, sender: Sender, task: Task) -> Task:
         try:
-            yield from job
+            yield from task
         except _REFUSED as error:
             self.refuse(sender, error)
 
-    def _operations(self) -> dict[str, Callable[..., Job | None]]:
+    def _operations(self) -> dict[str, Callable[..., Task | None]]:
         return {
             "start_child": self._serve_start,
             "terminate_child": self._serve_terminate,
@@ -208,20 +208,18 @@ class Supervisor(GenServer):
 
     def _owner_left(self, owner: linux.Process, done: Callable[[], object]) -> None:
         self._owner_ended(owner)
-        self._jobs.add(self._settle(done))
+        self._tasks.add(once(lambda: self._end_without_owners(done)))
 
-    def _settle(self, done: Callable[[], object]) -> Job:
-        """What belonged to an owner is gone. End, if nothing here has an owner any more."""
+    def _end_without_owners(self, done: Callable[[], object]) -> None:
+        """After an owner's children have gone: end, if nothing here has an owner any more."""
         if self._actor.owners or self._owners:
             done()
         else:
             self._stop_all(SHUTDOWN)
-        return
-        yield
 
     # -- start and stop ----------------------------------------------------------------------------
 
-    def _start_all(self) -> Job:
+    def _start_all(self) -> Task:
         for child in self._children:
             yield from self._children.start(child)
             if child.failed:
@@ -235,7 +233,7 @@ class Supervisor(GenServer):
                 self._put_away(child)  # it was ignored
         self._actor.ready()
 
-    def _stop_children(self) -> Job:
+    def _stop_children(self) -> Task:
         """Stop all children, as this supervisor ends.
 
         What they have stored stays with the supervisor above: it drops that if it does not start
@@ -252,9 +250,9 @@ class Supervisor(GenServer):
         if self._stopping is not None:
             return
         self._stopping = reason
-        self._jobs.preempt(self._end(reason, status))
+        self._tasks.preempt(self._end(reason, status))
 
-    def _end(self, reason: Reason, status: int) -> Job:
+    def _end(self, reason: Reason, status: int) -> Task:
         yield from self._stop_children()
         self._children.end_orphans(last=True)
         with contextlib.suppress(OSError):  # the whole directory may have gone
@@ -263,10 +261,10 @@ class Supervisor(GenServer):
 
     # -- restarts ----------------------------------------------------------------------------------
 
-    def _ended(self, child: Child) -> Job:
+    def _ended(self, child: Child) -> Task:
         """Do with a child that has ended by itself what its plan says."""
         if child.state is not State.RESTARTING:
-            return  # it was stopped, or deleted, by a job before this one
+            return  # it was stopped, or deleted, by a task before this one
         decision = verdict(child.plan.restart, child.reason)
         if decision is Verdict.RESTART:
             text = f"child {child.plan.id!r} ended: {brief(child.reason)}; restarting it"
@@ -287,10 +285,10 @@ class Supervisor(GenServer):
     def _put_away(self, child: Child) -> None:
         """A child has no process, and is not restarted."""
         self._children.drop_descriptors(child)
-        if not child.kept:
+        if not child.keep_spec:
             self._forget(child)
 
-    def _restart(self, child: Child) -> Job:
+    def _restart(self, child: Child) -> Task:
         """Restart a child, now or after its backoff, if that is still bearable."""
         if child.state is not State.RESTARTING or not self._may_restart(child):
             return
@@ -303,13 +301,13 @@ class Supervisor(GenServer):
 
     def _start_later(self, child: Child, delay: float) -> None:
         again = self._start_again
-        child.retry = self._actor.call_later(delay, lambda: self._jobs.add(again(child)))
+        child.retry = self._actor.call_later(delay, lambda: self._tasks.add(again(child)))
 
-    def _start_again(self, failed: Child) -> Job:
-        """Stop what a failure affects in reverse order, and start it in order.
+    def _start_again(self, failed: Child) -> Task:
+        """Stop the children that a failure affects, in reverse order, and start them in order.
 
-        A start that fails is a failure itself. Other jobs, an order to terminate the child perhaps,
-        have their turn before it is tried again.
+        A start that fails is a failure itself. Before it is tried again, other tasks have their
+        turn: an order to terminate the child, for example.
         """
         if failed.state is not State.RESTARTING:
             return
@@ -322,7 +320,7 @@ class Supervisor(GenServer):
         for child in map(self._children.find, group.start):
             child.restarts += 1
             yield from self._children.start(child, "restarted")
-            if child.failed and child.unwanted:
+            if child.failed and child.cancelled:
                 return  # it was terminated, and those behind it stay undefined, as in OTP
             if child.failed:
                 self._failed_again(child)
@@ -342,12 +340,12 @@ class Supervisor(GenServer):
             self._start_later(child, pause(child.attempts, self._intensity, short=True))
             return
         child.said.log(log, logging.ERROR, what)
-        self._jobs.add(self._restart(child))
+        self._tasks.add(self._restart(child))
 
     def _may_restart(self, child: Child) -> bool:
         """Count a restart; when it is one too many, give up the child, or everything."""
         limit = self._intensity if child.limit is None else child.limit
-        if limit.bear(time.monotonic()):
+        if limit.record_restart(time.monotonic()):
             return True
         child.said.flush(log, logging.ERROR)
         if child.limit is None:
@@ -358,7 +356,7 @@ class Supervisor(GenServer):
                 child.plan.id,
                 brief(child.reason),
             )
-            self._tell_surrender(f"{limit}; the last was of child {child.plan.id!r}")
+            self._emit_gave_up(f"{limit}; the last was of child {child.plan.id!r}")
             self._stop_all(SHUTDOWN, status=1)
         else:
             log.error("child %r is given up: %s; it ended: %s", child.plan.id, limit, child.reason)
@@ -368,14 +366,14 @@ class Supervisor(GenServer):
             self._forget(child)
         return False
 
-    def _tell_surrender(self, why: str) -> None:
+    def _emit_gave_up(self, why: str) -> None:
         uptime = time.monotonic() - self._since
         event = Event("gave_up", (), self._actor.process.pid, why, 0, uptime, time.time())
         self._actor.happened(event)
 
     # -- what SupervisorRef asks for ---------------------------------------------------------------
 
-    def _serve_start(self, sender: Sender, plan: Plan, owner: list[int] | None) -> Job:
+    def _serve_start(self, sender: Sender, plan: Plan, owner: list[int] | None) -> Task:
         if not isinstance(plan, Plan):
             raise TypeError(f"start_child takes a ChildSpec, not {plan!r:.200}")
         present = self._children.get(plan.id)
@@ -389,11 +387,11 @@ class Supervisor(GenServer):
             self._own(child, linux.Process(*owner))
         yield from self._start_new(sender, child)
 
-    def _start_new(self, sender: Sender, child: Child) -> Job:
+    def _start_new(self, sender: Sender, child: Child) -> Task:
         self._children.add(child)
         yield from self._children.start(child)
         if child.failed:
-            child.kept = False
+            child.keep_spec = False
         if child.state is State.IDLE:
             self._put_away(child)
         self._report_start(sender, child)
@@ -406,14 +404,14 @@ class Supervisor(GenServer):
         else:
             self.reply(sender, term)
 
-    def _serve_terminate(self, sender: Sender, child_id: str) -> Job:
+    def _serve_terminate(self, sender: Sender, child_id: str) -> Task:
         child = self._children.find(child_id)
         starts = child.state is State.STARTING
         if starts:
-            self._children.cancel_start(child)  # which fails by that; then it is this job's turn
+            self._children.cancel_start(child)  # which fails by that; then it is this task's turn
         return self._terminate_one(sender, child, starts)
 
-    def _terminate_one(self, sender: Sender, child: Child, cancelled: bool) -> Job:
+    def _terminate_one(self, sender: Sender, child: Child, cancelled: bool) -> Task:
         if self._children.get(child.plan.id) is child:
             yield from self._children.stop(child)
             self._put_away(child)
@@ -421,38 +419,32 @@ class Supervisor(GenServer):
             raise NotFound(f"there is no child {child.plan.id!r} any more")
         self.reply(sender, None)
 
-    def _serve_restart(self, sender: Sender, child_id: str) -> Job:
+    def _serve_restart(self, sender: Sender, child_id: str) -> Task:
         self._idle(child_id)  # what is wrong already is told at once, not when its turn has come
         return self._restart_idle(sender, child_id)
 
-    def _restart_idle(self, sender: Sender, child_id: str) -> Job:
+    def _restart_idle(self, sender: Sender, child_id: str) -> Task:
         child = self._idle(child_id)
         yield from self._children.start(child)
         if child.state is State.IDLE:
             self._children.drop_descriptors(child)
         self._report_start(sender, child)
 
-    def _serve_delete(self, sender: Sender, child_id: str) -> Job:
+    def _serve_delete(self, sender: Sender, child_id: str) -> Task:
         self._idle(child_id)
-        return self._delete_idle(sender, child_id)
+        # A task: in a group that is being restarted, this child may be one of the next to start.
+        return once(lambda: self._delete_idle(sender, child_id))
 
-    def _delete_idle(self, sender: Sender, child_id: str) -> Job:
-        # A job: it may stand in line to be started, in a group that is being restarted.
+    def _delete_idle(self, sender: Sender, child_id: str) -> None:
         self._forget(self._idle(child_id))
         self.reply(sender, None)
-        return
-        yield
 
-    def _serve_child(self, sender: Sender, child_id: str) -> Job:
-        return self._wait_for_child(sender, self._children.find(child_id))
+    def _serve_child(self, sender: Sender, child_id: str) -> Task:
+        child = self._children.find(child_id)
+        # A task: the child may be about to be restarted by a task before this one.
+        return once(lambda: self._waiting.append((sender, child)))
 
-    def _wait_for_child(self, sender: Sender, child: Child) -> Job:
-        # This job comes after the restart of the child, if there was one to do.
-        self._waiting.append((sender, child))
-        return
-        yield
-
-    def _tell_waiting(self) -> None:
+    def _answer_waiting(self) -> None:
         """Answer those who wait for a child: while it waits for its restart, they do."""
         waiting, self._waiting = self._waiting, []
         for sender, child in waiting:
@@ -510,7 +502,7 @@ class Supervisor(GenServer):
         """Let a child belong to a process; the supervisor stays for it, too."""
         self._owners.add(owner)
         child.owner = owner
-        child.kept = False  # nobody restarts by hand what was started for an owner
+        child.keep_spec = False  # nobody restarts by hand what was started for an owner
         self._disown()
 
     def _disown(self) -> None:
@@ -526,9 +518,9 @@ class Supervisor(GenServer):
         self._owners.remove(owner)
         children = [child for child in self._children if child.owner == owner]
         if children:
-            self._jobs.add(self._remove(children))
+            self._tasks.add(self._remove(children))
 
-    def _remove(self, children: list[Child]) -> Job:
+    def _remove(self, children: list[Child]) -> Task:
         """Stop what an owner has left, all at the same time: hundreds would take many seconds."""
         for child in children:
             self._children.begin_to_stop(child)

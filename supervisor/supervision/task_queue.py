@@ -1,7 +1,7 @@
-"""What takes a supervisor time, done one after the other while its loop goes on.
+"""Tasks of a supervisor that take time, carried out one after the other while its loop goes on.
 
-A job is a generator that yields while it waits for an event. After each event the first job is
-resumed, and looks whether that was what it waited for.
+A task is a generator, which yields while it waits for an event. After each event the queue resumes
+the first task, which checks whether that was the event that it waits for.
 """
 
 from __future__ import annotations
@@ -10,38 +10,45 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import TypeAlias
 
-Job: TypeAlias = Generator[None, None, None]
+Task: TypeAlias = Generator[None, None, None]
 
 
-class Jobs:
-    """A queue of jobs, of which the first is under way."""
+def once(function: Callable[[], object]) -> Task:
+    """Return a task that calls a function, and waits for nothing."""
+    function()
+    return
+    yield
+
+
+class TaskQueue:
+    """A queue of tasks, of which the first is under way."""
 
     def __init__(self, advanced: Callable[[], object] = lambda: None) -> None:
-        """Call back whenever they have gone on as far as they can."""
+        """Begin without tasks; ``advanced`` is called after each event."""
         self._advanced = advanced
-        self._queue: deque[Job] = deque()
+        self._queue: deque[Task] = deque()
         self._advancing = False
 
-    def add(self, job: Job) -> None:
-        """Do a job after those that are there already."""
-        self._queue.append(job)
+    def add(self, task: Task) -> None:
+        """Carry out a task after those that are queued already."""
+        self._queue.append(task)
         self.advance()
 
-    def preempt(self, job: Job) -> None:
-        """Abandon all jobs, the one under way too, and do this one."""
+    def preempt(self, task: Task) -> None:
+        """Abandon all tasks, also the one under way, and carry out this one."""
         self._queue.clear()
-        self.add(job)
+        self.add(task)
 
     def advance(self) -> None:
-        """Let the first job go on as far as it can, then the next."""
+        """Resume the first task until it waits or ends; then the next ones."""
         if self._advancing:
-            return  # something that a job does has led here: it is going on already
+            return  # a task has called this: the loop below goes on anyway
         self._advancing = True
         try:
             while self._queue:
-                job = self._queue[0]
-                waits = next(job, self) is not self
-                if self._queue and self._queue[0] is job:  # it has not been abandoned meanwhile
+                task = self._queue[0]
+                waits = next(task, self) is not self
+                if self._queue and self._queue[0] is task:  # otherwise it was preempted meanwhile
                     if waits:
                         break
                     self._queue.popleft()
