@@ -7,27 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from supervisor.actor.timers import Timer
 from supervisor.client.connection import Connection
 from supervisor.client.futures import CallFuture
 from supervisor.client.pending import Pending
-from supervisor.client.ref import Ref
+from supervisor.client.ref import Ref, process_of
 from supervisor.gen_server import GenServer
 from supervisor.linux import Process
+from supervisor.protocol import runtime_dir
 from supervisor.protocol.channel import Channel, close_all
 from supervisor.protocol.codec import extend as extend_codec
-from supervisor.protocol.runtime_dir import directory as runtime_directory
+from supervisor.protocol.message_kinds import CAST
+from supervisor.supervision.strategy import Restart
 
 __all__ = [
+    "CAST",
     "CallFuture",
     "Channel",
     "Connection",
     "Pending",
     "Process",
+    "Restart",
+    "Timer",
     "call_async",
     "close_all",
     "extend_codec",
     "process_of",
-    "runtime_directory",
+    "runtime_dir",
     "starts_again",
     "store_fd_later",
 ]
@@ -47,21 +53,16 @@ def store_fd_later(
     Raises:
         OSError: ENOTCONN, there is no supervisor.
     """
-    server._actor.parent.store_fd_later((name,), fd, done)
+    server._actor.parent.store_fd_later((name,), fd, done)  # noqa: SLF001 - what this file is for
 
 
 def starts_again(server: GenServer) -> bool:
     """Tell, in ``terminate``, whether the supervisor stops this actor to start it again."""
-    return server._actor.parent.starts_again
-
-
-def process_of(ref: Ref) -> Process | None:
-    """Return the process that a reference without a name means; None of one with a name."""
-    return ref._process
+    return server._actor.parent.starts_again  # noqa: SLF001 - what this file is for
 
 
 def call_async(
     ref: Ref, request: object, timeout: float | None, pending: Pending | None = None
 ) -> CallFuture:
     """Do as ``Ref.call_async`` does; ``pending`` takes the reply when it arrives."""
-    return ref._call_async(request, timeout, pending)
+    return ref._call_async(request, timeout, pending)  # noqa: SLF001 - what this file is for

@@ -67,6 +67,9 @@ def test_the_direction_of_imports() -> None:
         imported = imports_of(name)
         if name.startswith("supervisor"):
             assert not {m for m in imported if m.startswith("tuncer")}, name
+        theirs = {m for m in imported if m.startswith("supervisor.")}
+        if name.startswith("tuncer"):
+            assert theirs <= {f"supervisor.{m}" for m in ("errors", "linux", "lowlevel")}, name
         if name.startswith("tuncer.tunctl"):
             assert {m for m in imported if not m.startswith("tuncer.tunctl")} == set(), name
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from supervisor.protocol import runtime_dir
+from supervisor.lowlevel import runtime_dir
 from tuncer import tunctl
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import CLONE_DEVICE

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from supervisor.client.ref import Ref
+from supervisor.client.ref import Ref, connection_to
 from supervisor.errors import NORMAL, NoProcess, Reason, shown
 from supervisor.linux import Process
 from supervisor.protocol import codec
@@ -37,7 +37,7 @@ class Sender(NamedTuple):
         """
         answer = [self.address, self.number, REPLY, value]
         with contextlib.suppress(NoProcess):
-            Ref(self.actor)._connection().send(ANSWER, answer, _ROOM)
+            connection_to(Ref(self.actor)).send(ANSWER, answer, _ROOM)
             return True
         return False
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from supervisor.actor import owners
 from supervisor.client.connection import Connection
 from supervisor.client.pending import Pending, Stream
-from supervisor.client.ref import Down, Exit, Ref
+from supervisor.client.ref import Down, Exit, Ref, connection_to
 from supervisor.errors import NOPROC, NoProcess, Reason
 from supervisor.linux import Process
 from supervisor.protocol.message_kinds import LINK, MONITOR, SUBSCRIBE, UNLINK
@@ -56,7 +56,7 @@ class Links:
     def demonitor(self, ref: Ref) -> None:
         """Undo all monitors of another actor's present incarnation."""
         with contextlib.suppress(NoProcess):
-            there = ref._connection()
+            there = connection_to(ref)
             for pending in self._monitors.pop(there.process, []):
                 there.withdraw(pending, _ROOM)
 
@@ -68,7 +68,7 @@ class Links:
             mutual: the other is told, to do the same.
         """
         try:
-            process = ref._connection().process
+            process = connection_to(ref).process
         except NoProcess:
             self._loop.linked_ended(Exit(ref, NOPROC))
             return
@@ -86,7 +86,7 @@ class Links:
     def unlink(self, ref: Ref, mutual: bool = True) -> None:
         """Undo a link."""
         with contextlib.suppress(NoProcess):
-            there = ref._connection()
+            there = connection_to(ref)
             if there.process in self._linked:
                 pending = self._linked.pop(there.process)
                 if pending is not None:
@@ -101,7 +101,7 @@ class Links:
 
     def subscribe(self, ref: Ref, topic: str) -> None:
         """Have another actor's events delivered, as long as its present incarnation lives."""
-        there = ref._connection()
+        there = connection_to(ref)
         stream = Stream(taken=lambda event, lost: self._loop.inform(after(lost, event)))
         there.ask(SUBSCRIBE, topic, time.monotonic() + _ROOM, stream)
         self._serve(there)
@@ -110,7 +110,7 @@ class Links:
         self, ref: Ref, ended: Callable[[int, Reason], None]
     ) -> tuple[Connection, Pending] | None:
         try:
-            there = ref._connection()
+            there = connection_to(ref)
         except NoProcess:
             ended(0, NOPROC)
             return None

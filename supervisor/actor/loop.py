@@ -37,7 +37,7 @@ from supervisor.actor.parent import Parent
 from supervisor.actor.sys_requests import System
 from supervisor.actor.timers import Timer, Timers
 from supervisor.client import call_cycle, connections
-from supervisor.client.ref import Exit, Ref
+from supervisor.client.ref import Exit, Ref, process_of
 from supervisor.errors import (
     NORMAL,
     RAISED,
@@ -127,7 +127,7 @@ class Actor:
         self.server = cls._new(self)
         self._system = System(self.server, self._watchers)
         self._counts = self._system.counts
-        order = self.server._order_to_stop
+        order = self.server._order_to_stop  # noqa: SLF001 - a hook for this loop alone
         self.parent = Parent(channel, supervised, self, order, self.restore)
 
     # -- life ----------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class Actor:
                 registry.register(self.ref.name, self.process)
         except (OSError, ActorError) as error:
             self.log.error("%r cannot be found any more: %s", self.ref, error)  # noqa: TRY400
-        self.server._directory_made_again()
+        self.server._directory_made_again()  # noqa: SLF001 - a hook for this loop alone
 
     def _crash(self, error: BaseException) -> None:
         remote = RemoteError.of(error)
@@ -230,7 +230,7 @@ class Actor:
             return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100
         from supervisor.actor import debugger  # noqa: PLC0415 - pdb is large, and seldom needed
 
-        debugger.debug(sys._getframe(1), self.parent.held)
+        debugger.debug(sys._getframe(1), self.parent.held)  # noqa: SLF001 - as pdb does
         return None
 
     # -- the loop ------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ class Actor:
     def _serve_stop(self, sender: Sender, reason: Any) -> None:
         self._serve_monitor(sender, None)
         orderly = isinstance(reason, (str, Shutdown, Exception))
-        self.server._order_to_stop(reason if orderly else Shutdown(reason))
+        self.server._order_to_stop(reason if orderly else Shutdown(reason))  # noqa: SLF001 - a hook for this loop alone
 
     def _serve_own(self, sender: Sender, pid: Any) -> None:
         self._attempt(sender, self._add_owner, pid)
@@ -368,7 +368,7 @@ class Actor:
     def _check_own(self, sender: Sender, ref: Any) -> None:
         """Raise ValueError if a link is not to the sender itself: it could end this actor."""
         peer = self._mailbox.find(sender.address)
-        process = ref._process if isinstance(ref, Ref) else None
+        process = process_of(ref) if isinstance(ref, Ref) else None
         if peer is None or process is None or peer.pid not in (0, process.pid):
             raise ValueError("an actor links others to itself alone")
 
@@ -510,7 +510,7 @@ class Actor:
             return
         if not self.owners:
             self._watchers.add(sender.address, sender.number)  # if that ends this actor
-        self.server._owner_left(leaving[0], lambda: self.reply(sender, None))
+        self.server._owner_left(leaving[0], lambda: self.reply(sender, None))  # noqa: SLF001 - a hook for this loop alone
 
     def belong_to(self, program: linux.Process, pidfd: int) -> None:
         """Belong to the program that has started this actor, until it ends or execs another."""
@@ -530,7 +530,7 @@ class Actor:
 
     def _owner_ended(self, owner: linux.Process) -> None:
         self._had_owners = True
-        self.server._owner_left(owner, lambda: None)
+        self.server._owner_left(owner, lambda: None)  # noqa: SLF001 - a hook for this loop alone
 
     _REQUESTS: ClassVar[dict[int, Callable[[Actor, Sender, Any], None]]] = {
         MONITOR: _serve_monitor,

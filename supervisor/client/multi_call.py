@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from supervisor.client.connection import deadline_of
 from supervisor.client.futures import CallFuture
-from supervisor.client.ref import Ref
+from supervisor.client.ref import Ref, begin
 from supervisor.errors import ActorError, shown
 from supervisor.protocol import codec
 
@@ -44,7 +44,7 @@ def multi_call(refs: Iterable[Ref], request: Any, timeout: float | None = 5.0) -
     sent: list[tuple[Ref, CallFuture]] = []
     for ref in refs:
         try:
-            sent.append((ref, ref._begin(request, _left(deadline))))
+            sent.append((ref, begin(ref, request, _left(deadline))))
         except ActorError as error:
             found.errors.append((ref, error))
     for ref, future in sent:

@@ -342,20 +342,39 @@ class Ref:
         return (type(self), (self._process, self.name))
 
 
+def connection_to(ref: Ref) -> Connection:
+    """Return this process's connection to a reference's present incarnation: for this package.
+
+    Raises:
+        NoProcess: there is none.
+    """
+    return ref._connection()  # noqa: SLF001 - the one way to it
+
+
+def process_of(ref: Ref) -> Process | None:
+    """Return the process that a reference without a name means; None of one with a name."""
+    return ref._process  # noqa: SLF001 - the one way to it
+
+
+def begin(ref: Ref, request: Any, timeout: float | None) -> CallFuture:
+    """Send a request without retrying it on a successor: for this package."""
+    return ref._begin(request, timeout)  # noqa: SLF001 - the one way to it
+
+
 class Monitor:
-    """A watch on one incarnation of an actor. It ends with the actor, by a ``Down``."""
+    """A monitor of one incarnation of an actor. It ends with the actor, by a ``Down``."""
 
     def __init__(self, ref: Ref) -> None:
         self._ref = ref
-        self._there = ref._connection()
+        self._there = connection_to(ref)
         try:
             self._pending: Pending = self._there.ask(MONITOR, None, deadline_of(5.0))
         except NoProcess:
-            self._there = ref._successor(self._there)
+            self._there = ref._successor(self._there)  # noqa: SLF001 - a monitor is a reference's
             self._pending = self._there.ask(MONITOR, None, deadline_of(5.0))
 
     def close(self) -> None:
-        """Watch no longer. Source: ``erlang:demonitor/1``."""
+        """Undo the monitor. Source: ``erlang:demonitor/1``."""
         if self._pending.answer is None:
             with contextlib.suppress(NoProcess):
                 self._there.withdraw(self._pending, 5.0)
@@ -392,8 +411,8 @@ def whereis(name: str, kind: type[_Kind] = Ref) -> _Kind | None:  # type: ignore
 
 def encode(ref: Ref) -> list[Any]:
     """Make a term of a reference."""
-    process = None if ref._process is None else list(ref._process)
-    return [process, ref.name]
+    process = process_of(ref)
+    return [None if process is None else list(process), ref.name]
 
 
 def decode(fields: list[Any], kind: type[Ref] = Ref) -> Ref:

@@ -21,9 +21,9 @@ ACTOR = 50e-6
 
 _MOST = 64  # waits without another attempt, after several in a row that were in vain
 
-# Looked at without the lock that ``threading.active_count`` takes: a signal's handler that calls
-# may have interrupted the one who holds it.
-_threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
+# Read without the lock that ``threading.active_count`` takes, and so private: a signal handler that
+# calls an actor may have interrupted the thread that holds the lock.
+_threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # noqa: SLF001
 
 Events: TypeAlias = list[tuple[int, int]]
 

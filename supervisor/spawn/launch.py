@@ -166,7 +166,7 @@ def _boot(channel: int, payload: int, owner: int) -> None:
     program = _BOOT.format(channel=channel, payload=payload, owner=owner)
     if Actor.current is None:
         program = _DETACH + program
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as spawn
     python = os.fsdecode(spawn.get_executable() or "")
     passed = [fd for fd in (channel, payload, owner) if fd >= 0]
     try:
@@ -260,7 +260,7 @@ def _stop_linked() -> None:
 def _left(ref: Ref, channel: Channel, deadline: float) -> Callable[[], object]:
     """Tell an actor that this program exits; return what waits for what that ends."""
     try:
-        return ref._leave(deadline)
+        return ref._leave(deadline)  # noqa: SLF001 - for this module alone
     except OSError:  # no descriptor is free, say: this needs none
         channel.offer(LEFT)
         return lambda: channel.wait_for_end(max(0.0, deadline - time.monotonic()))

@@ -56,10 +56,11 @@ def _format_of(formatter: object) -> dict[str, str | None]:
     """Return how to make a formatter; one of a program's own class is not handed down."""
     if type(formatter) is not logging.Formatter:
         return {"fmt": None, "datefmt": None, "style": "%"}
-    known: dict[str, Any] = dict(logging._STYLES)  # by "%", "{" and "$"
-    signs = [sign for sign, (kind, _) in known.items() if type(formatter._style) is kind]
+    known: dict[str, Any] = dict(logging._STYLES)  # noqa: SLF001 - by "%", "{" and "$"
+    signs = [sign for sign, (kind, _) in known.items() if type(formatter._style) is kind]  # noqa: SLF001
     style = signs[0] if signs else "%"
-    return {"fmt": formatter._fmt, "datefmt": formatter.datefmt, "style": style}
+    text = formatter._fmt  # noqa: SLF001 - a Formatter has no other way to say it
+    return {"fmt": text, "datefmt": formatter.datefmt, "style": style}
 
 
 # -- in actors -------------------------------------------------------------------------------------

@@ -99,9 +99,9 @@ def _child(
         inherited.restore_descriptors()
         linux.name_process(plan.id)
         orphans.mark(linux.process(os.getpid()))
-        atexit._clear()  # the parent's are not ours to run
+        atexit._clear()  # noqa: SLF001 - the parent's are not ours to run
         status = _run(plan, stored, Channel(channel))
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # noqa: SLF001 - a fork ends by os._exit
     except BaseException:  # noqa: BLE001 - nothing may return into the parent's frames
         traceback.print_exc()
     finally:

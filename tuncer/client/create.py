@@ -21,7 +21,7 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
 )
-from supervisor.supervision.strategy import Restart
+from supervisor.lowlevel import Restart
 from tuncer import tunctl
 from tuncer.client.device import Device, known
 from tuncer.client.link import absolute

@@ -239,7 +239,7 @@ class Merged(Subscription[Item]):
         Events of the link come from each queue's worker: those of the first queue count for all.
         """
         while True:
-            item = part._next()
+            item = part._next()  # noqa: SLF001 - of the same class
             of_all = isinstance(item, DeviceEvent) and item.kind != "passive"
             if not of_all or part is self._parts[0]:
                 return item

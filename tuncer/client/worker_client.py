@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref, lowlevel
-from supervisor.client.futures import CallFuture
-from supervisor.client.pending import Pending
-from supervisor.protocol.message_kinds import CAST
+from supervisor.lowlevel import CAST, CallFuture, Pending
 from tuncer.protocol import control_socket
 from tuncer.protocol.operations import OPERATIONS
 from tuncer.protocol.timeouts import check_timeout

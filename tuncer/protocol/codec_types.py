@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from supervisor.protocol import codec
+from supervisor.lowlevel import extend_codec
 from tuncer.tunctl import Address, Route
 from tuncer.tunctl import address as addresses
 
@@ -41,5 +41,5 @@ def _route(fields: list[Any]) -> Route:
     )
 
 
-codec.extend(32, Address, _pack_address, _address)
-codec.extend(33, Route, _pack_route, _route)
+extend_codec(32, Address, _pack_address, _address)
+extend_codec(33, Route, _pack_route, _route)

@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from supervisor.protocol import runtime_dir
-from supervisor.protocol.channel import Channel, close_all
+from supervisor.lowlevel import Channel, close_all, runtime_dir
 from tuncer.protocol import paths
 from tuncer.protocol.packet import DeviceError
 

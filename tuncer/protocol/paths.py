@@ -18,7 +18,7 @@ import socket
 from pathlib import Path
 
 from supervisor.linux import Process
-from supervisor.protocol import runtime_dir
+from supervisor.lowlevel import runtime_dir
 from tuncer.tunctl.linux import netlink, netns
 
 _PUBLISHER, _WORKER = _BESIDE = (".pub", ".worker")

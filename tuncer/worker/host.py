@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from supervisor import Sender
-from supervisor.actor.timers import Timer
+from supervisor.lowlevel import Timer
 
 
 class Host(Protocol):

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from supervisor import Sender
-from supervisor.actor.timers import Timer
+from supervisor.lowlevel import Timer
 from tuncer.protocol import ring
 from tuncer.protocol.control_block import ControlBlock
 from tuncer.protocol.timeouts import check_timeout

@@ -21,7 +21,7 @@ from typing import Any
 from supervisor import GenServer, NoReply, Ref, Sender, Shutdown, Stop, linux, lowlevel
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
-from supervisor.protocol.channel import Channel
+from supervisor.lowlevel import Channel
 from tuncer import tunctl
 from tuncer.protocol import codec_types as _terms  # noqa: F401 - addresses and routes travel
 from tuncer.protocol import control_socket, paths, ring
