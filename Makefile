@@ -8,7 +8,7 @@ WORKERS ?= 4
 # As root, tests run directly (each in a network namespace of its own); as a user, inside a user namespace.
 RUN    := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net)
 
-.PHONY: demo test soak check format bench clean
+.PHONY: demo test soak check coverage format bench clean
 
 demo: $(READY)
 	$(BIN)/tuncer demo
@@ -21,6 +21,13 @@ test: $(READY)
 # Trials that take minutes: hundreds of kills and callers.
 soak: $(READY)
 	$(RUN) $(BIN)/pytest tests/soak_*.py $(ARGS)
+
+# Of the processes that the tests start, too: each writes a file of its own.
+coverage: $(READY)
+	$(BIN)/coverage erase
+	$(RUN) $(BIN)/coverage run -m pytest -n 0 $(ARGS)
+	$(BIN)/coverage combine
+	$(BIN)/coverage report
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -16,12 +16,17 @@ from supervisor.gen_server import GenServer
 from supervisor.linux import Process
 from supervisor.protocol import runtime_dir
 from supervisor.protocol.channel import Channel, close_all
+from supervisor.protocol.codec import Code
 from supervisor.protocol.codec import extend as extend_codec
 from supervisor.protocol.message_kinds import CAST
 from supervisor.supervision.strategy import Restart
 
+FIRST_CODE = Code.FIRST_OF_OTHERS
+"""The first code that is free for the types of other packages: see ``extend_codec``."""
+
 __all__ = [
     "CAST",
+    "FIRST_CODE",
     "CallFuture",
     "Channel",
     "Connection",

@@ -60,7 +60,7 @@ SURROUNDINGS: dict[str, Callable[[], object]] = {
     "a deleted directory": in_an_empty_directory,
     "stdin and stdout closed": lambda: None,
     "64 descriptors": limit(resource.RLIMIT_NOFILE, 64),
-    "2 GiB of addresses": limit(resource.RLIMIT_AS, 2 << 30),
+    "64 GiB of addresses": limit(resource.RLIMIT_AS, 64 << 30),  # the largest ring has 9
 }
 
 

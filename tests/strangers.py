@@ -8,7 +8,7 @@ from typing import Any
 from conftest import PATIENCE
 
 from supervisor import linux
-from supervisor.protocol import codec, transport
+from supervisor.protocol import codec, framing
 from supervisor.protocol import runtime_dir as runtime
 
 
@@ -28,7 +28,7 @@ def say(connected: socket.socket, message: Any) -> None:
 
 def hear(connected: socket.socket) -> Any:
     """Return the next answer; None at the end."""
-    frames = transport.frames(codec.LIMIT)
+    frames = framing.frames(codec.LIMIT)
     while data := connected.recv(1):  # and so nothing of the next one
         frames.feed(data)
         for answer in frames:

@@ -124,7 +124,7 @@ def dropped_by_the_kernel(run: Run) -> int:
     ("rate", "count", "others", "slots"),
     # What ZeroMQ has under way at a kill is sent again, up to 4,096 packets: a subscriber that is
     # slower than that on a busy machine sees a gap, as it may. So the messages come slower here.
-    [(50_000, 100_000, (), 131_072), (2_000, 10_000, ("zmq", "plain"), 8192)],
+    [(50_000, 100_000, (), 131_072), (1_000, 5_000, ("zmq", "plain"), 8192)],
     ids=["ring", "messages"],
 )
 def test_fifty_kills_under_load_lose_nothing(

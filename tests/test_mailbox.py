@@ -37,7 +37,7 @@ from supervisor import (
     Supervisor,
     linux,
 )
-from supervisor.protocol import codec, message_kinds, transport
+from supervisor.protocol import codec, framing, message_kinds
 from supervisor.protocol import runtime_dir as runtime
 from supervisor.protocol.channel import Channel
 
@@ -224,7 +224,7 @@ def test_a_caller_that_does_not_read_its_answers_is_not_served_until_it_does() -
         assert resident(ref.pid) < 200 << 20
         sleeper.settimeout(PATIENCE)
         answered = 0
-        frames = transport.frames(codec.LIMIT)
+        frames = framing.frames(codec.LIMIT)
         sent = number - -(-len(unsent) // len(request))
         while answered < sent:
             frames.feed(sleeper.recv(1 << 16))
@@ -303,7 +303,7 @@ def ordinary(sock: socket.socket) -> None:
 def test_an_ordinary_users_buffer_slows_a_sender_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transport, "enlarge", ordinary)
+    monkeypatch.setattr(framing, "enlarge", ordinary)
     ref = Recorder.start_link()
     os.kill(ref.pid, signal.SIGSTOP)
     sent = 0
@@ -319,7 +319,7 @@ def test_an_ordinary_users_buffer_slows_a_sender_and_loses_nothing(
 
 
 def test_asyncio_waits_for_the_kernels_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "enlarge", ordinary)
+    monkeypatch.setattr(framing, "enlarge", ordinary)
     ref = Recorder.start_link()
 
     async def main() -> None:
@@ -341,19 +341,19 @@ def test_asyncio_waits_for_the_kernels_room_too(monkeypatch: pytest.MonkeyPatch)
 
 def test_messages_of_every_length_in_both_directions() -> None:
     ref = Recorder.start_link()
-    edges = [transport.INLINE + n for n in range(-20, 4)]
+    edges = [framing.INLINE + n for n in range(-20, 4)]
     for size in (0, 1, 200, 250, 255, 256, 257, 65535, 65536, 1 << 20, *edges, codec.LIMIT - 100):
         assert ref.call(["echo", b"x" * size], timeout=PATIENCE) == ["echo", b"x" * size]
-    for size in (10, 100_000, 5, transport.INLINE, 1):
+    for size in (10, 100_000, 5, framing.INLINE, 1):
         ref.cast([size, b"y" * size])
     assert ref.call("seen", timeout=PATIENCE) == [
-        [size, b"y" * size] for size in (10, 100_000, 5, transport.INLINE, 1)
+        [size, b"y" * size] for size in (10, 100_000, 5, framing.INLINE, 1)
     ]
     with pytest.raises(ValueError, match="over the limit"):
         ref.cast(b"x" * (codec.LIMIT + 1))
 
 
-def memfd(content: bytes, seals: int = transport._SEALS) -> int:
+def memfd(content: bytes, seals: int = framing._SEALS) -> int:
     fd = os.memfd_create("test", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
     os.write(fd, content)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
@@ -393,7 +393,7 @@ def test_a_descriptor_that_holds_no_message_ends_its_connection(
             assert is_closed(other), size
     for bad in (b"\x93\x00\x01\xdd\xff\xff\xff\xff" + bytes(40_000), b"\x91" * 40_000):
         with stranger(ref.pid) as other:
-            transport.send_long(other, bad)
+            framing.send_long(other, bad)
             assert is_closed(other)
     with stranger(ref.pid) as other, given([memfd(message)]) as rights:
         other.sendmsg([codec.pack(len(message))], rights)

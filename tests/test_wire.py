@@ -115,3 +115,14 @@ def test_extensions_within_extensions_and_errors_between_them() -> None:
             codec.pack([nested, (object(),)])
         again = codec.unpack(codec.pack([nested, nested]))
         assert repr(again) == repr([nested, nested])
+
+
+def test_a_code_has_one_owner() -> None:
+    class Other:
+        pass
+
+    for code, owner in ((codec.Code.REF, "Ref"), (codec.Code.BIG_INTEGER, "this module")):
+        with pytest.raises(ValueError, match=f"is taken already, by {owner}"):
+            codec.extend(code, Other, lambda _: None, lambda _: Other())
+    with pytest.raises(ValueError, match="from 0 to 127"):
+        codec.extend(128, Other, lambda _: None, lambda _: Other())

@@ -12,6 +12,7 @@ from supervisor.client.ref import Ref, connection_to
 from supervisor.errors import NORMAL, NoProcess, Reason, shown
 from supervisor.linux import Process
 from supervisor.protocol import codec
+from supervisor.protocol.codec import Code
 from supervisor.protocol.message_kinds import ANSWER, REPLY
 
 _ROOM = 5.0  # seconds that a mailbox may be full
@@ -43,7 +44,7 @@ class Sender(NamedTuple):
 
 
 codec.extend(
-    24,
+    Code.SENDER,
     Sender,
     lambda sender: [sender.address, sender.number, *sender.actor],
     lambda fields: Sender(fields[0], fields[1], Process(*fields[2:])),

@@ -28,7 +28,7 @@ import msgpack
 from supervisor import inherited
 from supervisor.errors import BadMessage
 from supervisor.linux import Process
-from supervisor.protocol import codec, runtime_dir, transport
+from supervisor.protocol import codec, framing, runtime_dir
 from supervisor.protocol.flow_control import Served
 from supervisor.protocol.message_kinds import CALL, CAST, CREDIT, DOWN, INFO, MAILBOX, MAILBOX_BYTES
 
@@ -87,8 +87,8 @@ class Peer:
     def __init__(self, number: int, sock: socket.socket) -> None:
         self.number = number
         self.sock = sock
-        self.pid, self.user = transport.peer_of(sock)
-        self.terms = codec.terms(transport.INLINE, transport.CHUNK)
+        self.pid, self.user = framing.peer_of(sock)
+        self.terms = codec.terms(framing.INLINE, framing.CHUNK)
         self.read = 0
         """Bytes of the messages that were taken of it."""
         self.fds: deque[int] = deque()
@@ -192,18 +192,18 @@ class Mailbox:
         self._add(Peer(next(self._numbers), sock))
 
     def _add(self, peer: Peer) -> None:
-        if peer.user not in (0, transport.peer_of(self._of_this_user)[1]):
+        if peer.user not in (0, framing.peer_of(self._of_this_user)[1]):
             text = "%r: a connection of process %d, user %d, is refused"
             log.warning(text, self._who, peer.pid, peer.user)
             peer.sock.close()
             return
-        transport.enlarge(peer.sock)
+        framing.enlarge(peer.sock)
         former, self._newest[peer.pid] = self._newest.get(peer.pid), peer
         self._peers[peer.number] = peer
         peer.held = self._held_of.setdefault(peer.pid, peer.held)
         # A caller may close an idle connection, and open another: its order stays the same. A
         # process that is not of this pid namespace has pid 0.
-        if former is not None and peer.pid and transport.has_hung_up(former.sock):
+        if former is not None and peer.pid and framing.has_hung_up(former.sock):
             former.next = peer
         else:
             self._poll(peer)
@@ -253,14 +253,14 @@ class Mailbox:
             return
         try:
             data, ancillary, flags, _ = peer.sock.recvmsg(
-                transport.CHUNK, _ANCILLARY, transport.RECEIVE
+                framing.CHUNK, _ANCILLARY, framing.RECEIVE
             )
         except BlockingIOError:
             return
         except ConnectionError:
             data, ancillary, flags = b"", [], 0
         if ancillary:
-            peer.fds.extend(transport.descriptors(ancillary))
+            peer.fds.extend(framing.descriptors(ancillary))
         if flags & socket.MSG_CTRUNC or len(peer.fds) > _MOST_DESCRIPTORS:
             text = "it has sent more descriptors than may be open here (RLIMIT_NOFILE), or be sent"
             self._close(peer, text)
@@ -271,7 +271,7 @@ class Mailbox:
         try:
             peer.terms.feed(data)
         except msgpack.BufferFull:
-            self.refuse(peer, f"it has more than {transport.INLINE} bytes")
+            self.refuse(peer, f"it has more than {framing.INLINE} bytes")
             return
         peer.silent, peer.in_turn = False, True
         self._turns.append(peer)
@@ -388,13 +388,13 @@ class Mailbox:
         Raises:
             TypeError, ValueError: the term cannot travel.
         """
-        data = transport.frame(codec.pack_message(kind, number, term))
+        data = framing.frame(codec.pack_message(kind, number, term))
         if peer is None or peer.gone:
             return False
         sent = 0
         if not peer.unsent:
             try:
-                sent = peer.sock.send(data, transport.FLAGS)
+                sent = peer.sock.send(data, framing.FLAGS)
             except BlockingIOError:
                 pass
             except ConnectionError:  # its end is read later, after all that it has sent
@@ -407,7 +407,7 @@ class Mailbox:
     def _flush(self, peer: Peer) -> None:
         """Send some of what there was no room for."""
         try:
-            del peer.unsent[: peer.sock.send(peer.unsent[:_UNREAD], transport.FLAGS)]
+            del peer.unsent[: peer.sock.send(peer.unsent[:_UNREAD], framing.FLAGS)]
         except BlockingIOError:
             pass
         except ConnectionError:
@@ -464,7 +464,7 @@ def _message(peer: Peer, term: Any) -> tuple[Message, int]:
     if type(term) is int:  # the size of one in a memfd
         if not peer.fds:
             raise BadMessage("its descriptor is missing")
-        size, term = term, codec.unpack(transport.read_long(term, peer.fds.popleft()))
+        size, term = term, codec.unpack(framing.read_long(term, peer.fds.popleft()))
     chain = _NO_CHAIN
     if type(term) is list and len(term) == 4:  # noqa: PLR2004
         chain = term.pop()

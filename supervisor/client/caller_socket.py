@@ -18,7 +18,7 @@ from fcntl import ioctl
 from supervisor import linux
 from supervisor.errors import KILLED, MailboxFull, NoProcess, Reason, reason_of
 from supervisor.linux import Process
-from supervisor.protocol import codec, runtime_dir, transport
+from supervisor.protocol import codec, framing, runtime_dir
 from supervisor.protocol.flow_control import Credit
 from supervisor.protocol.message_kinds import CALL, CAST, INFO
 
@@ -56,12 +56,12 @@ class CallerSocket:
         except BaseException:
             self._sock.close()
             raise
-        self._inline = transport.longest_inline(self._sock)
+        self._inline = framing.longest_inline(self._sock)
         self.credit = Credit()
         self.arrived: deque[bytes] = deque()
         """Answers that have been read, and not been taken."""
-        self._frames = transport.frames(codec.LIMIT)
-        read = functools.partial(self._sock.recv, transport.CHUNK, transport.FLAGS)
+        self._frames = framing.frames(codec.LIMIT)
+        read = functools.partial(self._sock.recv, framing.CHUNK, framing.FLAGS)
         # Each step of this reads a chunk and feeds it, within one call of C.
         self._reading = map(self._frames.feed, iter(read, b""))
 
@@ -132,9 +132,9 @@ class CallerSocket:
             return Lack.CREDIT
         try:
             if size <= self._inline:
-                self._sock.send(data, transport.FLAGS)
+                self._sock.send(data, framing.FLAGS)
             else:
-                transport.send_long(self._sock, data)
+                framing.send_long(self._sock, data)
         except BlockingIOError as error:
             return Lack.DESCRIPTORS if error.errno == errno.ETOOMANYREFS else Lack.BUFFER
         credit.sent += 1
@@ -160,7 +160,7 @@ class CallerSocket:
 
     def has_hung_up(self) -> bool:
         """Tell whether the other side has closed its end."""
-        return transport.has_hung_up(self._sock)
+        return framing.has_hung_up(self._sock)
 
     def is_idle(self, unread: bool) -> bool:
         """Tell whether the actor has served what was sent, as far as it has told.
@@ -182,7 +182,7 @@ class CallerSocket:
             None if the process lives on, and only the connection was closed.
         """
         linux.wait_if_dying(self._process, _DYING)
-        pidfd, status = transport.peer_pidfd(self._sock), None
+        pidfd, status = framing.peer_pidfd(self._sock), None
         with contextlib.suppress(ProcessLookupError):  # it was reaped already
             pidfd = linux.open_process(self._process) if pidfd is None else pidfd
             try:

@@ -12,7 +12,7 @@ import threading
 from supervisor.client.caller_socket import CallerSocket
 from supervisor.client.connection import Connection
 from supervisor.linux import Process
-from supervisor.protocol import transport
+from supervisor.protocol import framing
 
 _SHARE = 4  # of the descriptors that this process may have: one part is for connections
 _FEW = 16  # connections that are not worth looking whether their processes have ended
@@ -40,11 +40,11 @@ class _Table:
         if len(self._opened) >= most:
             self._close_idle(len(self._opened) - most + 1)
         try:
-            made = CallerSocket(connection.process, transport.new_socket)
+            made = CallerSocket(connection.process, framing.new_socket)
         except OSError as error:
             if error.errno != errno.EMFILE or not self._close_idle(len(self._opened)):
                 raise
-            made = CallerSocket(connection.process, transport.new_socket)
+            made = CallerSocket(connection.process, framing.new_socket)
         self._opened[connection] = None
         return made
 

@@ -30,6 +30,7 @@ from supervisor.errors import (
 )
 from supervisor.linux import Process
 from supervisor.protocol import codec, registry
+from supervisor.protocol.codec import Code
 from supervisor.protocol.message_kinds import (
     CALL,
     CAST,
@@ -422,11 +423,11 @@ def decode(fields: list[Any], kind: type[Ref] = Ref) -> Ref:
 
 
 AlreadyRegistered.reference = Ref
-codec.extend(16, Ref, encode, decode)
+codec.extend(Code.REF, Ref, encode, decode)
 codec.extend(
-    17,
+    Code.DOWN,
     Down,
     lambda down: [down.ref, down.pid, down.reason],
     lambda fields: Down(*fields),
 )
-codec.extend(23, Exit, lambda end: [end.ref, end.reason], lambda fields: Exit(*fields))
+codec.extend(Code.EXIT, Exit, lambda end: [end.ref, end.reason], lambda fields: Exit(*fields))

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-from supervisor.protocol import codec, transport
+from supervisor.protocol import codec, framing
 
 SIZE = 65536
 """Bytes of a message at most."""
@@ -96,7 +96,7 @@ class Channel:
                 continue  # what it had sent itself is still to come
             except ConnectionError as error:
                 raise EOFError("the other side has ended") from error
-            fds = transport.descriptors(ancillary)
+            fds = framing.descriptors(ancillary)
             if not data:
                 close_all(fds)
                 raise EOFError("the other side has ended")
@@ -113,7 +113,7 @@ class Channel:
 
     def has_hung_up(self) -> bool:
         """Tell whether the other side has closed its end."""
-        return transport.has_hung_up(self._socket)
+        return framing.has_hung_up(self._socket)
 
     def wait_for_room(self) -> None:
         """Wait until the other side has read something, or has ended."""

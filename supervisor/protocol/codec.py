@@ -7,6 +7,7 @@ Source: the MessagePack specification (timestamps are its extension -1).
 
 from __future__ import annotations
 
+import enum
 import functools
 import threading
 from collections.abc import Callable
@@ -37,23 +38,45 @@ in the middle of this."""
 _LONG = 32 << 10  # bytes of a message from which on its counts are checked first
 _DEEPEST = 64  # tuples and other extensions within one another
 
-_TUPLE, _SET, _FROZENSET, _BIG_INTEGER, _REMOTE_ERROR, _SHUTDOWN, _CARRIED_ERROR = range(1, 8)
+
+class Code(enum.IntEnum):
+    """The codes of types that travel, as msgpack's extension types."""
+
+    TUPLE = 1
+    SET = 2
+    FROZENSET = 3
+    BIG_INTEGER = 4
+    REMOTE_ERROR = 5
+    SHUTDOWN = 6
+    CARRIED_ERROR = 7
+    REF = 16
+    DOWN = 17
+    SUPERVISOR_REF = 18
+    CHILD_SPEC = 19
+    DYNAMIC_SUPERVISOR_REF = 20
+    EVENT = 21
+    TRACED = 22
+    EXIT = 23
+    SENDER = 24
+    FIRST_OF_OTHERS = 32
+    """Packages that build on this one have the codes from here to 127."""
+
 
 _encoders: dict[type, tuple[int, Callable[[Any], Any]]] = {
-    tuple: (_TUPLE, list),
-    set: (_SET, list),
-    frozenset: (_FROZENSET, list),
-    RemoteError: (_REMOTE_ERROR, lambda e: [e.kind, e.message, e.trace]),
-    Shutdown: (_SHUTDOWN, lambda s: s.term),
+    tuple: (Code.TUPLE, list),
+    set: (Code.SET, list),
+    frozenset: (Code.FROZENSET, list),
+    RemoteError: (Code.REMOTE_ERROR, lambda e: [e.kind, e.message, e.trace]),
+    Shutdown: (Code.SHUTDOWN, lambda s: s.term),
 }
 _decoders: dict[int, Callable[[Any], Any]] = {
-    _TUPLE: tuple,
-    _SET: set,
-    _FROZENSET: frozenset,
-    _BIG_INTEGER: lambda text: int(text, 16),
-    _REMOTE_ERROR: lambda fields: RemoteError(*fields),
-    _SHUTDOWN: Shutdown,
-    _CARRIED_ERROR: lambda fields: CARRIED[fields[0]](*fields[1]),
+    Code.TUPLE: tuple,
+    Code.SET: set,
+    Code.FROZENSET: frozenset,
+    Code.BIG_INTEGER: lambda text: int(text, 16),
+    Code.REMOTE_ERROR: lambda fields: RemoteError(*fields),
+    Code.SHUTDOWN: Shutdown,
+    Code.CARRIED_ERROR: lambda fields: CARRIED[fields[0]](*fields[1]),
 }
 # What a subclass is as its base; not by calling that, which an Enum, say, answers by its name.
 _BASES: dict[type, Callable[[Any], Any]] = {
@@ -67,10 +90,29 @@ _BASES: dict[type, Callable[[Any], Any]] = {
 
 
 def extend(
-    code: int, kind: type, encode: Callable[[Any], Any], decode: Callable[[Any], Any]
+    code: int,
+    kinds: type | tuple[type, ...],
+    encode: Callable[[Any], Any],
+    decode: Callable[[Any], Any],
 ) -> None:
-    """Let another type travel, as a term that does."""
-    _encoders[kind] = (code, encode)
+    """Let another type travel, as a term that does.
+
+    Args:
+        code: its own, see ``Code``.
+        kinds: the type, or several that arrive as one.
+        encode: returns the term of an object.
+        decode: returns the object of a term.
+
+    Raises:
+        ValueError: the code is another type's, or none.
+    """
+    if not 0 <= code <= 127:  # noqa: PLR2004 - of msgpack's extension types
+        raise ValueError(f"an extension's code is from 0 to 127, not {code}")
+    if code in _decoders:
+        owners = [kind.__name__ for kind, (taken, _) in _encoders.items() if taken == code]
+        raise ValueError(f"code {code} is taken already, by {', '.join(owners) or 'this module'}")
+    for kind in kinds if isinstance(kinds, tuple) else (kinds,):
+        _encoders[kind] = (code, encode)
     _decoders[code] = decode
 
 
@@ -206,9 +248,9 @@ def _encode(value: Any) -> Any:
         code, encode = known
         return msgpack.ExtType(code, _pack_inner(encode(value)))
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:  # noqa: PLR2004
-        return msgpack.ExtType(_BIG_INTEGER, _pack_inner(hex(value)))
+        return msgpack.ExtType(Code.BIG_INTEGER, _pack_inner(hex(value)))
     if isinstance(value, Exception) and (name := carried(value)):
-        return msgpack.ExtType(_CARRIED_ERROR, _pack_inner([name, _arguments(value)]))
+        return msgpack.ExtType(Code.CARRIED_ERROR, _pack_inner([name, _arguments(value)]))
     for kind, (code, encode) in _encoders.items():
         if isinstance(value, kind):  # a subclass travels as what it is built on
             return msgpack.ExtType(code, _pack_inner(encode(value)))

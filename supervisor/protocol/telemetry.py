@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from supervisor.errors import Reason
 from supervisor.protocol import codec
+from supervisor.protocol.codec import Code
 
 SUPERVISION = "supervision"
 TRACE = "trace"
@@ -76,5 +77,5 @@ def _fields(event: Event | Traced) -> list[Any]:
     return [getattr(event, field.name) for field in dataclasses.fields(event)]
 
 
-codec.extend(21, Event, _fields, lambda fields: Event(*fields))
-codec.extend(22, Traced, _fields, lambda fields: Traced(*fields))
+codec.extend(Code.EVENT, Event, _fields, lambda fields: Event(*fields))
+codec.extend(Code.TRACED, Traced, _fields, lambda fields: Traced(*fields))

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from supervisor.gen_server import GenServer
 from supervisor.protocol import codec, registry
+from supervisor.protocol.codec import Code
 from supervisor.spawn import main_module
 from supervisor.spawn.launch import pickled
 from supervisor.supervision.strategy import AUTO_SHUTDOWNS, RESTARTS, AutoShutdown, Backoff, Restart
@@ -321,5 +322,4 @@ def _decode(found: dict[str, Any]) -> Plan:
     return Plan(**found)
 
 
-codec.extend(19, ChildSpec, _encode, _decode)
-codec.extend(19, Plan, _encode, _decode)
+codec.extend(Code.CHILD_SPEC, (ChildSpec, Plan), _encode, _decode)

@@ -9,6 +9,7 @@ from supervisor import linux
 from supervisor.client.futures import Events
 from supervisor.client.ref import Ref, decode, encode
 from supervisor.protocol import codec
+from supervisor.protocol.codec import Code
 from supervisor.protocol.telemetry import SUPERVISION
 from supervisor.supervision.child_spec import ChildSpec
 
@@ -155,5 +156,12 @@ def _ask(ref: Ref, *request: Any) -> Any:
     return ref.call(list(request), timeout=None)
 
 
-codec.extend(18, SupervisorRef, encode, lambda fields: decode(fields, SupervisorRef))
-codec.extend(20, DynamicSupervisorRef, encode, lambda fields: decode(fields, DynamicSupervisorRef))
+codec.extend(
+    Code.SUPERVISOR_REF, SupervisorRef, encode, lambda fields: decode(fields, SupervisorRef)
+)
+codec.extend(
+    Code.DYNAMIC_SUPERVISOR_REF,
+    DynamicSupervisorRef,
+    encode,
+    lambda fields: decode(fields, DynamicSupervisorRef),
+)

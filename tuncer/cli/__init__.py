@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from tuncer.cli import checkup, demo, listing
+from tuncer.cli import demo, doctor, listing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tuncer", description="TUN/TAP interfaces, each in a supervised worker process."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, listing, checkup):
+    for module in (demo, listing, doctor):
         module.add_command(commands)
     return parser
 

@@ -10,6 +10,7 @@ from tuncer.client.queue_subscription import QueueSubscription
 from tuncer.client.worker_client import PATIENCE
 from tuncer.protocol import control_socket, ring
 from tuncer.protocol.packet import DeviceError, Packet
+from tuncer.protocol.subscriber_handshake import RING
 
 _CHUNK = 64  # packets taken from the ring at a time
 
@@ -19,7 +20,7 @@ class RingSubscription(QueueSubscription):
 
     def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
         answer, fds, channel = control_socket.request(
-            path, device, "subscribe", events, timeout=PATIENCE, descriptors=2
+            path, device, RING, events, timeout=PATIENCE, descriptors=2
         )
         log, event = fds
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from supervisor.lowlevel import extend_codec
+from supervisor.lowlevel import FIRST_CODE, extend_codec
 from tuncer.tunctl import Address, Route
 from tuncer.tunctl import address as addresses
+
+_ADDRESS, _ROUTE = range(FIRST_CODE, FIRST_CODE + 2)
 
 
 def _pack_address(found: Address) -> list[Any]:
@@ -41,5 +43,5 @@ def _route(fields: list[Any]) -> Route:
     )
 
 
-extend_codec(32, Address, _pack_address, _address)
-extend_codec(33, Route, _pack_route, _route)
+extend_codec(_ADDRESS, Address, _pack_address, _address)
+extend_codec(_ROUTE, Route, _pack_route, _route)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from supervisor.lowlevel import Channel, close_all
 from tuncer.protocol import control_socket
-from tuncer.worker.host import Host
+from tuncer.worker.worker_interface import Host
 
 Serve: TypeAlias = Callable[[Channel, list[Any]], bool]
 """Answers a request; returns False if the peer has no room for the answer."""

@@ -12,7 +12,7 @@ from supervisor.lowlevel import Timer
 from tuncer.protocol import ring
 from tuncer.protocol.control_block import ControlBlock
 from tuncer.protocol.timeouts import check_timeout
-from tuncer.worker.host import Host
+from tuncer.worker.worker_interface import Host
 
 
 @dataclass

@@ -24,7 +24,7 @@ from supervisor.linux import process
 from supervisor.lowlevel import Channel
 from tuncer import tunctl
 from tuncer.protocol import codec_types as _terms  # noqa: F401 - addresses and routes travel
-from tuncer.protocol import control_socket, paths, ring
+from tuncer.protocol import control_socket, paths, ring, subscriber_handshake
 from tuncer.protocol.control_socket import WAS_DELETED
 from tuncer.protocol.operations import TUNCTL, WORKER
 from tuncer.tunctl import Flag
@@ -377,9 +377,9 @@ class Worker(GenServer):
                 return peer.offer("worker", self.ref, self.name, self._queues)
             case ["getfd"]:
                 return peer.offer("fd", fds=(self._tun,))
-            case ["subscribe", bool(events)]:
+            case [subscriber_handshake.RING, bool(events)]:
                 self._subscribe(peer, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), events)
-            case ["watch", bool(events)]:
+            case [subscriber_handshake.ZMQ, bool(events)]:
                 self._bind_publisher()
                 self._subscribe(peer, None, events)
             case ["publish"]:

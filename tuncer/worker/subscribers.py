@@ -15,7 +15,21 @@ from typing import Any
 
 from supervisor.lowlevel import Channel, close_all
 from tuncer.protocol import control_socket, ring
-from tuncer.worker.host import Host
+from tuncer.protocol.subscriber_handshake import (
+    ACCEPTED,
+    EVENTFD,
+    EVENTS,
+    HANDSHAKE,
+    QUIET,
+    StoreKey,
+)
+from tuncer.worker.worker_interface import Host
+
+
+def stored_keys(stored: Mapping[str, int]) -> dict[StoreKey, int]:
+    """Return the subscribers' descriptors of an fd store."""
+    found = ((StoreKey.parse(name), fd) for name, fd in stored.items())
+    return {key: fd for key, fd in found if key is not None}
 
 
 @dataclass
@@ -30,10 +44,10 @@ class Subscriber:
     eventfd: int | None
     wants_events: bool
 
-    @property
-    def key(self) -> str:
-        """The name of its channel in the fd store."""
-        return f"{'events' if self.wants_events else 'quiet'}.{self.number}"
+    def key(self, kind: str = "") -> str:
+        """Return the name of its descriptor of a kind, or of its connection, in the fd store."""
+        connection = EVENTS if self.wants_events else QUIET
+        return str(StoreKey(kind or connection, self.number))
 
 
 class Subscribers:
@@ -61,24 +75,23 @@ class Subscribers:
 
         The killed worker may have read packets of which it had notified nobody.
         """
-        stored = self._worker.stored_fds()
-        for name, fd in stored.items():
-            kind, _, number = name.partition(".")
-            if kind in {"quiet", "events"}:
-                eventfd = stored.get(f"eventfd.{number}")
-                subscriber = Subscriber(int(number), Channel(fd), eventfd, kind == "events")
+        stored = stored_keys(self._worker.stored_fds())
+        complete = {key.number for key in stored if key.is_connection}
+        for key, fd in stored.items():
+            if key.is_connection:
+                eventfd = stored.get(StoreKey(EVENTFD, key.number))
+                subscriber = Subscriber(key.number, Channel(fd), eventfd, key.kind == EVENTS)
                 self._add(subscriber)
-                if f"handshake.{number}" in stored:
+                if StoreKey(HANDSHAKE, key.number) in stored:
                     # The worker may have been killed before or after its answer.
                     self._answer_handshake(subscriber)
-            elif kind in {"eventfd", "handshake"}:
-                if not {f"quiet.{number}", f"events.{number}"} & stored.keys():
-                    # The worker was killed before it had stored all of this subscriber, which
-                    # finds its connection closed, and asks again.
-                    os.close(fd)
-                    self._worker.drop_fd(name)
-                elif kind == "handshake":
-                    os.close(fd)  # a duplicate of the channel's
+            elif key.number not in complete:
+                # The worker was killed before it had stored all of this subscriber, which finds its
+                # connection closed, and asks again.
+                os.close(fd)
+                self._worker.drop_fd(str(key))
+            elif key.kind == HANDSHAKE:
+                os.close(fd)  # a duplicate of the connection
         self.notify()
 
     def subscribe(self, channel: Channel, eventfd: int | None, wants_events: bool) -> None:
@@ -95,10 +108,10 @@ class Subscribers:
         self._add(subscriber)
         # The worker does not wait for its supervisor: if that is stopped (SIGSTOP), this subscriber
         # waits for its answer, and nobody else is held up.
-        self._store(subscriber, f"handshake.{number}", channel.fileno())
+        self._store(subscriber, subscriber.key(HANDSHAKE), channel.fileno())
         if eventfd is not None:
-            self._store(subscriber, f"eventfd.{number}", eventfd)
-        self._store(subscriber, subscriber.key, channel.fileno())
+            self._store(subscriber, subscriber.key(EVENTFD), eventfd)
+        self._store(subscriber, subscriber.key(), channel.fileno())
 
     def _store(self, subscriber: Subscriber, name: str, fd: int) -> None:
         """Store a descriptor of a new subscriber; the handshake is answered after the last one."""
@@ -109,7 +122,7 @@ class Subscribers:
             if refusal is not None:
                 subscriber.channel.offer(OSError(errno.ENOSPC, refusal))
                 self._remove(subscriber)
-            elif name == subscriber.key:
+            elif name == subscriber.key():
                 self._answer_handshake(subscriber)
 
         try:
@@ -122,8 +135,8 @@ class Subscribers:
         seq, events = self._worker.begin_subscription()
         # Before the answer: when that arrives, the queue is attached and packets are read.
         self._worker.demand_changed()
-        subscriber.channel.offer("subscribed", seq, events, fds=fds)
-        self._worker.drop_fd(f"handshake.{subscriber.number}")
+        subscriber.channel.offer(ACCEPTED, seq, events, fds=fds)
+        self._worker.drop_fd(subscriber.key(HANDSHAKE))
 
     def _add(self, subscriber: Subscriber) -> None:
         self._all.append(subscriber)
@@ -144,11 +157,11 @@ class Subscribers:
         self._worker.remove_reader(subscriber.channel.fileno())
         self._all.remove(subscriber)
         subscriber.channel.close()
-        names = [f"handshake.{subscriber.number}", subscriber.key]
+        names = [subscriber.key(HANDSHAKE), subscriber.key()]
         if subscriber.eventfd is not None:
             self.eventfds.remove(subscriber.eventfd)
             os.close(subscriber.eventfd)
-            names.append(f"eventfd.{subscriber.number}")
+            names.append(subscriber.key(EVENTFD))
         for name in names:
             self._worker.drop_fd(name)
         self._worker.demand_changed()
@@ -182,11 +195,10 @@ class Subscribers:
             packets: how many there were in the log.
             events: how many there were.
         """
-        for name, fd in stored.items():
-            kind = name.partition(".")[0]
-            if kind in {"quiet", "events"}:
+        for key, fd in stored_keys(stored).items():
+            if key.is_connection:
                 channel, end = Channel(fd), (errno.ENODEV, control_socket.WAS_DELETED)
-                if kind == "events":
+                if key.kind == EVENTS:
                     channel.offer(control_socket.EVENT, "deleted", None, packets, events + 1)
                 channel.offer(control_socket.END, *end, packets, events + 1)
 

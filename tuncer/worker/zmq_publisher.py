@@ -21,8 +21,8 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from tuncer.protocol import ring, wire_format
-from tuncer.worker.host import Host
 from tuncer.worker.packet_reader import PacketReader
+from tuncer.worker.worker_interface import Host
 
 _QUEUE = 512  # batches that may wait for each subscriber
 _PAUSE = 0.001  # seconds from one batch that is not full to the next one
