@@ -20,7 +20,7 @@ test: $(READY)
 
 # Trials that take minutes: hundreds of kills and callers.
 soak: $(READY)
-	$(RUN) $(BIN)/pytest tests/soak_*.py $(ARGS)
+	$(RUN) $(BIN)/pytest tests/*/soak_*.py $(ARGS)
 
 # Of the processes that the tests start, too: each writes a file of its own.
 coverage: $(READY)

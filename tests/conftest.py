@@ -4,26 +4,23 @@ This process is a subreaper: whatever a test starts and leaves behind becomes it
 counted.
 """
 
-import contextlib
 import ctypes
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from processes import PATIENCE, run, wait_for_end
 
 from supervisor import linux
 from supervisor.client import connections
 from supervisor.spawn import launch
 
 CLONE_NEWNET = 0x40000000
-PATIENCE = 20.0  # seconds, after which a test that waits for an event has failed
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -102,24 +99,6 @@ def _remaining_processes() -> list[str]:
             wait_for_end(pids[0])
 
 
-def wait_for_end(pid: int, timeout: float = PATIENCE) -> bool:
-    """Wait until a process has ended."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return linux.ended(pidfd, max(0.0, timeout))
-    finally:
-        os.close(pidfd)
-
-
-def kill(pid: int) -> None:
-    """Kill a process, and wait until it has ended."""
-    os.kill(pid, signal.SIGKILL)
-    assert wait_for_end(pid)
-
-
 def _target(fd: str) -> str:
     try:
         return os.readlink(f"/proc/self/fd/{fd}")
@@ -127,63 +106,7 @@ def _target(fd: str) -> str:
         return "closed"
 
 
-def run(*command: str) -> str:
-    """Run a real program and return what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(name="run")
 def run_fixture() -> Callable[..., str]:
     """Give the test a way to run real programs."""
     return run
-
-
-def gone(pid: int) -> bool:
-    """Tell whether a process has ended: a zombie has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-class Program:
-    """A real program that runs beside the test, and what it has printed so far."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.printed = ""
-
-    def expect(self, text: str) -> str:
-        """Read what it prints until this text is there; return the line with it."""
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            self.printed += line
-            if text in line:
-                return line
-        raise AssertionError(f"{self.process.args} ended without {text!r}: {self.printed}")
-
-
-def heed_ctrl_c() -> None:
-    """For ``preexec_fn``: the tests may have been started where SIGINT is ignored, or blocked."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-@contextlib.contextmanager
-def program(*command: str, **options: Any) -> Iterator[Program]:
-    """Run a real program beside the test; it is killed at the end, if it has not ended."""
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-    with process:
-        try:
-            yield Program(process)
-        finally:
-            process.kill()

@@ -1,0 +1,54 @@
+"""breakpoint() in an actor, on a real terminal and without one."""
+
+import os
+import pty
+import sys
+from pathlib import Path
+from typing import Any
+
+from actors import Counter
+from processes import PATIENCE, SUPPORT
+
+from supervisor import ChildSpec, Supervisor, SupervisorRef
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {tests!r})
+from actors import Counter
+from supervisor import ChildSpec, Supervisor
+if __name__ == "__main__":
+    sup = Supervisor.start_link([ChildSpec("c", Counter, (41,), watchdog=0.1)])
+    print("reply:", sup.child("c").call("breakpoint", timeout={patience}))
+    print("again:", sup.child("c").call("get"))
+"""
+
+
+def read_until(terminal: int, text: str) -> str:
+    seen = ""
+    while text not in seen:
+        seen += os.read(terminal, 4096).decode()
+    return seen
+
+
+def test_the_terminal_of_the_program_debugs_an_actor(runtime_dir: Path) -> None:
+    path = runtime_dir / "program.py"
+    path.write_text(PROGRAM.format(tests=SUPPORT, patience=PATIENCE))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, str(path)])  # noqa: S606
+    # Longer than the watchdog would have let it: its prompt waits, and is waited for.
+    read_until(terminal, "(Pdb, process ")
+    os.write(terminal, b"import time; time.sleep(0.5)\n")
+    os.write(terminal, b"self.n += 1\n")
+    os.write(terminal, b"p 'n is', self.n\n")
+    assert "('n is', 42)" in read_until(terminal, "('n is', 42)")
+    os.write(terminal, b"c\n")
+    assert "hung" not in read_until(terminal, "again: 42")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+
+
+def test_without_a_terminal_it_goes_on(capfd: Any) -> None:
+    sup: SupervisorRef = Supervisor.start_link([ChildSpec("c", Counter, (5,))])
+    assert sup.child("c").call("breakpoint") == 5
+    assert "no terminal to debug on" in capfd.readouterr().err

@@ -1,0 +1,173 @@
+"""Shortage is no crash: restarts wait until there is room, are not counted, and are told once."""
+
+import errno
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from actors import Counter
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import PATIENCE, eventually
+from users import run_as_user
+
+import tuncer
+from supervisor import ChildSpec, GenServer, StartFailed, Supervisor
+from supervisor.supervision.strategy import Intensity, pause
+from tuncer import Flag
+
+Run = Callable[..., str]
+
+
+class Short(GenServer):
+    """Cannot start again as long as a file is there."""
+
+    def init(self, flag: str, number: int) -> None:
+        if os.path.exists(flag):
+            raise OSError(number, os.strerror(number), "what it needs")
+
+    def handle_call(self, request: Any, sender: Any) -> int:
+        return os.getpid()
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENOSPC])
+def test_a_start_that_is_short_of_something_is_tried_until_there_is_room(
+    number: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flag = tmp_path / "short"
+    sup = Supervisor.start_link([ChildSpec("s", Short, (str(flag), number))], intensity=1)
+    events = sup.events()
+    flag.touch()
+    os.kill(sup.child("s").pid, signal.SIGKILL)
+    kinds = [events.next(PATIENCE).kind for _ in range(6)]
+    assert kinds == ["exited", *["failed"] * 5]  # one more than would be borne
+    flag.unlink()
+    assert sup.child("s").call("pid") > 0
+    said = capfd.readouterr().err
+    assert said.count("tries again until there is room") == 1
+    assert re.search(r"'s' has started again, after \d+ attempts", said)
+
+
+def test_the_first_start_tells_at_once(tmp_path: Path) -> None:
+    (tmp_path / "short").touch()
+    with pytest.raises(StartFailed, match="Cannot allocate"):
+        Supervisor.start_link([ChildSpec("s", Short, (str(tmp_path / "short"), errno.ENOMEM))])
+
+
+PROCESSES = """
+import os, resource, signal, time
+from supervisor import ChildSpec, GenServer, Supervisor
+
+class Any(GenServer):
+    def handle_call(self, request, sender):
+        return os.getpid()
+
+if __name__ == "__main__":
+    sup = Supervisor.start_link([ChildSpec("a", Any)], intensity=3, period=5.0)
+    events, before = sup.events(), resource.prlimit(sup.pid, resource.RLIMIT_NPROC)
+    resource.prlimit(sup.pid, resource.RLIMIT_NPROC, (1, before[1]))
+    former = sup.child("a").call("pid")
+    os.kill(former, signal.SIGKILL)
+    while [events.next(20).kind for _ in range(6)][-1] != "failed":
+        pass
+    resource.prlimit(sup.pid, resource.RLIMIT_NPROC, before)
+    assert sup.child("a").call("pid") != former
+    print("restarted")
+"""
+
+
+def test_a_fork_that_fails_for_a_moment(tmp_path: Path) -> None:
+    found = run_as_user(PROCESSES, tmp_path)
+    assert "restarted" in found.stdout, found.stderr
+
+
+def test_a_device_outlives_a_runtime_directory_that_is_full(
+    run: Run, runtime_dir: Path, capfd: Any
+) -> None:
+    """The device keeps its index and address, and its worker comes back."""
+    run("mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=40,mode=700", "tmpfs", str(runtime_dir))
+    try:
+        with tuncer.create("n0", Flag.TUN | Flag.NO_PI) as device:
+            device.up("10.9.0.1/24", link_local=False)
+            before, junk = run("ip", "addr", "show", "n0"), []
+            try:
+                while True:
+                    (path := runtime_dir / f"junk{len(junk)}").touch()
+                    junk.append(path)
+            except OSError:
+                pass
+            os.kill(device.pid, signal.SIGKILL)
+            eventually(lambda: "until there is room" in capfd.readouterr().err)
+            assert run("ip", "addr", "show", "n0") == before
+            for path in junk:
+                path.unlink()
+            assert device.statistics()["restarts"] == 1
+            assert run("ip", "addr", "show", "n0") == before
+    finally:
+        run("umount", "-l", str(runtime_dir))
+
+
+EXIT = """
+import os, resource
+from supervisor import ChildSpec, GenServer, Supervisor
+
+class Last(GenServer):
+    def terminate(self, reason):
+        open(os.environ["TERMINATED"], "w").close()
+
+if __name__ == "__main__":
+    sup = Supervisor.start_link([ChildSpec("last", Last)])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+"""
+
+
+def test_a_program_without_a_free_descriptor_ends_its_actors_in_order(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(EXIT)
+    environment = {**os.environ, "TERMINATED": str(tmp_path / "terminated")}
+    command = [sys.executable, tmp_path / "program.py"]
+    found = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert (tmp_path / "terminated").exists()
+
+
+# -- pure ------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 1e6))
+def test_a_limit_is_reached_in_spite_of_the_pauses(most: int, period: float) -> None:
+    limit, now = Intensity(most, period), 0.0
+    attempts = 0
+    while limit.record_restart(now):
+        attempts += 1
+        now += pause(attempts, limit, short=False)
+        assert attempts <= most + 1
+
+
+def test_the_first_attempts_follow_at_once_and_later_ones_do_not() -> None:
+    limit = Intensity(1000, 1e6)
+    pauses = [pause(n, limit, short=False) for n in range(30)]
+    assert pauses[:3] == [0.0] * 3
+    assert pauses == sorted(pauses)
+    assert 0.5 <= pauses[-1] <= 1.0
+    assert all(pause(n, limit, short=True) >= 0.05 for n in range(30))
+
+
+def test_the_limit_of_descriptors_is_as_before() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    Supervisor.start_link([ChildSpec("c", Counter)])
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)

@@ -1,0 +1,110 @@
+"""Real programs and processes, and waiting for what they do."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from supervisor import linux
+
+ROOT = Path(__file__).parents[2]
+SUPPORT = str(Path(__file__).parent)
+"""Where a program that a test writes finds these modules."""
+PATIENCE = 20.0  # seconds, after which a test that waits for an event has failed
+
+_Found = TypeVar("_Found")
+_TRUE = object()
+
+
+def eventually(
+    look: Callable[[], _Found], expected: object = _TRUE, within: float = PATIENCE
+) -> _Found:
+    """Wait until a function returns something true, or what is expected, and return that.
+
+    Raises:
+        AssertionError: it did not in so many seconds; the text has what it returned last.
+    """
+    deadline = time.monotonic() + within
+    found = look()
+    while not (found if expected is _TRUE else found == expected):
+        assert time.monotonic() < deadline, f"not within {within:g} s; seen last: {found!r}"
+        found = look()
+    return found
+
+
+def wait_for_end(pid: int, timeout: float = PATIENCE) -> bool:
+    """Wait until a process has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return linux.ended(pidfd, max(0.0, timeout))
+    finally:
+        os.close(pidfd)
+
+
+def kill(pid: int) -> None:
+    """Kill a process, and wait until it has ended."""
+    os.kill(pid, signal.SIGKILL)
+    assert wait_for_end(pid)
+
+
+def run(*command: str) -> str:
+    """Run a real program and return what it printed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended: a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+class Program:
+    """A real program that runs beside the test, and what it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.printed = ""
+
+    def expect(self, text: str) -> str:
+        """Read what it prints until this text is there; return the line with it."""
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            self.printed += line
+            if text in line:
+                return line
+        raise AssertionError(f"{self.process.args} ended without {text!r}: {self.printed}")
+
+
+def heed_ctrl_c() -> None:
+    """For ``preexec_fn``: the tests may have been started where SIGINT is ignored, or blocked."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextlib.contextmanager
+def program(*command: str, **options: Any) -> Iterator[Program]:
+    """Run a real program beside the test; it is killed at the end, if it has not ended."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    with process:
+        try:
+            yield Program(process)
+        finally:
+            process.kill()

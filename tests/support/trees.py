@@ -1,0 +1,29 @@
+"""What tests do with supervisors."""
+
+import re
+from typing import Any
+
+import processes
+
+from supervisor import ChildSpec, Ref, Supervisor, SupervisorRef
+
+
+def start(*specs: ChildSpec, **options: Any) -> SupervisorRef:
+    ref: SupervisorRef = Supervisor.start_link(list(specs), **options)
+    return ref
+
+
+def kill(ref: Ref) -> None:
+    """Kill an actor and wait until it has ended."""
+    processes.kill(ref.pid)
+
+
+def states(sup: Any) -> dict[str, str]:
+    return {row[0]: row[3] for row in sup.which_children()}
+
+
+def times(said: str, text: str) -> int:
+    """Return how often something was said: what is said again and again is a line with a count."""
+    lines = [line for line in said.splitlines() if text in line]
+    more = [re.search(r"\((\d+) more times\)", line) for line in lines]
+    return sum(int(found[1]) if found else 1 for found in more)
