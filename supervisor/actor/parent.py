@@ -1,9 +1,9 @@
-"""Who started this actor, at the other end of its channel: a supervisor, or a program.
+"""The actor's end of the channel to its parent: the supervisor or the program that has started it.
 
-To a supervisor the channel stays open: it is told of the start, the end, and what lies between;
-it gives orders, and keeps descriptors. To a program it serves the start. It stays open if the
-actor belongs to the program: when that replaces itself by an exec, its end of the channel is
-closed, while a pidfd of it knows nothing of that.
+The channel to a supervisor stays open. The actor reports its start, its end and what happens below
+it. The supervisor sends orders, and keeps descriptors. A program needs the channel for the start.
+It stays open if the actor belongs to the program: if the program replaces itself by exec, the
+kernel closes its end of the channel, whereas a pidfd of the program does not become readable.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Loop(owners.Loop, Protocol):
 
 
 class Parent:
-    """What an actor has to do with the one that started it."""
+    """The channel of an actor to the process that has started it."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Parent:
         shut: Callable[[Reason], None],
         restore: Callable[[], None],
     ) -> None:
-        """Call ``shut`` when there is an order to end, ``restore`` when there is one to do that."""
+        """Call ``shut`` at an order to end, and ``restore`` at an order to restore one's files."""
         self._restore = restore
         self._channel = channel
         self._supervises = supervises
@@ -54,45 +54,45 @@ class Parent:
         self._shut = shut
         self._orders: deque[list[Any]] = deque()
         self._unsent: deque[tuple[tuple[Any, ...], tuple[int, ...]]] = deque()
-        """Words, and duplicates of descriptors, for which the channel had no room."""
+        """Messages, with duplicates of descriptors, for which the channel had no room."""
         self._stores: deque[Callable[[str | None], None]] = deque()
-        """What is called when a descriptor has been stored, in the order of the requests."""
+        """Callbacks of the requests to store a descriptor, in their order."""
         self._left: Callable[[], None] | None = None
         self._hung_up: Callable[[], None] | None = None
         self.starts_again = False
-        """Whether the order to end came as the supervisor could not start, and so may be followed
-        by another start, with what this actor has stored."""
+        """Whether the supervisor ordered the end because it could not start itself. It may start
+        again, with this actor and its stored descriptors."""
         if channel is not None:
             loop.add_reader(channel.fileno(), self._read)
 
     @property
     def supervises(self) -> bool:
-        """Whether it is a supervisor, and still there."""
+        """Whether the parent is a supervisor, and still there."""
         return self._supervises and self._channel is not None
 
     def watch_end(self, left: Callable[[], None], hung_up: Callable[[], None]) -> None:
-        """Call back when the program that started this actor leaves it, or has closed its end."""
+        """Call back when the program sends that it exits, or has closed its end of the channel."""
         self._left, self._hung_up = left, hung_up
 
     def tell(self, *message: Any) -> None:
-        """Tell it something, if it is still there to hear."""
+        """Send the parent a message, if it is still there."""
         if self._channel is not None:
             with contextlib.suppress(OSError):
                 self._channel.send(*message)
 
     def serves_now(self, *message: Any) -> None:
-        """Tell it that the start is over."""
+        """Send the parent that the start is over."""
         self.tell(*message)
         if not self._supervises and self._hung_up is None:
             self._close()
 
     def held(self, by_debugger: bool) -> None:
-        """Tell it that a debugger holds this actor up, or no longer does."""
+        """Send the supervisor whether a debugger holds this actor up."""
         if self.supervises:
             self.tell(HELD, by_debugger)
 
     def happened(self, event: Event) -> None:
-        """Pass an event on, if there is room for it."""
+        """Pass an event on to the supervisor, if the channel has room for it."""
         if self.supervises and self._channel is not None:
             with contextlib.suppress(ValueError):  # too long a reason, or too deep a way
                 self._channel.offer(HAPPENED, event)

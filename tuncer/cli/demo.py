@@ -86,7 +86,7 @@ class Story:
     console: Console
     began: float = field(default_factory=time.monotonic)
     labs: list[Lab] = field(default_factory=list)
-    followers: list[Subscriber] = field(default_factory=list)
+    subscribers: list[Subscriber] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     live: Live | None = None
     words: int = -1
@@ -113,7 +113,7 @@ class Story:
         for lab in self.labs:
             numbers = lab.device.statistics()
             name = lab.device.name
-            counts = [follower.counts.get(name, {}) for follower in self.followers]
+            counts = [subscriber.counts.get(name, {}) for subscriber in self.subscribers]
             received = [str(count.get("received", 0)) for count in counts]
             lost = str(sum(count.get("lost", 0) for count in counts))
             sent, restarts = str(numbers["kernel_packets"]), str(numbers["restarts"])
@@ -174,7 +174,7 @@ def _prepare(story: Story, stack: contextlib.ExitStack) -> None:
     plain = [sys.executable, str(plain_path), *(lab.device.endpoint for lab in story.labs)]
     for name, command in zip(_SUBSCRIBERS, (ring, plain), strict=True):
         process = stack.enter_context(_ended_at_last(command))
-        story.followers.append(Subscriber(name, process))
+        story.subscribers.append(Subscriber(name, process))
         story.tell(f"subscriber {name!r} is process {process.pid}")
     _wait_for_subscribers(story)
     for lab, (_, address, _) in zip(story.labs, _KINDS.values(), strict=True):
@@ -219,10 +219,10 @@ def _listen(story: Story, timeout: float) -> None:
     """Read what the subscribers say, for so many seconds or until one has said something."""
     poller = select.poll()
     by_fd = {}
-    for follower in story.followers:
-        assert follower.process.stdout is not None  # noqa: S101
-        by_fd[follower.process.stdout.fileno()] = follower
-        poller.register(follower.process.stdout, select.POLLIN)
+    for subscriber in story.subscribers:
+        assert subscriber.process.stdout is not None  # noqa: S101
+        by_fd[subscriber.process.stdout.fileno()] = subscriber
+        poller.register(subscriber.process.stdout, select.POLLIN)
     if story.words >= 0:
         poller.register(story.words, select.POLLIN)
     for fd, _ in poller.poll(timeout * 1000):
@@ -256,7 +256,7 @@ def _ping_and_kill(story: Story) -> None:
 
 
 def _received(story: Story, lab: Lab) -> int:
-    return min(f.counts.get(lab.device.name, {}).get("received", 0) for f in story.followers)
+    return min(f.counts.get(lab.device.name, {}).get("received", 0) for f in story.subscribers)
 
 
 def _kill(story: Story, lab: Lab) -> None:
@@ -295,7 +295,7 @@ def _catch_up(story: Story) -> None:
 
 def _complete(story: Story, lab: Lab) -> bool:
     head = lab.device.statistics()["packets_read"]
-    return all(f.counts.get(lab.device.name, {}).get("next") == head for f in story.followers)
+    return all(f.counts.get(lab.device.name, {}).get("next") == head for f in story.subscribers)
 
 
 def _promises(story: Story) -> dict[str, bool]:
@@ -308,9 +308,9 @@ def _promises(story: Story) -> dict[str, bool]:
         kept[f"{name}: interface, flags and addresses stayed"] = lab.stayed
         read_all = numbers["packets_read"] == numbers["kernel_packets"] and not numbers["dropped"]
         kept[f"{name}: each packet of the kernel's was read once, none dropped"] = read_all
-        for follower in story.followers:
-            count = follower.counts.get(name, {})
-            kept[f"{name}: {follower.name!r} received everything, nothing twice"] = (
+        for subscriber in story.subscribers:
+            count = subscriber.counts.get(name, {})
+            kept[f"{name}: {subscriber.name!r} received everything, nothing twice"] = (
                 count.get("lost") == 0
                 and count["first"] == 0
                 and count["received"] == count["next"] == numbers["packets_read"]

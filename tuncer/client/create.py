@@ -297,16 +297,17 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
         except OSError:
             raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
         path = paths.control_path_at(*place)
-    # Its door is where it was created, and another one may have been moved to where that was.
-    for door in (path, *(other for other in paths.control_paths() if other != path)):
-        device = _if_there(door, name, place)
+    # The path of its control socket tells where it was created. Since then it may have been moved,
+    # and another device may be where it was.
+    for control in (path, *(other for other in paths.control_paths() if other != path)):
+        device = _if_there(control, name, place)
         if device is not None:
             return device
     raise DeviceError(errno.ENODEV, "there is an interface of this name, and not tuncer's", name)
 
 
 def _if_there(path: Path, name: str, place: tuple[int, int]) -> Device | None:
-    """Return the device of a door, if it is at a place.
+    """Return the device of a control socket, if it is in this namespace and has this number.
 
     Raises:
         DeviceError: ETIMEDOUT, the worker that may have it does not answer.
@@ -335,7 +336,7 @@ def _started(spec: ChildSpec) -> Device:
     try:
         return Device(*_start(spec))
     except StartFailed as failed:
-        paths.sweep()  # a worker that was killed as it began may have left its door
+        paths.sweep()  # a worker that was killed as it began may have left its control
         reason: Any = failed
         while isinstance(reason, StartFailed):  # of a queue's worker, of their supervisor
             reason = reason.reason
@@ -345,7 +346,7 @@ def _started(spec: ChildSpec) -> Device:
 
 
 def _start(spec: ChildSpec) -> tuple[Path, str, int]:
-    """Start a worker below this process's root; return the path of its door, its name, its queues.
+    """Start a worker below this process's root; return its control socket's path, name, queues.
 
     There is a root per network namespace, as that is where it creates devices.
     """
@@ -359,15 +360,15 @@ def _start(spec: ChildSpec) -> tuple[Path, str, int]:
                 root = _roots[key] = Supervisor.start_link([])
         try:
             worker = root.start_child(spec, owner=os.getpid())
-            return _door_of(root, spec.id, worker)
+            return _control_path_of(root, spec.id, worker)
         except (NoProcess, ProcessDown):
             if root.is_alive():
                 raise
             # It was killed, and the device with it: with a new root, from the beginning.
 
 
-def _door_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path, str, int]:
-    """Ask a new worker where its door is; if it is killed at once, ask its successor."""
+def _control_path_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path, str, int]:
+    """Ask a new worker for its control socket; if it is killed at once, ask its successor."""
     while True:
         try:
             if isinstance(worker, SupervisorRef):

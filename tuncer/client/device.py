@@ -487,7 +487,7 @@ def _kill(path: Path, queues: int) -> None:
 
 
 def known(path: Path, name: str) -> Device:
-    """Return the device of a door, by the name that its worker knows.
+    """Return the device of a control socket, by the name that its worker knows.
 
     Raises:
         DeviceError: ENODEV, nobody is there.

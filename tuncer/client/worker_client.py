@@ -22,13 +22,13 @@ PATIENCE = 10.0
 
 
 class WorkerClient:
-    """Calls the worker of one queue, found by its door."""
+    """Calls the worker of one queue, found by its control socket."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self._name = name
         self._worker: Ref | None = None
-        # Calls of recv that were given up: what comes for them is the next call's.
+        # Calls of recv that were given up. A packet that arrives for one is the next call's.
         self._late: deque[CallFuture] = deque()
         self._kept: deque[bytes] = deque()
         self._pid = os.getpid()
@@ -54,7 +54,7 @@ class WorkerClient:
         return f"ipc://{answer[1]}"
 
     def forget(self) -> None:
-        """Ask anew who the worker is."""
+        """Ask the control socket at the next call who the worker is."""
         self._worker = None
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
@@ -86,7 +86,7 @@ class WorkerClient:
                 raise
             self._worker = None
 
-    # -- recv: what comes for a call that was given up is the next call's -----------------
+    # -- recv: a packet that arrives for a call that was given up is the next call's ---------------
 
     def recv(self, timeout: float | None) -> bytes:
         """Do what ``Device.recv`` says."""
@@ -105,12 +105,12 @@ class WorkerClient:
             raise
         except Exception:
             raise  # that was the answer
-        except BaseException:  # Ctrl-C, or whatever a signal's handler raises, also as it is sent
+        except BaseException:  # Ctrl-C, or what a signal handler raises, as the request is sent
             self._give_up(token, pending)
             raise
 
     def _give_up(self, token: int, pending: Pending) -> None:
-        """Give up a call; whether it was sent, and a packet is on its way, nobody knows yet."""
+        """Give up a call that may have been sent, and to which the reply may be under way."""
         there = pending.there
         if pending.number == 0 or there is None:
             return
@@ -120,7 +120,7 @@ class WorkerClient:
             there.send(CAST, ["withdraw", token], PATIENCE)
 
     def _withdraw(self, worker: Ref, token: int, reply: CallFuture) -> None:
-        """Give up a call; whether a packet is on its way nobody knows yet."""
+        """Give up a call to which the reply may be under way."""
         with self._lock:
             self._late.append(reply)
         with contextlib.suppress(NoProcess, MailboxFull):
@@ -132,9 +132,9 @@ class WorkerClient:
             self._withdraw(worker, token, reply)
 
     def _settled(self, timeout: float) -> bytes | None:
-        """Return a packet that came for a call that was given up, if there is any.
+        """Return a packet that arrived for a call that was given up, if there is one.
 
-        Such a call was withdrawn, so it is answered at once, unless the worker hangs.
+        The call was withdrawn, so the worker answers it at once, unless the worker hangs.
         """
         deadline = time.monotonic() + timeout
         with self._lock:
@@ -145,9 +145,9 @@ class WorkerClient:
         return self._kept_packet()
 
     def _kept_packet(self) -> bytes | None:
-        """Return a packet that has come for a call that was given up, without waiting."""
+        """Return a packet that has arrived for a call that was given up, without waiting."""
         with self._lock:
-            if self._pid != os.getpid():  # the parent has them too, and gives them to its callers
+            if self._pid != os.getpid():  # this is a fork: its parent returns them itself
                 self._pid = os.getpid()
                 self._late.clear()
                 self._kept.clear()

@@ -1,4 +1,4 @@
-"""Handing a descriptor to a worker that is about to start: by a socket, and a thread meanwhile."""
+"""Adoption of a descriptor: a client hands it to the worker that is about to start, by a socket."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PATIENCE = 10.0  # seconds in which the descriptor must arrive
 
 @contextlib.contextmanager
 def offered(fd: int) -> Iterator[Path]:
-    """Give a descriptor to whoever connects to the path, meanwhile.
+    """Offer a descriptor at a path, by a thread, within a ``with`` block.
 
-    More than one may: a worker that was killed at once is followed by another.
+    More than one worker may take it: the first may be killed at once, and followed by another.
     """
     path = paths.offer()
     listener = socket.socket(fileno=control_socket.listen(path, _WHAT))
@@ -46,10 +46,10 @@ def _give(listener: socket.socket, stop: int, fd: int) -> None:
         ready = {number for number, _ in poller.poll()}
         if stop in ready:
             return
-        visitor = control_socket.accept(listener)
-        if visitor is not None:
-            visitor.offer("fd", fds=(fd,))
-            visitor.close()
+        connection = control_socket.accept(listener)
+        if connection is not None:
+            connection.offer("fd", fds=(fd,))
+            connection.close()
 
 
 def taken(path: Path) -> int:
