@@ -21,6 +21,7 @@ from supervisor import (
     AlreadyRegistered,
     CallTimeout,
     Down,
+    GenServer,
     MailboxFull,
     NoProcess,
     ProcessDown,
@@ -390,3 +391,21 @@ def test_stopped_actors_leave_no_process(runtime_dir: Path) -> None:
     pid = ref.pid
     ref.stop()
     assert gone(pid)
+
+
+class Leaves(GenServer):
+    """Logs, and ends by itself a little later."""
+
+    def handle_cast(self, request: Any) -> None:
+        self.log.warning("%s leaves", request)
+        cancelled = self.call_later(0.01, lambda: self.exit("too early"))
+        self.cancel_timer(cancelled)
+        self.call_later(0.02, lambda: self.exit(Shutdown("done")))
+
+
+def test_an_actor_logs_calls_back_and_ends_by_itself(capfd: Any) -> None:
+    ref = Leaves.start_link()
+    monitor = ref.monitor()
+    ref.cast("somebody")
+    assert monitor.wait(PATIENCE).reason == Shutdown("done")
+    assert "somebody leaves" in capfd.readouterr().err

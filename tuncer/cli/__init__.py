@@ -13,9 +13,8 @@ from tuncer.cli import demo, doctor, listing
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
-    if (
-        signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
-    ):  # subprocess takes each status for 0 then
+    # Where SIGCHLD is ignored, subprocess takes each status for 0.
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         return int(options.run(options))
