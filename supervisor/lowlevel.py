@@ -19,6 +19,7 @@ from supervisor.protocol.channel import Channel, close_all
 from supervisor.protocol.codec import Code
 from supervisor.protocol.codec import extend as extend_codec
 from supervisor.protocol.message_kinds import CAST
+from supervisor.spawn.launch import stop_linked
 from supervisor.supervision.strategy import Restart
 
 FIRST_CODE = Code.FIRST_OF_OTHERS
@@ -40,6 +41,7 @@ __all__ = [
     "process_of",
     "runtime_dir",
     "starts_again",
+    "stop_linked",
     "store_fd_later",
 ]
 

@@ -69,7 +69,7 @@ def runtime_dir(namespace: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("TUNCER_RUNTIME_DIR", str(path))
     before = set(os.listdir("/proc/self/fd"))
     yield path
-    launch._stop_linked()
+    launch.stop_linked()
     connections.close_all()
     left = _remaining_processes()
     files = [

@@ -228,10 +228,10 @@ def _see_it_end(process: Process) -> None:
 _RAISED_AS_THEY_ARE = (AlreadyRegistered, StartFailed)
 
 
-def _stop_linked() -> None:
-    """Stop what this program has started, in order, before it exits.
+def stop_linked() -> None:
+    """Stop, in order, what this program has started by ``start_link``. Its exit does this.
 
-    It would end anyway, as it watches this process: but then after the exit, not before it.
+    The actors would end anyway, as they watch this process: but after its exit, not before it.
     """
     linked = list(_linked)
     deadline = time.monotonic() + _EXIT_PATIENCE
@@ -280,4 +280,4 @@ def _kill(ref: Ref) -> None:
 
 
 # Run before that of connections, which was imported, and so registered, before.
-atexit.register(_stop_linked)
+atexit.register(stop_linked)

@@ -29,7 +29,7 @@ from rich.live import Live
 from rich.table import Table
 
 import tuncer
-from supervisor import linux
+from supervisor import linux, lowlevel
 from tuncer import Flag
 from tuncer.tunctl.linux import netns
 
@@ -150,6 +150,8 @@ def run(_: argparse.Namespace) -> int:
         os.environ["TUNCER_RUNTIME_DIR"] = runtime
         story = Story(console)
         with contextlib.ExitStack() as stack:
+            # Before the runtime directory is removed: a root supervisor would make it again.
+            stack.callback(lowlevel.stop_linked)
             if console.is_terminal:
                 story.live = stack.enter_context(Live(console=console, auto_refresh=False))
                 story.words = stack.enter_context(_captured_stderr())
