@@ -391,7 +391,7 @@ def test_children_of_a_template_are_stopped_at_the_same_time(runtime_dir: Path) 
             ref.call("never", timeout=0.01)
     before = time.monotonic()
     sup.stop()
-    assert 0.5 <= time.monotonic() - before < 1.5  # not five times as long
+    assert 0.5 <= time.monotonic() - before < 2.5  # not five times as long
     assert "end orderly shutdown" in (runtime_dir / "log").read_text()
 
 
