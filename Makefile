@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Tests that run at a time: most of them wait, for processes and the kernel. ARGS="-n 0" for a debugger.
-WORKERS ?= 4
+WORKERS ?= 3
 # As root, tests run directly (each in a network namespace of its own); as a user, inside a user namespace.
 RUN    := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net)
 
