@@ -26,14 +26,15 @@ def test_ping_responder(run: Run) -> None:
     command = [sys.executable, str(EXAMPLES / "ping_responder.py")]
     with program(*command, preexec_fn=heed_ctrl_c) as example:
         worker = int(example.expect("ping 10.9.0.2").split("process ")[1].split(":")[0])
-        assert "3 received" in run("ping", "-c", "3", "-i", "0.05", "10.9.0.2")
+        assert "3 received" in run("ping", "-c", "3", "-w", "20", "-i", "0.05", "10.9.0.2")
         os.kill(worker, signal.SIGKILL)
-        assert "3 received" in run("ping", "-c", "3", "-i", "0.05", "10.9.0.2")
+        assert "3 received" in run("ping", "-c", "3", "-w", "20", "-i", "0.05", "10.9.0.2")
         example.process.send_signal(signal.SIGINT)
         example.expect("bye")
         assert example.process.wait(PATIENCE) == 0
-        # Ctrl-C may come after the last answer and before its line.
-        assert example.printed.count("answered 84 bytes") in {5, 6}
+        # Ctrl-C may come after the last answer and before its line; a busy machine makes ping send
+        # more.
+        assert example.printed.count("answered 84 bytes") >= 5
     assert "lab0" not in run("ip", "-br", "link")
 
 
@@ -177,7 +178,7 @@ def test_the_readmes_ten_lines_answer_pings(run: Run) -> None:
     with program(*command, preexec_fn=heed_ctrl_c) as example:
         while "10.9.0.0/24" not in run("ip", "route"):  # the link is up, and has the address
             assert example.process.poll() is None
-        assert "3 received" in run("ping", "-c", "3", "-i", "0.2", "-W", "5", "10.9.0.2")
+        assert "3 received" in run("ping", "-c", "3", "-w", "20", "-i", "0.2", "10.9.0.2")
         example.expect("got")
         example.process.send_signal(signal.SIGINT)
         example.process.wait(PATIENCE)
