@@ -136,6 +136,11 @@ def sweep() -> None:
     Those that are being killed right now, with their supervisor, are waited for. What cannot be
     judged stays.
     """
+    with contextlib.suppress(FileNotFoundError):  # the directory is removed: nothing is left in it
+        _sweep()
+
+
+def _sweep() -> None:
     for path in (directory() / "mailboxes").iterdir():
         pid, _, rest = path.name.partition(".")
         start, _, namespace = rest.partition(".")

@@ -466,6 +466,13 @@ def descriptors_of(path: Path) -> int:
     return found
 
 
+def test_a_directory_that_is_removed_has_nothing_to_sweep(runtime_dir: Path) -> None:
+    runtime.directory()
+    shutil.rmtree(runtime_dir)
+    runtime.sweep()
+    runtime.make_again()
+
+
 def test_too_long_a_path_is_told(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="sockets cannot be named below so long a path") as caught:
         runtime._made(tmp_path / ("x" * 100))
