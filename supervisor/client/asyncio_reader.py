@@ -87,7 +87,7 @@ def reading_by(loop: asyncio.AbstractEventLoop, there: Connection) -> Iterator[N
     if not reading[there]:
         there.add_reader()
         loop.add_reader(there.fileno(), _serve, loop, there, there.fileno())
-    fd = there.fileno()  # it stays open as long as it is reading
+    fd = there.fileno()  # it stays open as long as it has a reader
     reading[there] += 1
     try:
         yield

@@ -1,7 +1,8 @@
 """What supervisors and actors tell of themselves, to whoever subscribes.
 
-``SUPERVISION``: each start, exit and restart of a child, and each surrender, of a supervisor and of
-all below it. ``TRACE``: each message that an actor serves, and each of its replies.
+``SUPERVISION``: each start, exit and restart of a child, and each time that a supervisor gives up,
+of a supervisor and of all below it. ``TRACE``: each message that an actor serves, and each of its
+replies.
 """
 
 from __future__ import annotations

@@ -96,15 +96,18 @@ class Mode:
 
     def subscribed(self) -> None:
         """Somebody has subscribed: a device that was made passive, or has become so, is active."""
-        over = self._control.active == _COUNTED and self.left == 0
-        if over or self._control.active == _STOPPED:
+        if self.has_run_out or self._control.active == _STOPPED:
             self._control.active = _PASSIVE
+
+    @property
+    def has_run_out(self) -> bool:
+        """Whether all packets of a counted mode have been read."""
+        return self._control.active == _COUNTED and self.left == 0
 
     @property
     def is_over(self) -> bool:
         """Whether a count has come to its end, and nobody was told yet."""
-        counted = self._control.active == _COUNTED and self.left == 0
-        return counted and self._control.noticed != self._control.limit
+        return self.has_run_out and self._control.noticed != self._control.limit
 
     def told(self) -> None:
         """Take note that the end of the count was told."""

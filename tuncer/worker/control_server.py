@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from supervisor.lowlevel import Channel, close_all
 from tuncer.protocol import control_socket
-from tuncer.worker.worker_interface import Host
+from tuncer.worker.worker_interface import WorkerInterface
 
 Serve: TypeAlias = Callable[[Channel, list[Any]], bool]
 """Answers a request; returns False if the peer has no room for the answer."""
@@ -20,7 +20,7 @@ _LATER = 1.0  # seconds until connections that could not be accepted are tried a
 class ControlServer:
     """Serves the connections that are no subscriptions (yet)."""
 
-    def __init__(self, worker: Host, listener: socket.socket, serve: Serve) -> None:
+    def __init__(self, worker: WorkerInterface, listener: socket.socket, serve: Serve) -> None:
         self._worker = worker
         self._serve = serve
         self._connections: dict[int, Channel] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from tuncer import tunctl
 from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
 from tuncer.worker import crash_safe_value
-from tuncer.worker.worker_interface import Host
+from tuncer.worker.worker_interface import WorkerInterface
 
 _STEPS, _STEP = 200, 0.05  # looks whether the device has gone with its namespace, and seconds
 
@@ -18,7 +18,7 @@ class LinkMonitor:
 
     def __init__(
         self,
-        worker: Host,
+        worker: WorkerInterface,
         tun: int,
         kept: int,
     ) -> None:

@@ -12,7 +12,7 @@ from supervisor.lowlevel import Timer
 from tuncer.protocol import ring
 from tuncer.protocol.control_block import ControlBlock
 from tuncer.protocol.timeouts import check_timeout
-from tuncer.worker.worker_interface import Host
+from tuncer.worker.worker_interface import WorkerInterface
 
 
 @dataclass
@@ -27,7 +27,7 @@ class _Receiver:
 class RecvQueue:
     """The calls of ``recv`` that are under way."""
 
-    def __init__(self, worker: Host, control: ControlBlock, log: ring.Reader) -> None:
+    def __init__(self, worker: WorkerInterface, control: ControlBlock, log: ring.Reader) -> None:
         """Serve a worker.
 
         Args:

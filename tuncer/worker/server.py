@@ -216,7 +216,7 @@ class Worker(GenServer):
         self._subscribers.notify()
         if self._publisher is not None and self._publisher.has_work:
             self._publisher.publish()
-        if self._packets.mode.left == 0:
+        if self._packets.mode.has_run_out:
             self._report_end_of_count()
 
     def _publish(self) -> None:

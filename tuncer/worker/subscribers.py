@@ -23,7 +23,7 @@ from tuncer.protocol.subscriber_handshake import (
     QUIET,
     StoreKey,
 )
-from tuncer.worker.worker_interface import Host
+from tuncer.worker.worker_interface import WorkerInterface
 
 
 def stored_keys(stored: Mapping[str, int]) -> dict[StoreKey, int]:
@@ -55,7 +55,7 @@ class Subscribers:
 
     def __init__(
         self,
-        worker: Host,
+        worker: WorkerInterface,
         log: int,
     ) -> None:
         """Serve a worker.

@@ -10,7 +10,7 @@ from supervisor import Sender
 from supervisor.lowlevel import Timer
 
 
-class Host(Protocol):
+class WorkerInterface(Protocol):
     """The worker, as its subscribers, queues, sockets and monitors see it."""
 
     @property

@@ -22,7 +22,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from tuncer.protocol import ring, wire_format
 from tuncer.worker.packet_reader import PacketReader
-from tuncer.worker.worker_interface import Host
+from tuncer.worker.worker_interface import WorkerInterface
 
 _QUEUE = 512  # batches that may wait for each subscriber
 _PAUSE = 0.001  # seconds from one batch that is not full to the next one
@@ -41,7 +41,7 @@ class Publisher:
 
     def __init__(
         self,
-        worker: Host,
+        worker: WorkerInterface,
         context: zmq.Context[zmq.Socket[bytes]],
         path: Path,
         packets: PacketReader,
