@@ -1,7 +1,7 @@
 """Running a Python program as a user without privileges, or with those that are given to it.
 
 In a mount namespace of its own everybody may open /dev/net/tun, and reach the interpreter, its
-packages and this tree, which may lie where no other user may go.
+packages and this tree, which may lie where no other user may go. /tmp is its own, and empty.
 """
 
 import subprocess
@@ -56,6 +56,7 @@ def run_as_user(
         f"mknod /mnt/tun c 10 200 && chmod {node_mode} /mnt/tun",
         "mount --bind /mnt/tun /dev/net/tun",
         "chmod 755 /mnt/program",
+        "mount -t tmpfs -o mode=1777 none /tmp",  # the user's runtime directory goes with it
         reach,
         f"python={base}/bin/python{sys.version_info[0]}.{sys.version_info[1]}",
         prepare or "true",
