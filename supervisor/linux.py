@@ -285,11 +285,16 @@ def reap(known: Collection[int], is_ours: Callable[[int], bool]) -> list[tuple[i
 
     Args:
         known: pids of children.
-        is_ours: tells of another child that has ended, by its pid, whether it is to be collected.
+        is_ours: tells of another child that has ended, by its pid, whether it is to be collected;
+            raises ProcessLookupError when that child was collected meanwhile.
     """
     found: list[tuple[int, int]] = []
     while (pid := _first_that_ended()) is not None:
-        if pid in known or is_ours(pid):
+        try:
+            ours = pid in known or is_ours(pid)
+        except ProcessLookupError:
+            continue  # another thread, which runs an import, has collected it since
+        if ours:
             found += _collected(pid)
             continue
         for pid in known:  # that other one is in the way
