@@ -94,7 +94,10 @@ def heed_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def program(*command: str, **options: Any) -> Iterator[Program]:
-    """Run a real program beside the test; it is killed at the end, if it has not ended."""
+    """Run a real program beside the test; it is killed at the end, if it has not ended.
+
+    If the test fails, pytest shows what the program had printed and nobody had read.
+    """
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -106,5 +109,18 @@ def program(*command: str, **options: Any) -> Iterator[Program]:
     with process:
         try:
             yield Program(process)
+        except BaseException:
+            print(f"{command} had printed: {_unread(process)}")
+            raise
         finally:
             process.kill()
+
+
+def _unread(process: subprocess.Popen[str]) -> str:
+    """Return what a program has printed and nobody has read, without waiting for more."""
+    assert process.stdout is not None
+    try:
+        os.set_blocking(process.stdout.fileno(), False)
+        return process.stdout.read()
+    except (TypeError, ValueError):  # nothing is there; the test has closed it
+        return ""
