@@ -8,7 +8,7 @@ WORKERS ?= 3
 # As root, tests run directly (each in a network namespace of its own); as a user, inside a user namespace.
 RUN    := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net)
 
-.PHONY: demo test soak check coverage format bench clean
+.PHONY: demo test soak check coverage matrix format bench clean
 
 demo: $(READY)
 	$(BIN)/tuncer demo
@@ -28,6 +28,11 @@ coverage: $(READY)
 	$(RUN) $(BIN)/coverage run -m pytest -n 0 $(ARGS)
 	$(BIN)/coverage combine
 	$(BIN)/coverage report
+
+# The source distribution's `make test` on other releases of Debian: other Pythons, other Erlangs.
+matrix: $(READY)
+	@sh .ci/packages debootstrap:debootstrap bwrap:bubblewrap
+	@sh .ci/matrix $(SUITES)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -55,4 +60,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-peers .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,10 +1,12 @@
 """Numbered UDP packets, and programs that the tests run beside them."""
 
+import re
 import socket
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 PORT = 9
 NUMBER = struct.Struct("!Q")
@@ -43,6 +45,18 @@ def number_of(data: bytes, tap: bool = False) -> int | None:
     if len(packet) == 36 and packet[0] == 0x45 and packet[9] == 17:
         return int(NUMBER.unpack_from(packet, 28)[0])
     return None
+
+
+def ping(run: Callable[..., str], *destination: str, count: int, interval: float = 0.02) -> None:
+    """Ping until so many replies have come.
+
+    ping(8) has a deadline, since without one it waits for its last reply for two round trips only.
+    It then goes on to send until the replies are there, and may receive more of them.
+    """
+    printed = run("ping", "-c", str(count), "-i", str(interval), "-w", "20", *destination)
+    found = re.search(r"(\d+) received", printed)
+    assert found is not None, printed
+    assert int(found[1]) >= count, printed
 
 
 def send_one(address: str, payload: bytes = b"hello") -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from processes import PATIENCE, ROOT, heed_ctrl_c, program
+from traffic import ping
 
 import tuncer
 from tuncer import tunctl
@@ -26,9 +27,9 @@ def test_ping_responder(run: Run) -> None:
     command = [sys.executable, str(EXAMPLES / "ping_responder.py")]
     with program(*command, preexec_fn=heed_ctrl_c) as example:
         worker = int(example.expect("ping 10.9.0.2").split("process ")[1].split(":")[0])
-        assert "3 received" in run("ping", "-c", "3", "-w", "20", "-i", "0.05", "10.9.0.2")
+        ping(run, "10.9.0.2", count=3, interval=0.05)
         os.kill(worker, signal.SIGKILL)
-        assert "3 received" in run("ping", "-c", "3", "-w", "20", "-i", "0.05", "10.9.0.2")
+        ping(run, "10.9.0.2", count=3, interval=0.05)
         example.process.send_signal(signal.SIGINT)
         example.expect("bye")
         assert example.process.wait(PATIENCE) == 0
@@ -178,7 +179,7 @@ def test_the_readmes_ten_lines_answer_pings(run: Run) -> None:
     with program(*command, preexec_fn=heed_ctrl_c) as example:
         while "10.9.0.0/24" not in run("ip", "route"):  # the link is up, and has the address
             assert example.process.poll() is None
-        assert "3 received" in run("ping", "-c", "3", "-w", "20", "-i", "0.2", "10.9.0.2")
+        ping(run, "10.9.0.2", count=3, interval=0.2)
         example.expect("got")
         example.process.send_signal(signal.SIGINT)
         example.process.wait(PATIENCE)

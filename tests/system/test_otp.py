@@ -5,6 +5,7 @@ started and stopped and in which order, and how the supervisor ended.
 """
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -92,25 +93,42 @@ def cases(draw: st.DrawFn) -> Case:
 # -- the oracle ------------------------------------------------------------------------------------
 
 
+SILENCE = 30.0  # seconds without a line, after which the oracle has failed
+
+
 class Erlang:
     """A node that runs otp.escript."""
 
     def __init__(self) -> None:
         command = ["escript", str(Path(__file__).parent / "otp.escript")]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._printed = b""
 
     def run(self, case: Case) -> list[str]:
+        """Return what it prints of a case.
+
+        Raises:
+            AssertionError: it ended, or was silent for too long; the text has what it said last.
+        """
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(term(case) + ".\n")
+        self.process.stdin.write((term(case) + ".\n").encode())
         self.process.stdin.flush()
-        lines = []
-        while (line := self.process.stdout.readline().rstrip()) != "end":
-            assert self.process.poll() is None, "the node has ended"
-            lines.append(line)
-        return lines
+        lines: list[str] = []
+        while not lines or lines[-1] != "end":
+            lines.append(self._line(case, lines))
+        return lines[:-1]
+
+    def _line(self, case: Case, before: list[str]) -> str:
+        assert self.process.stdout is not None
+        while b"\n" not in self._printed:
+            ready = select.select([self.process.stdout], [], [], SILENCE)[0]
+            said = f"{term(case)}: it said {before} and {self._printed!r}"
+            assert ready, f"the node has said nothing for {SILENCE:g} s to {said}"
+            printed = os.read(self.process.stdout.fileno(), 65536)
+            assert printed, f"the node has ended, asked for {said}"
+            self._printed += printed
+        line, self._printed = self._printed.split(b"\n", 1)
+        return line.decode().rstrip()
 
 
 def term(value: Any) -> str:
@@ -130,8 +148,10 @@ def erlang() -> Iterator[Erlang]:
         pytest.fail("this compares with Erlang/OTP; type: sudo apt-get install erlang-base")
     node = Erlang()
     with node.process:
-        yield node
-        node.process.stdin.close()  # type: ignore[union-attr]
+        try:
+            yield node
+        finally:
+            node.process.kill()  # one that has been silent may not heed the end of its input
 
 
 # -- ours ------------------------------------------------------------------------------------------

@@ -88,11 +88,10 @@ def test_a_file_capability_is_enough(tmp_path: Path) -> None:
     # cap_net_admin+ep, as of setcap(8): struct vfs_cap_data of linux/capability.h, revision 2.
     data = (0x02000001).to_bytes(4, "little") + (1 << 12).to_bytes(4, "little") + bytes(12)
     give = (
-        "cp $python /mnt/able && python=/mnt/able && "
-        f"{sys.executable} -c \"import os; os.setxattr('/mnt/able', 'security.capability',"
-        f" bytes.fromhex('{data.hex()}'))\""
+        f'LD_LIBRARY_PATH={sys.base_prefix}/lib $python -c "import os, shutil;'
+        " shutil.copy('$python', '/mnt/able'); os.setxattr('/mnt/able', 'security.capability',"
+        f" bytes.fromhex('{data.hex()}'))\" && python=/mnt/able"
     )
-    # The interpreter is copied before the directories above it are hidden from the outer one.
     done = run_as_user(_WITH_CAPABILITY, tmp_path, prepare=give)
     assert done.stdout.splitlines() == ["54321 1400 1", "33"], done.stderr
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from processes import PATIENCE, ROOT, SUPPORT, Program, heed_ctrl_c, program
-from traffic import reply_to, send_one
+from traffic import ping, reply_to, send_one
 
 import tuncer
 from tuncer import Device, Flag, GsoType, Offload, Packet, VnetHdr
@@ -80,7 +80,6 @@ def tunnel(a: Device, b: Device) -> Iterator[None]:
         yield
 
 
-# Without a deadline (-w) ping waits for the last reply for two round trips only.
 def test_two_hosts_with_a_point_to_point_tun_each(host: Callable[[], Host]) -> None:
     left, right = host(), host()
     with (
@@ -94,18 +93,16 @@ def test_two_hosts_with_a_point_to_point_tun_each(host: Callable[[], Host]) -> N
             # A network behind the other end.
             device.add_address(f"10.7.{mine}0.1/24", scope="link")
             device.add_route(f"10.7.{other}0.0/24", source=f"10.7.0.{mine}")
-        assert "3 received" in left.run("ping", "-c", "3", "-w", "20", "-i", "0.02", "10.7.0.2")
-        assert "3 received" in left.run(
-            "ping", "-6", "-c", "3", "-w", "20", "-i", "0.02", "fd07::2"
-        )
-        assert "3 received" in right.run("ping", "-c", "3", "-w", "20", "-i", "0.02", "10.7.10.1")
+        ping(left.run, "10.7.0.2", count=3)
+        ping(left.run, "-6", "fd07::2", count=3)
+        ping(right.run, "10.7.10.1", count=3)
         with program(*right.enter, "iperf3", "-s", "-1", "--forceflush") as server:
             server.expect("Server listening")
             report = json.loads(left.run("iperf3", "-c", "10.7.0.2", "-n", "2M", "-J"))
             assert report["end"]["sum_sent"]["bytes"] >= 2_000_000
         for pid in (*a.pids, *b.pids):
             os.kill(pid, signal.SIGKILL)
-        assert "3 received" in left.run("ping", "-c", "3", "-w", "20", "-i", "0.02", "10.7.0.2")
+        ping(left.run, "10.7.0.2", count=3)
 
 
 def answer_frame(frame: bytes, mac: bytes, address: bytes) -> bytes | None:
@@ -164,13 +161,9 @@ def test_a_tap_is_a_port_of_a_bridge(host: Callable[[], Host], run: Run) -> None
         command = [RESPOND, pickle.dumps(dev).hex(), SUPPORT, str(Path(__file__).parent)]
         with program(sys.executable, "-P", "-c", *command) as responder:
             responder.expect("answering")
-            assert "5 received" in neighbour.run(
-                "ping", "-c", "5", "-w", "20", "-i", "0.02", "10.6.0.9"
-            )
+            ping(neighbour.run, "10.6.0.9", count=5)
             os.kill(dev.pid, signal.SIGKILL)
-            assert "5 received" in neighbour.run(
-                "ping", "-c", "5", "-w", "20", "-i", "0.02", "10.6.0.9"
-            )
+            ping(neighbour.run, "10.6.0.9", count=5)
         assert "02:00:00:00:00:09" in run("bridge", "fdb", "show", "br", "br0")
 
 
@@ -284,14 +277,15 @@ def test_ping_6_is_answered(run: Run) -> None:
 
     with tuncer.create("lab0", TUN) as dev, dev.subscribe() as subscription:
         dev.up("fd09::1/64", nodad=True)
-        with program("ping", "-6", "-c", "3", "-i", "0.02", "fd09::2") as ping:
+        command = ("ping", "-6", "-c", "3", "-i", "0.02", "-w", "20", "fd09::2")
+        with program(*command) as pinging:
             answered = 0
             while answered < 3:
                 reply = reply_to_6(subscription.recv(PATIENCE).data)
                 if reply is not None:
                     dev.send(reply)
                     answered += 1
-            ping.expect("3 received")
+            pinging.expect("3 received")
 
 
 def test_ip_shows_exactly_what_was_set(run: Run) -> None:

@@ -284,7 +284,7 @@ def test_subscribers_that_end_without_a_word_are_forgotten(dev: Device) -> None:
 def test_real_ping_is_answered(dev: Device, run: Run) -> None:
     with dev.subscribe() as subscription:
         ping = subprocess.Popen(
-            ["ping", "-c", "5", "-i", "0.05", "-W", "5", OTHER], stdout=subprocess.PIPE, text=True
+            ["ping", "-c", "5", "-i", "0.05", "-w", "20", OTHER], stdout=subprocess.PIPE, text=True
         )
         answered = 0
         while answered < 5:
