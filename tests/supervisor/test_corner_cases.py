@@ -224,9 +224,7 @@ def test_a_start_that_is_told_to_end_fails(runtime_dir: Path) -> None:
 
 
 def stop_when_named(name: str) -> None:
-    while (ref := whereis(name, SupervisorRef)) is None:
-        pass
-    ref.stop()
+    eventually(lambda: whereis(name, SupervisorRef)).stop()
 
 
 class LinksInInit(GenServer):

@@ -160,9 +160,7 @@ def test_monitors_of_a_program_and_of_an_actor_tell_the_reason() -> None:
         monitor.wait(0)
     watched.send("end")
     assert monitor.wait(PATIENCE) == Down(watched, pid, Shutdown("told to"))
-    while len(log := watcher.call("log")) < 2:
-        pass
-    assert log[-1] == ["down", watched, Shutdown("told to")]
+    eventually(lambda: watcher.call("log")[-1:], [["down", watched, Shutdown("told to")]])
 
 
 def test_a_monitor_of_nobody_tells_so() -> None:

@@ -28,9 +28,8 @@ from supervisor.errors import reason_of
 
 def seen(ref: Any, number: int) -> list[Any]:
     """Wait until an actor has been given so many messages."""
-    while len(found := ref.call("seen")) < number:
-        pass
-    return list(found)
+    eventually(lambda: len(ref.call("seen")) >= number)
+    return list(ref.call("seen"))
 
 
 def watched(ref: Any, by: int = 1) -> None:

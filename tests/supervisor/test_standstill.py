@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from processes import PATIENCE, program
+from processes import PATIENCE, eventually, program
 
 from supervisor import ChildSpec, GenServer, Sender, Supervisor
 
@@ -77,8 +77,7 @@ def test_a_start_that_stood_still_is_not_too_slow() -> None:
     thread = threading.Thread(target=lambda: started.append(sup.start_child(spec)))
     thread.start()
     children = Path(f"/proc/{sup.pid}/task/{sup.pid}/children")
-    while not (pids := children.read_text().split()):
-        pass
+    pids = eventually(lambda: children.read_text().split())
     with stopped(sup.pid, int(pids[0])):
         time.sleep(STANDSTILL)
     thread.join()

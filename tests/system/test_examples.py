@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE, ROOT, heed_ctrl_c, program
+from processes import PATIENCE, ROOT, eventually, heed_ctrl_c, program
 from traffic import ping
 
 import tuncer
@@ -177,8 +177,7 @@ def test_the_readmes_ten_lines_answer_pings(run: Run) -> None:
     ten_lines = blocks_of_readme()[0].replace("print(", "print('got', flush=True), print(")
     command = [sys.executable, "-c", prelude + ten_lines]
     with program(*command, preexec_fn=heed_ctrl_c) as example:
-        while "10.9.0.0/24" not in run("ip", "route"):  # the link is up, and has the address
-            assert example.process.poll() is None
+        eventually(lambda: "10.9.0.0/24" in run("ip", "route"))  # up, and has the address
         ping(run, "10.9.0.2", count=3, interval=0.2)
         example.expect("got")
         example.process.send_signal(signal.SIGINT)

@@ -147,8 +147,8 @@ def test_fifty_kills_under_load_lose_nothing(
         with ThreadPoolExecutor(len(followers)) as pool:
             running = [pool.submit(follower.run) for follower in followers]
             for kill in range(kills):
-                while offered() < kill * count // kills:
-                    time.sleep(0.001)  # the kernel tells nobody of its counters
+                # The kernel tells nobody of its counters.
+                eventually(lambda kill=kill: offered() >= kill * count // kills)
                 kill_and_wait(dev)
             sender.wait(PATIENCE)
             while not all(done.done() for done in running):
@@ -190,8 +190,8 @@ def test_interface_addresses_and_routes_stay(run: Run) -> None:
                 run("ip", "-6", "route", "show", "dev", "lab0"),
             )
 
-        while "tentative" in str(before := shown()):
-            pass
+        eventually(lambda: "tentative" not in str(shown()))
+        before = shown()
         for _ in range(10):
             kill_and_wait(dev)
             assert shown() == before

@@ -258,8 +258,7 @@ def test_a_packet_for_a_caller_that_was_killed_goes_to_the_next(dev: Device) -> 
     )
     with program(sys.executable, "-c", command) as caller:
         caller.expect("now")
-        while "poll" not in Path(f"/proc/{caller.process.pid}/wchan").read_text():
-            assert caller.process.poll() is None
+        eventually(lambda: "poll" in Path(f"/proc/{caller.process.pid}/wchan").read_text())
         caller.process.kill()
         caller.process.wait(PATIENCE)
         for number in range(3):

@@ -99,8 +99,8 @@ def test_what_the_kernel_does_not_take_runs_in_the_worker(dev: Device) -> None:
         for number in range(10):
             send_to(53 if number % 2 else 54, b"%02d" % number)
         assert payloads(subscription, 5) == [b"%02d" % n for n in range(1, 10, 2)]
-        while (counts := dev.statistics())["packets_filtered"] < 5:
-            pass
+        eventually(lambda: dev.statistics()["packets_filtered"], 5)
+        counts = dev.statistics()
         assert (counts["packets_read"], counts["dropped"]) == (5, 0)
         assert counts["filter_runs"] == "worker"
         for number in range(3):  # each time there is nothing more to read in between
