@@ -10,6 +10,7 @@ from collections.abc import Callable
 from supervisor.actor.timers import Timer
 from supervisor.client.connection import Connection
 from supervisor.client.futures import CallFuture
+from supervisor.client.lock import RLock
 from supervisor.client.pending import Pending
 from supervisor.client.ref import Ref, process_of
 from supervisor.gen_server import GenServer
@@ -33,6 +34,7 @@ __all__ = [
     "Connection",
     "Pending",
     "Process",
+    "RLock",
     "Restart",
     "Timer",
     "call_async",

@@ -35,6 +35,7 @@ from typing import Any, Protocol
 
 from supervisor import linux
 from supervisor.client.caller_socket import CallerSocket, Lack
+from supervisor.client.lock import RLock
 from supervisor.client.pending import Pending, Stream
 from supervisor.errors import CallTimeout, MailboxFull, NoProcess, Reason, shown
 from supervisor.linux import Process
@@ -116,7 +117,7 @@ class Connection:
         self._others: dict[int, Pending] = {}
         """Requests that are no calls: they do not count for IN_FLIGHT."""
         self._numbers = itertools.count(1)
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._forked = False
         self._last_words: Reason | None = None
         self._polls: list[tuple[int, object]] = []
@@ -605,7 +606,7 @@ class Connection:
     def leave(self) -> None:
         """Close what a fork has inherited, without the lock: a thread may have held that."""
         self.dead = self._forked = True
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._calls, self._others, self._polls, self._waiters = {}, {}, [], {}
         self._followers = []
         if self._socket is not None:

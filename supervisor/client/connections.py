@@ -11,6 +11,7 @@ import threading
 
 from supervisor.client.caller_socket import CallerSocket
 from supervisor.client.connection import Connection
+from supervisor.client.lock import RLock
 from supervisor.linux import Process
 from supervisor.protocol import framing
 
@@ -22,7 +23,7 @@ class _Table:
     """This process's connections. A forked child starts with none."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # as a connection's: for handlers of signals
+        self.lock = RLock()  # as a connection's: for handlers of signals
         self.connections: dict[Process, Connection] = {}
         self._opened: dict[Connection, None] = {}
         """Those that have a socket, in the order in which they were opened."""

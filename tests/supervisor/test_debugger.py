@@ -26,7 +26,10 @@ if __name__ == "__main__":
 def read_until(terminal: int, text: str) -> str:
     seen = ""
     while text not in seen:
-        seen += os.read(terminal, 4096).decode()
+        try:
+            seen += os.read(terminal, 4096).decode()
+        except OSError as error:  # EIO: the program has ended
+            raise AssertionError(seen) from error
     return seen
 
 

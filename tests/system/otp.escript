@@ -43,7 +43,7 @@ operate(Sup, []) ->
     await_down(Monitor, Sup, stopped);
 operate(Sup, [Operation | Others]) ->
     Monitor = monitor(process, Sup),
-    Result = (catch operation(Sup, Operation)),
+    Result = try operation(Sup, Operation) catch _:Why -> {'EXIT', Why} end,
     case settled(Sup, Operation, Monitor) of
         true ->
             demonitor(Monitor, [flush]),
@@ -78,15 +78,15 @@ settled(Sup, Operation, Monitor) ->
             self() ! {'DOWN', Monitor, process, Sup, Reason},
             false
     after 0 ->
-        case catch supervisor:which_children(Sup) of
-            {'EXIT', _} ->
-                false;
+        try supervisor:which_children(Sup) of
             Children ->
                 Pending = [C || {_, Pid, _, _} = C <- Children, pending(Pid)],
                 case Pending of
                     [] -> true;
                     _ -> settled(Sup, Operation, Monitor)
                 end
+        catch
+            _:_ -> false
         end
     end.
 

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import itertools
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
 )
-from supervisor.lowlevel import Restart
+from supervisor.lowlevel import Restart, RLock
 from tuncer import tunctl
 from tuncer.client.device import Device, known
 from tuncer.client.link import absolute
@@ -49,13 +48,13 @@ _OF_EACH_QUEUE = ("active", "namespace", "slots", "queues", "again")
 _CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
 _roots: dict[tuple[int, int], SupervisorRef] = {}
-_roots_lock = threading.Lock()
+_roots_lock = RLock()
 _numbers = itertools.count(1)
 
 
 def _after_fork() -> None:
     global _roots_lock  # noqa: PLW0603
-    _roots_lock = threading.Lock()  # another thread of the parent may have held it
+    _roots_lock = RLock()  # another thread of the parent may have held it
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -32,7 +31,7 @@ class WorkerClient:
         self._late: deque[CallFuture] = deque()
         self._kept: deque[bytes] = deque()
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = lowlevel.RLock()
 
     def find(self) -> Ref:
         """Return the worker; while it is being restarted, wait for it."""
@@ -152,7 +151,10 @@ class WorkerClient:
                 self._late.clear()
                 self._kept.clear()
             for late in [call for call in self._late if call.done()]:
-                self._late.remove(late)
+                try:
+                    self._late.remove(late)
+                except ValueError:  # a signal's handler, which calls recv here, has taken it
+                    continue
                 with contextlib.suppress(Exception):  # whatever the answer was, it was no packet
                     self._kept.append(late.result(0.0)[0])
             return self._kept.popleft() if self._kept else None

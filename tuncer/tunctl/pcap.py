@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
-import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,6 @@ INSTRUCTION = 8
 """Bytes of a ``struct bpf_insn``: code, jt, jf, k."""
 
 _NAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.dylib")
-_lock = threading.Lock()  # before 1.8 the compiler serves one thread at a time
 
 
 class _Program(ctypes.Structure):
@@ -79,21 +77,20 @@ def compile_filter(expression: str, flags: int) -> Program:
         if Flag.TAP in parse(flags & ~Flag.PERSIST if isinstance(flags, int) else flags)
         else _RAW
     )
-    with _lock:
-        handle = library.pcap_open_dead(kind, _SNAPLEN)
-        if not handle:
-            raise MemoryError("libpcap has no memory")
-        try:
-            text = expression.encode("utf-8", "backslashreplace")
-            arguments = (handle, ctypes.byref(program), text, 1, _NO_NETMASK)
-            if b"\0" in text or library.pcap_compile(*arguments):
-                why = library.pcap_geterr(handle).decode(errors="replace") or "a NUL in it"
-                raise ValueError(f"{expression!r} is no filter expression: {why}")
-            size = program.length * INSTRUCTION
-            code = ctypes.string_at(program.instructions, size)
-            library.pcap_freecode(ctypes.byref(program))
-        finally:
-            library.pcap_close(handle)
+    handle = library.pcap_open_dead(kind, _SNAPLEN)
+    if not handle:
+        raise MemoryError("libpcap has no memory")
+    try:
+        text = expression.encode("utf-8", "backslashreplace")
+        arguments = (handle, ctypes.byref(program), text, 1, _NO_NETMASK)
+        if b"\0" in text or library.pcap_compile(*arguments):
+            why = library.pcap_geterr(handle).decode(errors="replace") or "a NUL in it"
+            raise ValueError(f"{expression!r} is no filter expression: {why}")
+        size = program.length * INSTRUCTION
+        code = ctypes.string_at(program.instructions, size)
+        library.pcap_freecode(ctypes.byref(program))
+    finally:
+        library.pcap_close(handle)
     return Program(expression, code)
 
 
