@@ -53,7 +53,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def in_sandbox(code: str) -> None:
-    """Run a program in a sandbox; some versions of runsc often end as they start, without a word."""
+    """Run a program in a sandbox; some versions of runsc end as they start, without a word."""
     command = [*SANDBOX, sys.executable, "-c", PREPARE + code]
     for _ in range(10):
         done = subprocess.run(
