@@ -21,8 +21,8 @@ FILTER = "udp and src port 68 and dst port 67"
 def message_type(bootp: bytes) -> int:
     """Return what option 53 says, or 0."""
     place = 240  # after the magic cookie
-    while place + 2 < len(bootp) and bootp[place] != 255:  # noqa: PLR2004 - the end
-        if bootp[place] == 53:  # noqa: PLR2004
+    while place + 2 < len(bootp) and bootp[place] != 255:  # the end
+        if bootp[place] == 53:
             return bootp[place + 2]
         place += 2 + bootp[place + 1] if bootp[place] else 1
     return 0

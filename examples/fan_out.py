@@ -22,7 +22,7 @@ def count(number: int, dev: tuncer.Device, ready: "multiprocessing.queues.Queue[
     with dev.subscribe() as packets:
         ready.put(number)
         for packet in packets:
-            if packet.data[0] == 0x45 and packet.data[9] == UDP:  # noqa: PLR2004 - IPv4
+            if packet.data[0] == 0x45 and packet.data[9] == UDP:  # IPv4
                 assert int(packet.data[28:]) == expected
                 expected += 1
             if expected == DATAGRAMS:

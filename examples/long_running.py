@@ -24,7 +24,7 @@ class Counter(GenServer):
             self.store_fd("state", fd)
         self.state = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("Q")
 
-    def handle_call(self, request: str, sender: Sender) -> int:  # noqa: ARG002
+    def handle_call(self, request: str, sender: Sender) -> int:  # noqa: ARG002 - the contract's
         """Count on; and crash when told to."""
         if request == "crash":
             os.kill(os.getpid(), signal.SIGKILL)

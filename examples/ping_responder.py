@@ -15,7 +15,7 @@ ECHO_REQUEST, ECHO_REPLY, ICMP = 8, 0, 1
 
 def reply_to(packet: bytes) -> bytes | None:
     """Return the reply to an ICMP echo request over IPv4 (RFC 792), or None for anything else."""
-    if len(packet) < 28 or packet[0] != 0x45 or packet[9] != ICMP or packet[20] != ECHO_REQUEST:  # noqa: PLR2004
+    if len(packet) < 28 or packet[0] != 0x45 or packet[9] != ICMP or packet[20] != ECHO_REQUEST:
         return None
     source, destination = packet[12:16], packet[16:20]
     # The type goes from 8 to 0, so the one's complement checksum grows by 8 in its high byte.

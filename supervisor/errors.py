@@ -230,7 +230,7 @@ class RemoteError(ActorError):
 _LIMIT = 12288  # bytes of a text, and of a traceback, that travel
 
 
-def _cut(text: str, first: bool) -> str:
+def _cut(text: str, *, first: bool) -> str:
     """Keep the first or the last bytes of a text: a traceback's innermost frames are at its end."""
     data = text.encode("utf-8", "backslashreplace")
     return (data[:_LIMIT] if first else data[-_LIMIT:]).decode("utf-8", "replace")

@@ -101,7 +101,7 @@ class Starting:
 _RESULTS = (NoReply, Stop, Continue, Ignore, Starting)
 
 
-def check_init(result: Any, supervises: bool) -> None:
+def check_init(result: Any, *, supervises: bool) -> None:
     """Check what ``init`` has returned.
 
     Raises:

@@ -60,7 +60,7 @@ class Links:
             for pending in self._monitors.pop(there.process, []):
                 there.withdraw(pending, _ROOM)
 
-    def link(self, ref: Ref, mutual: bool = True) -> None:
+    def link(self, ref: Ref, *, mutual: bool = True) -> None:
         """Link the actor to another one's present incarnation.
 
         Args:
@@ -83,7 +83,7 @@ class Links:
             with contextlib.suppress(NoProcess):  # its end is told by the monitor
                 there.send(LINK, Ref(self._loop.process), _ROOM)
 
-    def unlink(self, ref: Ref, mutual: bool = True) -> None:
+    def unlink(self, ref: Ref, *, mutual: bool = True) -> None:
         """Undo a link."""
         with contextlib.suppress(NoProcess):
             there = connection_to(ref)
@@ -119,7 +119,8 @@ class Links:
             ended(there.process.pid, pending.reason())
 
         try:
-            pending = there.ask(MONITOR, None, time.monotonic() + _ROOM, Pending(False, settled))
+            pending = Pending(is_call=False, then=settled)
+            there.ask(MONITOR, None, time.monotonic() + _ROOM, pending)
         except NoProcess:
             ended(0, NOPROC)
             return None

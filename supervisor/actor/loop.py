@@ -103,6 +103,7 @@ class Actor:
         name: str | None,
         channel: Channel | None,
         stored: dict[tuple[str, ...], int],
+        *,
         supervised: bool = True,
     ) -> None:
         self.process = linux.process(os.getpid())
@@ -129,7 +130,7 @@ class Actor:
         self._system = System(self.server, self._watchers)
         self._counts = self._system.counts
         order = self.server._order_to_stop  # noqa: SLF001 - a hook for this loop alone
-        self.parent = Parent(channel, supervised, self, order, self.restore)
+        self.parent = Parent(channel, self, order, self.restore, supervises=supervised)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -143,10 +144,10 @@ class Actor:
                 registry.register(self.ref.name, self.process)
                 self._registered = True
             result = self.server.init(*args, **kwargs)
-            check_init(result, self.server.supervises)
+            check_init(result, supervises=self.server.supervises)
         except RAISED as error:  # whatever it is, it is why the start failed
             reason = error if isinstance(error, ActorError) else RemoteError.of(error)
-            self.fail(reason, is_shortage(error))
+            self.fail(reason, short=is_shortage(error))
         else:
             self._inbox.append(lambda: self._begin(result))
         while self._reason is None:
@@ -171,7 +172,7 @@ class Actor:
         self._started = True
         self.parent.serves_now(READY, self.ref)
 
-    def fail(self, reason: Any, short: bool = False) -> None:
+    def fail(self, reason: Any, *, short: bool = False) -> None:
         """Tell whoever started this actor that it does not start, and end.
 
         Args:
@@ -193,7 +194,7 @@ class Actor:
             if self._registered and self.ref.name is not None:
                 registry.register(self.ref.name, self.process)
         except (OSError, ActorError) as error:
-            self.log.error("%r cannot be found any more: %s", self.ref, error)  # noqa: TRY400
+            self.log.error("%r cannot be found any more: %s", self.ref, error)
         self.server._directory_made_again()  # noqa: SLF001 - a hook for this loop alone
 
     def _crash(self, error: BaseException) -> None:
@@ -212,7 +213,7 @@ class Actor:
                 self.server.terminate(reason)
             except RAISED as error:
                 reason = _able_to_travel(RemoteError.of(error))
-                self.log.error("%r: terminate failed: %s", self.ref, reason)  # noqa: TRY400
+                self.log.error("%r: terminate failed: %s", self.ref, reason)
         if self._registered and self.ref.name is not None:
             with contextlib.suppress(OSError):  # the directory has gone, or something has its place
                 registry.unregister(self.ref.name, self.process)
@@ -228,11 +229,12 @@ class Actor:
     def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Do what ``breakpoint()`` does in an actor: see ``debugger``."""
         if os.environ.get("PYTHONBREAKPOINT"):  # somebody has chosen another debugger
-            return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100
-        self.parent.held(True)  # from here on: a watchdog may allow less than the import takes
+            return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100 - which is what they asked for
+        # Before the import, which takes longer than a watchdog may allow.
+        self.parent.held(by_debugger=True)
         from supervisor.actor import debugger  # noqa: PLC0415 - pdb is large, and seldom needed
 
-        over = functools.partial(self.parent.held, False)
+        over = functools.partial(self.parent.held, by_debugger=False)
         debugger.debug(sys._getframe(1), over)  # noqa: SLF001 - as pdb does
         return None
 
@@ -268,14 +270,16 @@ class Actor:
             if self._inbox and not system.suspended:
                 self._inbox.popleft()()
                 continue
-            message = self._mailbox.receive(system.suspended)
+            message = self._mailbox.receive(suspended=system.suspended)
             if message is None:
                 return
             self._dispatch(*message)
 
     def _has_messages(self) -> bool:
         suspended = self._system.suspended
-        return bool(self._inbox and not suspended) or self._mailbox.has_messages(suspended)
+        if self._inbox and not suspended:
+            return True
+        return self._mailbox.has_messages(suspended=suspended)
 
     def _patience(self) -> float | None:
         """Return how many seconds the loop may wait for an event."""

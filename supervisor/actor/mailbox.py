@@ -146,7 +146,7 @@ class Mailbox:
     def _new_listener(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.setblocking(False)
+            listener.settimeout(0)
             listener.bind(str(self._path))
             # Others may not even connect. Nobody could before, as nobody listened; and a process's
             # umask may have kept its own user out.
@@ -188,7 +188,7 @@ class Mailbox:
             self._admit(sock)
 
     def _admit(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+        sock.settimeout(0)
         self._add(Peer(next(self._numbers), sock))
 
     def _add(self, peer: Peer) -> None:
@@ -301,11 +301,11 @@ class Mailbox:
 
     # -- messages ----------------------------------------------------------------------------------
 
-    def has_messages(self, suspended: bool) -> bool:
+    def has_messages(self, *, suspended: bool) -> bool:
         """Tell whether there may be messages that ``receive`` returns without a look at sockets."""
         return bool(self._turns or (self._held and not suspended))
 
-    def receive(self, suspended: bool) -> Message | None:
+    def receive(self, *, suspended: bool) -> Message | None:
         """Return the next message that has been read, or None.
 
         Args:
@@ -466,9 +466,9 @@ def _message(peer: Peer, term: Any) -> tuple[Message, int]:
             raise BadMessage("its descriptor is missing")
         size, term = term, codec.unpack(framing.read_long(term, peer.fds.popleft()))
     chain = _NO_CHAIN
-    if type(term) is list and len(term) == 4:  # noqa: PLR2004
+    if type(term) is list and len(term) == 4:
         chain = term.pop()
-    if type(term) is not list or len(term) != 3 or type(chain) is not list:  # noqa: PLR2004
+    if type(term) is not list or len(term) != 3 or type(chain) is not list:
         raise BadMessage("it is neither [kind, number, term] nor that and who waits for it")
     kind, number, term = term
     if type(kind) is not int or type(number) is not int:

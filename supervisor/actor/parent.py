@@ -41,10 +41,11 @@ class Parent:
     def __init__(
         self,
         channel: Channel | None,
-        supervises: bool,
         loop: Loop,
         shut: Callable[[Reason], None],
         restore: Callable[[], None],
+        *,
+        supervises: bool,
     ) -> None:
         """Call ``shut`` at an order to end, and ``restore`` at an order to restore one's files."""
         self._restore = restore
@@ -86,7 +87,7 @@ class Parent:
         if not self._supervises and self._hung_up is None:
             self._close()
 
-    def held(self, by_debugger: bool) -> None:
+    def held(self, *, by_debugger: bool) -> None:
         """Send the supervisor whether a debugger holds this actor up."""
         if self.supervises:
             self.tell(HELD, by_debugger)

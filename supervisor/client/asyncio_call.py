@@ -17,7 +17,7 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
     """Do what ``Ref.acall`` says."""
     loop = asyncio.get_running_loop()
     answered = loop.create_future()
-    pending, began = Pending(True, lambda _: finish(answered)), loop.time()
+    pending, began = Pending(is_call=True, then=lambda _: finish(answered)), loop.time()
     with reading_by(loop, there):
         try:
             async with asyncio.timeout_at(_on_clock(loop, deadline)):

@@ -28,7 +28,7 @@ def this_is(process: Process) -> None:
 
 def serving(chain: Chain) -> None:
     """Say who waits for what is served now."""
-    global _chain  # noqa: PLW0603
+    global _chain
     _chain = chain
 
 
@@ -55,7 +55,7 @@ def chain_to(target: Process, who: object) -> Chain:
 
 def _nobody() -> None:
     """A fork of an actor is not that actor."""
-    global _me  # noqa: PLW0603
+    global _me
     _me = None
 
 

@@ -68,7 +68,7 @@ class CallerSocket:
     def _connect(self, path: str) -> None:
         pid = self._process.pid
         try:
-            self._sock.setblocking(False)
+            self._sock.settimeout(0)
             try:
                 self._sock.connect(path)
             except BlockingIOError:  # the backlog is full
@@ -106,7 +106,7 @@ class CallerSocket:
         A signal ends the wait, and Python then takes the socket for connected.
         """
         deadline = time.monotonic() + _BACKLOG
-        self._sock.setblocking(True)
+        self._sock.settimeout(None)
         while (seconds := deadline - time.monotonic()) > 0:
             patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6) + 1)  # struct timeval
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
@@ -162,7 +162,7 @@ class CallerSocket:
         """Tell whether the other side has closed its end."""
         return framing.has_hung_up(self._sock)
 
-    def is_idle(self, unread: bool) -> bool:
+    def is_idle(self, *, unread: bool) -> bool:
         """Tell whether the actor has served what was sent, as far as it has told.
 
         Args:

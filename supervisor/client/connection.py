@@ -164,7 +164,7 @@ class Connection:
             self._socket = None
         self._table.closed(self)
 
-    def close_if_idle(self, unread: bool) -> bool:
+    def close_if_idle(self, *, unread: bool) -> bool:
         """Close the socket if nothing is waited for; tell whether it is closed.
 
         One of which much may not have been served is not idle: what is sent on the next one would
@@ -178,7 +178,7 @@ class Connection:
         try:
             there = self._socket
             used = self._calls or self._others or self._polls or self._followers or self._readers
-            if there is not None and not used and there.is_idle(unread):
+            if there is not None and not used and there.is_idle(unread=unread):
                 self._close()
             return self._socket is None
         finally:
@@ -223,16 +223,16 @@ class Connection:
         number = next(self._numbers)
         data = codec.pack_message(kind, number, term, chain)
         kept = pending is not None
-        pending = pending or Pending(kind == CALL)
+        pending = pending or Pending(is_call=kind == CALL)
         try:
-            while (lack := self._asked(kind, number, data, pending, kept)) is not None:
+            while (lack := self._asked(kind, number, data, pending, kept=kept)) is not None:
                 self._wait_for_room(lack, len(data), deadline)
         except _GONE:
             raise self._gone() from None
         return pending
 
     def _asked(
-        self, kind: int, number: int, data: bytes, pending: Pending, kept: bool
+        self, kind: int, number: int, data: bytes, pending: Pending, *, kept: bool
     ) -> Lack | None:
         with self._lock:
             if kind == CALL and len(self._calls) >= IN_FLIGHT:

@@ -70,7 +70,7 @@ class _Table:
         for unread in (False, True):
             for connection in list(self._opened):
                 if closed < number:
-                    closed += connection.close_if_idle(unread)
+                    closed += connection.close_if_idle(unread=unread)
         return closed
 
     def open_wakeup(self) -> int:

@@ -17,7 +17,7 @@ class Pending:
 
     __slots__ = ("_then", "answer", "is_call", "number", "there")
 
-    def __init__(self, is_call: bool, then: Callable[[Pending], None] | None = None) -> None:
+    def __init__(self, *, is_call: bool, then: Callable[[Pending], None] | None = None) -> None:
         self.answer: tuple[int, Any] | None = None
         self.is_call = is_call
         self.number = 0
@@ -36,7 +36,7 @@ class Pending:
 
     def result(self, who: object) -> Any:
         """Return the answer's value, or raise what it says."""
-        assert self.answer is not None  # noqa: S101 - callers wait before they ask
+        assert self.answer is not None  # callers wait before they ask
         kind, term = self.answer
         if kind == REPLY:
             return term
@@ -46,7 +46,7 @@ class Pending:
 
     def reason(self) -> Reason:
         """Return why the actor ended, if that was asked for."""
-        assert self.answer is not None  # noqa: S101
+        assert self.answer is not None
         reason: Reason = self.answer[1]
         return reason
 

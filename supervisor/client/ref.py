@@ -310,7 +310,7 @@ class Ref:
 
     def _connection(self) -> Connection:
         if self.name is None:
-            assert self._process is not None  # noqa: S101 - one of both is always there
+            assert self._process is not None  # one of both is always there
             return connections.connect(self._process)
         known = _by_name.get(self.name)
         if known is not None and known.alive():

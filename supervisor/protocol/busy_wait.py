@@ -23,7 +23,7 @@ _MOST = 64  # waits without another attempt, after several in a row that were in
 
 # Read without the lock that ``threading.active_count`` takes, and so private: a signal handler that
 # calls an actor may have interrupted the thread that holds the lock.
-_threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # noqa: SLF001
+_threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # noqa: SLF001 - above
 
 Events: TypeAlias = list[tuple[int, int]]
 

@@ -26,7 +26,7 @@ class Channel:
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
 
     @staticmethod
     def pair() -> tuple[Channel, int]:
@@ -76,7 +76,7 @@ class Channel:
             raise BrokenPipeError(*error.args) from error
         return True
 
-    def receive(self, wait: bool = False) -> tuple[list[Any], list[int]] | None:
+    def receive(self, *, wait: bool = False) -> tuple[list[Any], list[int]] | None:
         """Return the next message and its descriptors; None if there is none yet.
 
         Raises:

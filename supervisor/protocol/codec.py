@@ -106,7 +106,7 @@ def extend(
     Raises:
         ValueError: the code is another type's, or none.
     """
-    if not 0 <= code <= 127:  # noqa: PLR2004 - of msgpack's extension types
+    if not 0 <= code <= 127:  # of msgpack's extension types
         raise ValueError(f"an extension's code is from 0 to 127, not {code}")
     if code in _decoders:
         owners = [kind.__name__ for kind, (taken, _) in _encoders.items() if taken == code]
@@ -247,7 +247,7 @@ def _encode(value: Any) -> Any:
     if known:
         code, encode = known
         return msgpack.ExtType(code, _pack_inner(encode(value)))
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:  # noqa: PLR2004
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:
         return msgpack.ExtType(Code.BIG_INTEGER, _pack_inner(hex(value)))
     if isinstance(value, Exception) and (name := carried(value)):
         return msgpack.ExtType(Code.CARRIED_ERROR, _pack_inner([name, _arguments(value)]))

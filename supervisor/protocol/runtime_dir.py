@@ -48,7 +48,7 @@ _stuck_until = 0.0
 
 def use(path: str) -> None:
     """Use the directory that the program has found which has started this process."""
-    global _given  # noqa: PLW0603 - it is the process's
+    global _given  # it is the process's
     _given = Path(path)
 
 
@@ -169,7 +169,7 @@ def is_left_elsewhere(path: Path) -> bool:
     except OSError:
         return True
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+        probe.settimeout(0)
         return probe.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
@@ -218,7 +218,7 @@ def _is_there(path: str, fd: int) -> bool:
 
 
 def _acquired(fd: int) -> bool:
-    global _stuck_until  # noqa: PLW0603
+    global _stuck_until
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:

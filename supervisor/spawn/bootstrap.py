@@ -49,7 +49,7 @@ def _load(payload: bytes) -> tuple[type, tuple[object, ...], dict[str, object], 
     main_module.prepare(description)
     if any(name.encode() in started for name in main_module.NAMES):
         main_module.ensure()
-    return pickle.loads(started)  # type: ignore[no-any-return]  # noqa: S301
+    return pickle.loads(started)  # type: ignore[no-any-return]  # noqa: S301 - as above
 
 
 def _process_of(pidfd: int) -> linux.Process:

@@ -171,7 +171,7 @@ def _boot(channel: int, payload: int, owner: int) -> None:
     passed = [fd for fd in (channel, payload, owner) if fd >= 0]
     try:
         # A session of its own: the terminal's Ctrl-C and hang-up are for the program.
-        started = subprocess.Popen(  # noqa: S603
+        started = subprocess.Popen(
             [python, *flags, "-c", program],
             stdin=subprocess.DEVNULL,
             pass_fds=passed,

@@ -106,7 +106,7 @@ def _found() -> dict[str, str]:
 
 def prepare(description: dict[str, Any]) -> None:
     """Make this interpreter like the program's, but for the main module."""
-    global _prepared  # noqa: PLW0603 - it is the process's
+    global _prepared  # it is the process's
     _main.update(description["main"])
     _prepared = True
     runtime_dir.use(description["runtime"])
@@ -120,7 +120,7 @@ def ensure() -> None:
     Raises:
         ImportError: it is no file.
     """
-    global importing  # noqa: PLW0603
+    global importing
     if not _prepared or _imported:
         return
     if not _main:

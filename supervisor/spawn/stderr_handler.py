@@ -57,9 +57,9 @@ def _format_of(formatter: object) -> dict[str, str | None]:
     if type(formatter) is not logging.Formatter:
         return {"fmt": None, "datefmt": None, "style": "%"}
     known: dict[str, Any] = dict(logging._STYLES)  # noqa: SLF001 - by "%", "{" and "$"
-    signs = [sign for sign, (kind, _) in known.items() if type(formatter._style) is kind]  # noqa: SLF001
-    style = signs[0] if signs else "%"
-    text = formatter._fmt  # noqa: SLF001 - a Formatter has no other way to say it
+    # A Formatter has no other way to say these two.
+    kind, text = type(formatter._style), formatter._fmt  # noqa: SLF001 - see above
+    style = next((sign for sign, (its, _) in known.items() if its is kind), "%")
     return {"fmt": text, "datefmt": formatter.datefmt, "style": style}
 
 

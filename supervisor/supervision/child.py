@@ -108,7 +108,7 @@ class Child:
         """Whether its last start failed."""
         return self.outcome is not None and self.outcome[0] == FAILED
 
-    def begin(self, again: bool) -> None:
+    def begin(self, *, again: bool) -> None:
         """Begin a start, of one that has ended by itself if it is one again."""
         self.start_id = object()
         self.restarted = again
@@ -145,7 +145,7 @@ class Child:
             self.retry.cancelled = True
             self.retry = None
 
-    def order_to_end(self, comes_back: bool) -> None:
+    def order_to_end(self, *, comes_back: bool) -> None:
         """Tell it to end in order, and whether another start of it may follow.
 
         One that does not read what it is told is left to its grace.

@@ -58,7 +58,7 @@ class Plan:
         if not all(isinstance(text, str) and text for text in texts) or ":" not in self.start:
             raise ValueError(f"no plan of a child: {texts!r:.200}")
         if not isinstance(self.arguments, bytes) or not isinstance(self.more, bytes):
-            raise ValueError(f"no plan of a child: {self.id!r:.200}")  # noqa: TRY004
+            raise ValueError(f"no plan of a child: {self.id!r:.200}")  # noqa: TRY004 - of whoever sent it
         if self.backoff is not None:
             object.__setattr__(self, "backoff", Backoff(*self.backoff))
         _check(self)
@@ -156,7 +156,7 @@ class ChildSpec:
             raise TypeError(f"child {self.id!r}: kwargs is a dict by name, not {self.kwargs!r}")
         self.start.check_arguments(*self.args, **self.kwargs)
 
-    def plan(self, travels: bool = False) -> Plan:
+    def plan(self, *, travels: bool = False) -> Plan:
         """Return what a supervisor holds.
 
         Args:

@@ -124,7 +124,7 @@ class Children:
     def reap(self) -> None:
         """Take note of every child that has ended, and end what they leave behind."""
         by_pid = {child.pid: child for child in self if child.pid is not None}
-        ended = linux.reap(by_pid, lambda pid: self._orphans.is_one(pid, self._importing))
+        ended = linux.reap(by_pid, lambda pid: self._orphans.is_one(pid, importing=self._importing))
         for pid, _ in ended:  # none of these pids is to be killed any more: it may be anybody's
             if pid in by_pid:
                 by_pid[pid].is_reaped = True
@@ -138,9 +138,9 @@ class Children:
         self.end_orphans()
         self._tasks.advance()
 
-    def end_orphans(self, last: bool = False) -> None:
+    def end_orphans(self, *, last: bool = False) -> None:
         """Kill what ended actors had started themselves; at last, whatever is still there."""
-        self._orphans.end({child.pid for child in self}, last)
+        self._orphans.end({child.pid for child in self}, last=last)
 
     def _gone(self, child: Child, status: int) -> None:
         if child.pid is not None:
@@ -264,7 +264,7 @@ class Children:
 
     def start(self, child: Child, kind: str = "started") -> Task:
         """Start a child, and wait for its outcome: ready, ignore, or failed; tell of it."""
-        child.begin(kind == "restarted")
+        child.begin(again=kind == "restarted")
         limit, start_id = child.plan.init_timeout, child.start_id
         if limit is not None:
             self._after(limit, lambda: self._too_slow(child, start_id))
@@ -358,7 +358,7 @@ class Children:
         if child.plan.type == "worker":
             child.kill()
             return
-        child.order_to_end(self.start_has_failed)
+        child.order_to_end(comes_back=self.start_has_failed)
         self._kill_unless_it_serves(child)
 
     def _kill_unless_it_serves(self, child: Child) -> None:
@@ -450,7 +450,7 @@ class Children:
         child.grace_is_over = grace == "brutal_kill" or (starts and child.plan.type == "worker")
         if child.grace_is_over:
             return
-        child.order_to_end(self.start_has_failed)
+        child.order_to_end(comes_back=self.start_has_failed)
         if starts:
             self._kill_unless_it_serves(child)
         if grace == "infinity":

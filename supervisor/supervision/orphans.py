@@ -42,7 +42,7 @@ class Orphans:
         """Take note of an actor that has ended."""
         self._left.add(pid)
 
-    def is_one(self, pid: int, importing: bool) -> bool:
+    def is_one(self, pid: int, *, importing: bool) -> bool:
         """Tell whether a child that has ended is one.
 
         Args:
@@ -52,7 +52,7 @@ class Orphans:
         group = linux.process_group(pid)
         return group != os.getpgrp() and not (importing and group == pid)
 
-    def end(self, known: Collection[int | None], last: bool) -> None:
+    def end(self, known: Collection[int | None], *, last: bool) -> None:
         """Kill those whose actors have ended.
 
         Args:
@@ -68,11 +68,11 @@ class Orphans:
             except ProcessLookupError:
                 continue
             groups.add(group)
-            if group != os.getpgrp() and self._is_to_end(pid, group, last):
+            if group != os.getpgrp() and self._is_to_end(pid, group, last=last):
                 self._kill(pid)
         self._left &= groups
 
-    def _is_to_end(self, pid: int, group: int, last: bool) -> bool:
+    def _is_to_end(self, pid: int, group: int, *, last: bool) -> bool:
         if _TRACKER in linux.command(pid):
             return False
         if group in self._left:
@@ -95,6 +95,6 @@ def _marked(pid: int) -> Process | None:
     """Return which actor has started a process, or what did."""
     value = linux.environment(pid).get(_VARIABLE.encode(), b"")
     parts = value.split(b".")
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):  # noqa: PLR2004
+    if len(parts) != 2 or not all(part.isdigit() for part in parts):
         return None
     return Process(int(parts[0]), int(parts[1]))

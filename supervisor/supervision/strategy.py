@@ -74,7 +74,7 @@ def affected(strategy: Strategy, children: Sequence[tuple[str, Restart]], failed
     )
 
 
-def shuts_down(auto_shutdown: AutoShutdown, significant: bool, others: Iterable[bool]) -> bool:
+def shuts_down(auto_shutdown: AutoShutdown, others: Iterable[bool], *, significant: bool) -> bool:
     """Decide whether a supervisor ends, as a child has ended by itself and is not restarted.
 
     Args:
@@ -106,7 +106,7 @@ class Intensity:
         return f"more than {self.most} restarts within {self.period:g} s"
 
 
-def pause(attempts: int, limit: Intensity, short: bool) -> float:
+def pause(attempts: int, limit: Intensity, *, short: bool) -> float:
     """Return the seconds to wait after starts in a row that have failed, without a backoff.
 
     The first attempts follow at once. Later ones never take so long that ``limit`` would not be

@@ -223,7 +223,7 @@ class Supervisor(GenServer):
         for child in self._children:
             yield from self._children.start(child)
             if child.failed:
-                assert child.outcome is not None  # noqa: S101
+                assert child.outcome is not None
                 self._stopping = SHUTDOWN
                 self._children.start_has_failed = True
                 yield from self._stop_children()
@@ -278,7 +278,7 @@ class Supervisor(GenServer):
             for other in self._children
             if other.plan.significant and other is not child
         ]
-        if shuts_down(self._auto_shutdown, child.plan.significant, others):
+        if shuts_down(self._auto_shutdown, others, significant=child.plan.significant):
             log.info("%r shuts down, as child %r has ended", self.ref, child.plan.id)
             self._stop_all(SHUTDOWN)
 
@@ -330,7 +330,7 @@ class Supervisor(GenServer):
 
     def _failed_again(self, child: Child) -> None:
         """Try again to start a child: counted, unless the system is short of something."""
-        assert child.outcome is not None  # noqa: S101
+        assert child.outcome is not None
         child.attempts += 1
         child.state, child.reason = State.RESTARTING, child.outcome[1]
         what = f"child {child.plan.id!r} does not start again: {brief(child.reason)}"
@@ -397,7 +397,7 @@ class Supervisor(GenServer):
         self._report_start(sender, child)
 
     def _report_start(self, sender: Sender, child: Child) -> None:
-        assert child.outcome is not None  # noqa: S101
+        assert child.outcome is not None
         word, term = child.outcome
         if word == FAILED:
             self.refuse(sender, StartFailed(child.plan.id, term))
@@ -409,9 +409,9 @@ class Supervisor(GenServer):
         starts = child.state is State.STARTING
         if starts:
             self._children.cancel_start(child)  # which fails by that; then it is this task's turn
-        return self._terminate_one(sender, child, starts)
+        return self._terminate_one(sender, child, cancelled=starts)
 
-    def _terminate_one(self, sender: Sender, child: Child, cancelled: bool) -> Task:
+    def _terminate_one(self, sender: Sender, child: Child, *, cancelled: bool) -> Task:
         if self._children.get(child.plan.id) is child:
             yield from self._children.stop(child)
             self._put_away(child)

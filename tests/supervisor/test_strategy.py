@@ -78,10 +78,10 @@ def test_whom_a_failure_affects(strategy: Any, children: Any, data: st.DataObjec
 
 @given(st.booleans(), st.lists(st.booleans(), max_size=4))
 def test_when_a_supervisor_shuts_down(significant: bool, others: list[bool]) -> None:
-    assert not shuts_down("never", significant, others)
-    assert shuts_down("any_significant", significant, others) == significant
+    assert not shuts_down("never", others, significant=significant)
+    assert shuts_down("any_significant", others, significant=significant) == significant
     last = significant and True not in others
-    assert shuts_down("all_significant", significant, others) == last
+    assert shuts_down("all_significant", others, significant=significant) == last
 
 
 @given(st.lists(st.integers(0, 3), max_size=6))

@@ -69,7 +69,7 @@ class Subscriber:
 
     def read(self) -> None:
         """Take in what it has printed."""
-        assert self.process.stdout is not None  # noqa: S101
+        assert self.process.stdout is not None
         data = os.read(self.process.stdout.fileno(), 65536)
         if not data:
             raise ChildProcessError(f"the subscriber {self.name!r} has ended by itself")
@@ -131,8 +131,9 @@ def add_command(commands: Any) -> None:
 def _short_place() -> str | None:
     """Return where the demo's runtime directory is made: sockets have short paths only."""
     usual = tempfile.gettempdir()  # which batch systems set to long paths
-    places = [place for place in (usual, "/run", "/tmp") if os.access(place, os.W_OK)]  # noqa: S108
-    return min(places, key=len) if len(usual) > _LONG else None
+    places = (usual, "/run", "/tmp")  # noqa: S108 - what is made there is made by mkdtemp
+    writable = [place for place in places if os.access(place, os.W_OK)]
+    return min(writable, key=len) if len(usual) > _LONG else None
 
 
 def run(_: argparse.Namespace) -> int:
@@ -145,7 +146,7 @@ def run(_: argparse.Namespace) -> int:
     console = Console()
     how = netns.enter_new()
     console.print(f"tuncer demo, in {how}: nothing on this host changes", soft_wrap=True)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)  # noqa: S607
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with tempfile.TemporaryDirectory(prefix="tuncer-demo-", dir=_short_place()) as runtime:
         os.environ["TUNCER_RUNTIME_DIR"] = runtime
         story = Story(console)
@@ -202,7 +203,7 @@ def _captured_stderr() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _ended_at_last(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             yield process
         finally:
@@ -222,7 +223,7 @@ def _listen(story: Story, timeout: float) -> None:
     poller = select.poll()
     by_fd = {}
     for subscriber in story.subscribers:
-        assert subscriber.process.stdout is not None  # noqa: S101
+        assert subscriber.process.stdout is not None
         by_fd[subscriber.process.stdout.fileno()] = subscriber
         poller.register(subscriber.process.stdout, select.POLLIN)
     if story.words >= 0:
@@ -237,7 +238,7 @@ def _listen(story: Story, timeout: float) -> None:
 def _ping_and_kill(story: Story) -> None:
     command = ["ping", "-q", "-c", str(PINGS), "-i", str(INTERVAL), "-W", "5"]
     for lab in story.labs:
-        lab.ping = subprocess.Popen([*command, lab.other], stdout=subprocess.PIPE, text=True)  # noqa: S603
+        lab.ping = subprocess.Popen([*command, lab.other], stdout=subprocess.PIPE, text=True)
     story.tell(f"{PINGS} pings go through each device; the 'ring' subscriber answers them")
     deadline = time.monotonic() + PINGS * INTERVAL + PATIENCE
     drawn = 0.0
@@ -248,11 +249,11 @@ def _ping_and_kill(story: Story) -> None:
         for lab in story.labs:
             if lab.recovery is None and _received(story, lab) > PINGS // 3:
                 _kill(story, lab)
-        if time.monotonic() - drawn > 0.1:  # noqa: PLR2004 - seconds between two pictures
+        if time.monotonic() - drawn > 0.1:  # seconds between two pictures
             drawn = time.monotonic()
             story.show()
     for lab in story.labs:
-        assert lab.ping is not None  # noqa: S101
+        assert lab.ping is not None
         found = re.search(r"(\d+) received", lab.ping.communicate()[0])
         lab.answered = int(found[1]) if found else 0
 
@@ -281,7 +282,7 @@ def _kill(story: Story, lab: Lab) -> None:
 def _state(device: tuncer.Device) -> Any:
     """Return what must not change: the interface's number, flags and addresses."""
     show = ["ip", "-j", "-4", "addr", "show", "dev", device.name]
-    found = json.loads(subprocess.run(show, capture_output=True, check=True).stdout)[0]  # noqa: S603
+    found = json.loads(subprocess.run(show, capture_output=True, check=True).stdout)[0]
     return [found[key] for key in ("ifindex", "flags", "mtu", "txqlen", "addr_info")]
 
 

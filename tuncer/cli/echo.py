@@ -35,7 +35,7 @@ class Host:
         return request[:6] + _REPLY + self._mac + self._address + request[8:18]
 
     def _echo(self, packet: bytes) -> bytes | None:
-        if len(packet) < _SHORTEST or packet[0] != 0x45 or packet[9] != _ICMP:  # noqa: PLR2004
+        if len(packet) < _SHORTEST or packet[0] != 0x45 or packet[9] != _ICMP:
             return None
         if packet[20] != _ECHO_REQUEST or packet[16:20] != self._address:
             return None

@@ -53,7 +53,7 @@ _numbers = itertools.count(1)
 
 
 def _after_fork() -> None:
-    global _roots_lock  # noqa: PLW0603
+    global _roots_lock
     _roots_lock = RLock()  # another thread of the parent may have held it
 
 

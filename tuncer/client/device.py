@@ -202,7 +202,9 @@ class Device(Link):
         try:
             for number in numbers:
                 path = self._worker(number).path
-                made = _TRANSPORTS[transport](path, self.name, batch, events, number)
+                made = _TRANSPORTS[transport](
+                    path, self.name, batch=batch, events=events, queue=number
+                )
                 parts.append(made)
         except BaseException:
             for part in parts:

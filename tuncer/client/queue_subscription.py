@@ -12,14 +12,21 @@ from collections import deque
 from supervisor.lowlevel import Channel, close_all
 from tuncer.client.subscription import Item, Subscription, over
 from tuncer.protocol import control_socket
-from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
+from tuncer.protocol.packet import DeviceError, DeviceEvent, EventValue, Packet
 
 
 class QueueSubscription(Subscription[Item]):
     """A subscription to one queue: a ``seq`` in its log, and a connection to its control socket."""
 
     def __init__(
-        self, device: str, channel: Channel, wakeup_fd: int, batch: bool, events: bool, queue: int
+        self,
+        device: str,
+        channel: Channel,
+        wakeup_fd: int,
+        *,
+        batch: bool,
+        events: bool,
+        queue: int,
     ) -> None:
         super().__init__(device)
         self._channel = channel
@@ -116,7 +123,7 @@ class QueueSubscription(Subscription[Item]):
             self._queue_event(self._seq, "missed", events - self._event_seq)
             self._event_seq = events
 
-    def _queue_event(self, seq: int, kind: str, value: bool | int | str | None) -> None:
+    def _queue_event(self, seq: int, kind: str, value: EventValue) -> None:
         if self._wants_events:
             self._pending_events.append((seq, DeviceEvent(kind, self._device, value, self._queue)))
 

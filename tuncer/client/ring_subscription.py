@@ -18,7 +18,9 @@ _CHUNK = 64  # packets taken from the ring at a time
 class RingSubscription(QueueSubscription):
     """Reads the ring: for processes on the device's host."""
 
-    def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
+    def __init__(
+        self, path: Path, device: str, *, batch: bool, events: bool, queue: int = 0
+    ) -> None:
         answer, fds, channel = control_socket.request(
             path, device, RING, events, timeout=PATIENCE, descriptors=2
         )
@@ -32,7 +34,7 @@ class RingSubscription(QueueSubscription):
         finally:
             os.close(log)
         self._uncounted = 0
-        super().__init__(device, channel, event, batch, events, queue)
+        super().__init__(device, channel, event, batch=batch, events=events, queue=queue)
         self._seq, self._event_seq = answer[1:]
 
     def _clear_wakeup(self) -> None:

@@ -22,7 +22,9 @@ _STRAGGLERS = 1000  # ms that the last messages may be late after the device's e
 class ZmqSubscription(QueueSubscription):
     """Receives messages of the wire format."""
 
-    def __init__(self, path: Path, device: str, batch: bool, events: bool, queue: int = 0) -> None:
+    def __init__(
+        self, path: Path, device: str, *, batch: bool, events: bool, queue: int = 0
+    ) -> None:
         answer, _, channel = control_socket.request(path, device, ZMQ, events, timeout=PATIENCE)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
@@ -36,7 +38,7 @@ class ZmqSubscription(QueueSubscription):
         # After connect: the publisher gets both subscriptions in this order.
         self._socket.setsockopt(zmq.SUBSCRIBE, hello)
         wakeup_fd = int(self._socket.getsockopt(zmq.FD))
-        super().__init__(device, channel, wakeup_fd, batch, events, queue)
+        super().__init__(device, channel, wakeup_fd, batch=batch, events=events, queue=queue)
         self._event_seq = answer[2]
         self._early: deque[wire_format.Batch] = deque()
         self._had_last = False

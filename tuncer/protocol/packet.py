@@ -20,6 +20,10 @@ class Packet(NamedTuple):
     """The device's queue that it came by; each queue has numbers of its own."""
 
 
+EventValue = bool | int | str | None
+"""What an event tells: see ``DeviceEvent``."""
+
+
 class DeviceEvent(NamedTuple):
     """Something happened to the device, after the packets that came before it.
 
@@ -39,7 +43,7 @@ class DeviceEvent(NamedTuple):
     kind: str
     device: str
     """The device's name at its creation."""
-    value: bool | int | str | None = None
+    value: EventValue = None
     queue: int = 0
     """The queue that has become "passive"; of anything else 0."""
 

@@ -126,7 +126,7 @@ def remove(path: Path) -> None:
 def is_open(path: Path) -> bool:
     """Tell whether somebody listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)
+        probe.settimeout(0)
         try:
             probe.connect(str(path))
         except BlockingIOError:

@@ -128,7 +128,7 @@ def _too_large(error: OSError, slots: int, size: int) -> OSError:
 class _Map:
     """A ring in this process's memory."""
 
-    def __init__(self, fd: int, writable: bool) -> None:
+    def __init__(self, fd: int, *, writable: bool) -> None:
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         size = os.fstat(fd).st_size
         try:

@@ -79,7 +79,7 @@ def network(destination: NetworkLike, version: int = 4) -> Network:
         raise TypeError(f"a network is text or an ipaddress object, not {destination!r}")
     text = str(destination)
     if text == "default":
-        return ipaddress.ip_network("0.0.0.0/0" if version == 4 else "::/0")  # noqa: PLR2004
+        return ipaddress.ip_network("0.0.0.0/0" if version == 4 else "::/0")
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:

@@ -159,7 +159,7 @@ def check_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"a device name is text, not {name!r}")
-    if len(name.encode("utf-8", "surrogatepass")) > 15:  # noqa: PLR2004 - IFNAMSIZ less the final NUL
+    if len(name.encode("utf-8", "surrogatepass")) > 15:  # IFNAMSIZ less the final NUL
         raise OSError(errno.ENAMETOOLONG, "a device name is at most 15 bytes long", name)
     if not name.isascii() or any(c in "/:" or c.isspace() or not c.isprintable() for c in name):
         problem = "a device name is printable ASCII without spaces, '/' and ':'"

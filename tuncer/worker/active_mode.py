@@ -44,7 +44,7 @@ class Mode:
     def __init__(self, control: ControlBlock) -> None:
         self._control = control
 
-    def set(self, active: Active, has_subscribers: bool) -> None:
+    def set(self, active: Active, *, has_subscribers: bool) -> None:
         """Change it.
 
         Args:
@@ -80,19 +80,19 @@ class Mode:
             return 0
         return max(0, self._control.limit - self._control.head)
 
-    def is_active(self, has_subscribers: bool) -> bool:
+    def is_active(self, *, has_subscribers: bool) -> bool:
         """Whether packets are for subscriptions, not for ``recv``."""
         word = self._control.active
         return word == _ACTIVE or (word == _PASSIVE and has_subscribers) or self.left > 0
 
-    def room(self, has_subscribers: bool) -> int:
+    def room(self, *, has_subscribers: bool) -> int:
         """How many packets may be read for subscriptions now, at most a batch.
 
         Those of a counted mode wait for a subscription: nobody else would get them.
         """
         if self._control.active == _COUNTED:
             return min(ring.BATCH, self.left) if has_subscribers else 0
-        return ring.BATCH if self.is_active(has_subscribers) else 0
+        return ring.BATCH if self.is_active(has_subscribers=has_subscribers) else 0
 
     def subscribed(self) -> None:
         """Somebody has subscribed: a device that was made passive, or has become so, is active."""

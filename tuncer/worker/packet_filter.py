@@ -20,6 +20,7 @@ class Filter:
         kept: int,
         address: Callable[[int], int],
         prefix: Callable[[], int],
+        *,
         leads: bool,
     ) -> None:
         """Take up the filter of a worker before this one, if there was any.

@@ -15,9 +15,9 @@ _TAGS = (0x8100, 0x88A8)
 def ip_length(packet: memoryview) -> int | None:
     """Return the bytes of an IP packet, or None if it is none, or a jumbogram."""
     version = packet[0] >> 4
-    if version == 4:  # noqa: PLR2004
+    if version == 4:
         return int.from_bytes(packet[2:4], "big") or None
-    if version == 6:  # noqa: PLR2004
+    if version == 6:
         payload = int.from_bytes(packet[4:6], "big")
         return 40 + payload if payload or packet[6] != 0 else None
     return None
@@ -33,7 +33,7 @@ def frame_length(frame: memoryview) -> int | None:
     while kind in _TAGS:
         kind = int.from_bytes(frame[start + 2 : start + 4], "big")
         start += _TAG
-    if kind == 0x0806:  # noqa: PLR2004 - ARP
+    if kind == 0x0806:  # ARP
         return start + _ARP
     if kind in {0x0800, 0x86DD}:
         length = ip_length(frame[start:])

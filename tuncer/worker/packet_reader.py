@@ -98,21 +98,21 @@ class PacketReader:
 
     def decide(self, *, receivers: bool, has_subscribers: bool) -> bool:
         """Attach or detach the queue as ``demand`` says; return whether to poll the device."""
-        active = has_subscribers or self.mode.is_active(has_subscribers)
+        active = has_subscribers or self.mode.is_active(has_subscribers=has_subscribers)
         wanted = demand(
             receivers=receivers,
-            room=self.mode.room(has_subscribers),
+            room=self.mode.room(has_subscribers=has_subscribers),
             active=active,
             was_active=self._was_active,
             settled=bool(self.control.settled),
         )
         if self._has_queues:
-            self._attach(wanted.attached)
+            self._attach(attached=wanted.attached)
             self._was_active = active
             self.control.settled = 1
         return wanted.polled
 
-    def _attach(self, attached: bool | None) -> None:
+    def _attach(self, *, attached: bool | None) -> None:
         try:
             if attached is None or tunctl.is_attached(self.tun) == attached:
                 return
@@ -129,7 +129,7 @@ class PacketReader:
         Raises:
             OSError: EBADFD, the device was deleted. What was read before is in the log.
         """
-        room = self.mode.room(has_subscribers)
+        room = self.mode.room(has_subscribers=has_subscribers)
         if not self.filter.runs_here:
             self.writer.fill(self.tun, room or 1)
         elif self.writer.fill_filtered(self.tun, room or 1, self.filter.accepts)[1]:

@@ -27,6 +27,7 @@ from tuncer.protocol import codec_types as _terms  # noqa: F401 - addresses and 
 from tuncer.protocol import control_socket, paths, ring, subscriber_handshake
 from tuncer.protocol.control_socket import WAS_DELETED
 from tuncer.protocol.operations import TUNCTL, WORKER
+from tuncer.protocol.packet import EventValue
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import explain
 from tuncer.worker import active_mode, crash_safe_value, open_device
@@ -90,7 +91,7 @@ class Worker(GenServer):
             return Stop(error)
         self._control_server = ControlServer(self, self._listener, self._serve_request)
         self._subscribers.restore()
-        if self._packets.mode.is_active(self._has_subscribers):
+        if self._packets.mode.is_active(has_subscribers=self._has_subscribers):
             self._control.taken = self._writer.head  # what was recovered is for subscribers
         self._link.begin()
         self._report_end_of_count()
@@ -149,7 +150,7 @@ class Worker(GenServer):
             if self._publisher is not None:
                 self._publisher.bind_again(paths.publisher(self._path))
         except OSError as error:
-            self.log.error("%s cannot be found any more: %s", self.name, error)  # noqa: TRY400
+            self.log.error("%s cannot be found any more: %s", self.name, error)
 
     def _bind_publisher(self) -> None:
         if self._publisher is not None:
@@ -194,7 +195,7 @@ class Worker(GenServer):
 
     def demand_changed(self) -> None:
         """Poll the device, and attach its queue, exactly while somebody wants its packets."""
-        if self._receivers and self._packets.mode.is_active(self._has_subscribers):
+        if self._receivers and self._packets.mode.is_active(has_subscribers=self._has_subscribers):
             self._receivers.refuse_all(errno.EINVAL, _IS_ACTIVE, self.name)
         wanted = self._packets.decide(
             receivers=bool(self._receivers), has_subscribers=self._has_subscribers
@@ -226,7 +227,7 @@ class Worker(GenServer):
 
     # -- events ------------------------------------------------------------------------------------
 
-    def report_event(self, kind: str, value: bool | int | str | None = None) -> None:
+    def report_event(self, kind: str, value: EventValue = None) -> None:
         """Send an event, and after which packet it was, to those who have subscribed to events."""
         # Send before counting: a subscriber that sees the count without the event knows that it
         # has missed it.
@@ -304,13 +305,13 @@ class Worker(GenServer):
         return len(packets)
 
     def _recv(self, sender: Sender, timeout: float | None, token: int | None = None) -> NoReply:
-        if self._packets.mode.is_active(self._has_subscribers):
+        if self._packets.mode.is_active(has_subscribers=self._has_subscribers):
             raise OSError(errno.EINVAL, _IS_ACTIVE, self.name)
         self._receivers.add(sender, timeout, token, self.name)
         return NoReply()
 
     def _set_active(self, active: Active) -> None:
-        self._packets.mode.set(active_mode.check(active), self._has_subscribers)
+        self._packets.mode.set(active_mode.check(active), has_subscribers=self._has_subscribers)
         self._report_end_of_count()
 
     _add_active = _set_active  # a number is added to what is left of the last one
@@ -347,7 +348,7 @@ class Worker(GenServer):
             "attached": self._queues == 1 or tunctl.is_attached(self._tun),
             "subscribers": len(self._subscribers.eventfds) + self._zmq_subscribers,
             "receivers": len(self._receivers),
-            "active": self._packets.mode.is_active(self._has_subscribers),
+            "active": self._packets.mode.is_active(has_subscribers=self._has_subscribers),
         }
 
     def _control_path(self) -> list[Any]:
@@ -378,10 +379,12 @@ class Worker(GenServer):
             case ["getfd"]:
                 return peer.offer("fd", fds=(self._tun,))
             case [subscriber_handshake.RING, bool(events)]:
-                self._subscribe(peer, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), events)
+                self._subscribe(
+                    peer, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), wants_events=events
+                )
             case [subscriber_handshake.ZMQ, bool(events)]:
                 self._bind_publisher()
-                self._subscribe(peer, None, events)
+                self._subscribe(peer, None, wants_events=events)
             case ["publish"]:
                 self._bind_publisher()
                 return peer.offer("publishes", str(paths.publisher(self._path)))
@@ -389,9 +392,9 @@ class Worker(GenServer):
                 return peer.offer(ValueError(f"a control socket does not know {message!r:.100}"))
         return True
 
-    def _subscribe(self, peer: Channel, eventfd: int | None, wants_events: bool) -> None:
+    def _subscribe(self, peer: Channel, eventfd: int | None, *, wants_events: bool) -> None:
         self._control_server.release(peer)
-        self._subscribers.subscribe(peer, eventfd, wants_events)
+        self._subscribers.subscribe(peer, eventfd, wants_events=wants_events)
 
     # -- the end -----------------------------------------------------------------------------------
 

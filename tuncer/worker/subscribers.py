@@ -94,7 +94,7 @@ class Subscribers:
                 os.close(fd)  # a duplicate of the connection
         self.notify()
 
-    def subscribe(self, channel: Channel, eventfd: int | None, wants_events: bool) -> None:
+    def subscribe(self, channel: Channel, eventfd: int | None, *, wants_events: bool) -> None:
         """Begin the handshake with a new subscriber.
 
         The worker may be killed between any two steps. As long as "handshake" is in the store, a

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from supervisor import Sender
 from supervisor.lowlevel import Timer
+from tuncer.protocol.packet import EventValue
 
 
 class WorkerInterface(Protocol):
@@ -54,7 +55,7 @@ class WorkerInterface(Protocol):
     def demand_changed(self) -> None:
         """Poll the device, and attach its queue, exactly while somebody wants its packets."""
 
-    def report_event(self, kind: str, value: bool | int | str | None = None) -> None:
+    def report_event(self, kind: str, value: EventValue = None) -> None:
         """Send an event to those who have subscribed to events."""
 
     def device_failed(self, error: OSError) -> None:

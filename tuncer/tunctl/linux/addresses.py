@@ -216,9 +216,9 @@ def _wanted(
         prefix = addresses.host(address).max_prefixlen
     interface = addresses.interface(address, prefix)
     other = None if peer is None else addresses.host(peer, interface.version)
-    if interface.version == 6 and broadcast is not None:  # noqa: PLR2004
+    if interface.version == 6 and broadcast is not None:
         raise ValueError(f"IPv6 has no broadcast: {broadcast}")
-    if interface.version == 6 and scope is not None:  # noqa: PLR2004
+    if interface.version == 6 and scope is not None:
         raise ValueError(f"the kernel finds out the scope of an IPv6 address: {interface}")
     limit: Any = None if broadcast is None else addresses.host(broadcast, version=4)
     check_bool(nodad, "nodad")
@@ -229,7 +229,9 @@ def _wanted(
 def _with_broadcast(wanted: Address) -> Address:
     """Return an address with its network's broadcast address, if it has one. Pure."""
     network = wanted.interface.network
-    if network.version == 6 or wanted.peer or wanted.broadcast or network.prefixlen > 30:  # noqa: PLR2004 - RFC 3021
+    if (
+        network.version == 6 or wanted.peer or wanted.broadcast or network.prefixlen > 30
+    ):  # RFC 3021
         return wanted
     return wanted._replace(broadcast=ipaddress.IPv4Address(str(network.broadcast_address)))
 
@@ -239,7 +241,7 @@ def _is_as_wanted(found: Address, wanted: Address) -> bool:
     return (
         (found.interface, found.peer) == (wanted.interface, wanted.peer)
         and wanted.broadcast in {None, found.broadcast}
-        and (found.interface.version == 6 or wanted.scope == found.scope)  # noqa: PLR2004
+        and (found.interface.version == 6 or wanted.scope == found.scope)
     )
 
 
@@ -247,7 +249,7 @@ def _scope_name(scope: str | int | None) -> str:
     if scope is None:
         return "global"
     number = _SCOPES.get(scope) if isinstance(scope, str) else scope
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 255:  # noqa: PLR2004
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 255:
         raise ValueError(f"a scope is one of {', '.join(_SCOPES)}, or a number, not {scope!r}")
     return _SCOPE_NAMES.get(number, str(number))
 
@@ -331,7 +333,7 @@ def _is_same(one: Address, other: Address) -> bool:
 def _is_one(found: Address, wanted: Address) -> bool:
     """Tell whether one is the other with changes: a device has an IPv6 address only once."""
     same_network = found.interface.network == wanted.interface.network
-    return wanted.interface.version == 6 or (same_network and found.peer == wanted.peer)  # noqa: PLR2004
+    return wanted.interface.version == 6 or (same_network and found.peer == wanted.peer)
 
 
 def change_address(target: Target, old: Address, new: Address) -> None:
@@ -371,7 +373,7 @@ def _change(kernel: Session, old: Address, new: Address) -> None:
 
 def _check_scope(kernel: Session, new: Address, others: list[Address]) -> None:
     network = new.interface.network
-    for other in others if network.version == 4 else []:  # noqa: PLR2004
+    for other in others if network.version == 4 else []:
         if other.interface.network == network and other.scope != new.scope:
             problem = f"all addresses of a network have one scope: {other.interface} is of scope"
             raise OSError(errno.EINVAL, f"{problem} {other.scope!r}", kernel.name)
@@ -380,7 +382,7 @@ def _check_scope(kernel: Session, new: Address, others: list[Address]) -> None:
 def _check_routes(kernel: Session, old: Address, others: list[Address]) -> None:
     """Refuse to take routes along: with an address its routes go, with the last IPv4 one all."""
     version = old.interface.version
-    last = version == 4 and not any(one.interface.version == 4 for one in others)  # noqa: PLR2004
+    last = version == 4 and not any(one.interface.version == 4 for one in others)
     for route in routes.present(kernel):
         if route.protocol == routes.BY_KERNEL or route.destination.version != version:
             continue
@@ -399,7 +401,7 @@ def _promote_others(kernel: Session, old: Address, others: list[Address]) -> Non
     ``Documentation/networking/ip-sysctl.rst``; systemd switches it on for all interfaces.
     """
     network = old.interface.network
-    if network.version == 6 or "secondary" in old.flags:  # noqa: PLR2004
+    if network.version == 6 or "secondary" in old.flags:
         return
     rest = [one for one in others if one.interface.network == network]
     if not rest:
@@ -416,7 +418,7 @@ def _promote_others(kernel: Session, old: Address, others: list[Address]) -> Non
 
 def _check_ipv6(kernel: Session, interface: addresses.Interface) -> None:
     """Say beforehand what the kernel would refuse by a bare EACCES or EINVAL."""
-    if interface.version != 6:  # noqa: PLR2004
+    if interface.version != 6:
         return
     size = link.present_mtu(kernel)
     if size < link.IPV6_MIN_MTU:

@@ -34,12 +34,15 @@ class LinkState(NamedTuple):
     """Each with its prefix, such as "10.0.0.1/24"."""
 
 
+ChangedValue = bool | int | str | None
+
+
 class Change(NamedTuple):
     """One thing that has changed."""
 
     kind: str
     """"up", "down", "carrier", "mtu", "name", "address_added" or "address_removed"."""
-    value: bool | int | str | None = None
+    value: ChangedValue = None
     """The carrier, the MTU, the name or the address, as it is now; None for up and down."""
 
 

@@ -147,7 +147,7 @@ def _covers(found: Route, wanted: Route, metric: int | None = None) -> bool:
 
 def _is(found: Route, wanted: Route) -> bool:
     """Tell whether a route is what is asked for, and not only like it. Pure."""
-    usual = 0 if wanted.destination.version == 4 else _IPV6_METRIC  # noqa: PLR2004
+    usual = 0 if wanted.destination.version == 4 else _IPV6_METRIC
     return (
         _covers(found, wanted)
         and found.gateway == wanted.gateway
@@ -158,7 +158,7 @@ def _is(found: Route, wanted: Route) -> bool:
 def _packed(route: Route, index: int, protocol: int, kind: int) -> tuple[bytes, bytes]:
     """Return a route as the kernel wants it: structure, attributes. Pure."""
     network = route.destination
-    direct = route.gateway is None and network.version == 4  # noqa: PLR2004
+    direct = route.gateway is None and network.version == 4
     table = route.table if route.table < _FEW_TABLES else 0
     numbers = FAMILY[network.version], network.prefixlen, 0, 0, table, protocol
     head = rtnetlink.ROUTE.pack(*numbers, _LINK if direct else _UNIVERSE, kind, 0)
