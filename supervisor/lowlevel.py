@@ -15,7 +15,7 @@ from supervisor.client.pending import Pending
 from supervisor.client.ref import Ref, process_of
 from supervisor.gen_server import GenServer
 from supervisor.linux import Process
-from supervisor.protocol import runtime_dir
+from supervisor.protocol import restoration, runtime_dir
 from supervisor.protocol.channel import Channel, close_all
 from supervisor.protocol.codec import Code
 from supervisor.protocol.codec import extend as extend_codec
@@ -41,6 +41,7 @@ __all__ = [
     "close_all",
     "extend_codec",
     "process_of",
+    "restoration",
     "runtime_dir",
     "starts_again",
     "stop_linked",

@@ -18,12 +18,11 @@ from fcntl import ioctl
 from supervisor import linux
 from supervisor.errors import KILLED, MailboxFull, NoProcess, Reason, reason_of
 from supervisor.linux import Process
-from supervisor.protocol import codec, framing, runtime_dir
+from supervisor.protocol import codec, framing, restoration, runtime_dir
 from supervisor.protocol.flow_control import Credit
 from supervisor.protocol.message_kinds import CALL, CAST, INFO
 
 _BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
-_RESTORED = 1.0  # seconds in which a mailbox is restored whose directory was removed
 _DYING = 1.0  # seconds at most from the end of a connection to its process's
 _END = object()
 _COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
@@ -93,7 +92,7 @@ class CallerSocket:
 
         Otherwise it has closed its mailbox, and is about to end.
         """
-        deadline = time.monotonic() + _RESTORED
+        deadline = time.monotonic() + restoration.PATIENCE
         while linux.alive(self._process) and time.monotonic() < deadline:
             if os.path.exists(path):
                 return True

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from supervisor import linux
 from supervisor.errors import AlreadyRegistered
 from supervisor.linux import Process
-from supervisor.protocol import runtime_dir
+from supervisor.protocol import restoration, runtime_dir
 
 _LONGEST = 200  # bytes of a quoted name, which is a file's name
 _ATTEMPTS = 100
@@ -86,7 +86,7 @@ def lookup(name: str) -> Process | None:
     A process of another pid namespace cannot be told from here.
     """
     path = _path(name)
-    holder = _read(path)
+    holder = restoration.look(lambda: _read(path))
     if holder is None:
         return None
     if holder.has_ended():
@@ -99,7 +99,11 @@ def lookup(name: str) -> Process | None:
 
 def names() -> dict[str, Process]:
     """Return all names and who has them; those of ended processes are removed on the way."""
-    files = os.listdir(_file(""))
+    restoration.wait()
+    try:
+        files = os.listdir(_file(""))
+    except FileNotFoundError:  # somebody has removed the directory
+        return {}
     for name in files:
         _remove_unfinished(name)
     everyone = [unquote(name) for name in files if not name.startswith(".")]

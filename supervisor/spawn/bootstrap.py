@@ -8,7 +8,7 @@ import pickle
 from supervisor import inherited, linux
 from supervisor.actor.loop import Actor, end_process
 from supervisor.errors import RAISED, RemoteError
-from supervisor.protocol import runtime_dir
+from supervisor.protocol import restoration, runtime_dir
 from supervisor.protocol.channel import Channel
 from supervisor.protocol.message_kinds import FAILED, HELLO
 from supervisor.spawn import directory_watch, main_module, stderr_handler
@@ -31,7 +31,8 @@ def _run(channel: Channel, payload: bytes, owner: int) -> int:
     try:
         cls, args, kwargs, name = _load(payload)
         runtime_dir.make_again()
-        seen = directory_watch.inodes()
+        seen = restoration.inodes()
+        restoration.remember()
         runtime_dir.sweep()
         actor = Actor(cls, name, channel, {}, supervised=False)
     except RAISED as error:  # whatever it is, it is why the start failed

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from supervisor import linux
 from supervisor.actor.timers import Timer
-from supervisor.protocol import runtime_dir
+from supervisor.protocol import restoration, runtime_dir
 
 log = logging.getLogger("supervisor")
 
@@ -39,12 +39,12 @@ class Loop(Protocol):
 class DirectoryWatch:
     """Watches the runtime directory. Source: inotify(7)."""
 
-    def __init__(self, actor: Loop, seen: list[tuple[int, int]]) -> None:
+    def __init__(self, actor: Loop, seen: restoration.Inodes) -> None:
         """Begin.
 
         Args:
             actor: the root's.
-            seen: ``inodes()`` of before the actor's own files were made.
+            seen: ``restoration.inodes()`` of before the actor's own files were made.
         """
         self._actor = actor
         self._seen = seen
@@ -89,7 +89,7 @@ class DirectoryWatch:
                 self._later(_AGAIN, self._look)
                 return
             self._failures = 0
-            self._seen = inodes()
+            self._seen = restoration.inodes()
             self._hold()
             self._actor.restore()
         if self._has_changed():  # again, maybe before it was watched
@@ -98,20 +98,10 @@ class DirectoryWatch:
             self._later(_AGAIN, self._look)
 
     def _has_changed(self) -> bool:
-        return not runtime_dir.is_whole() or inodes() != self._seen
+        return not runtime_dir.is_whole() or restoration.inodes() != self._seen
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call a function then, in place of what was to be called."""
         if self._timer is not None:
             self._timer.cancelled = True
         self._timer = self._actor.call_later(seconds, callback)
-
-
-def inodes() -> list[tuple[int, int]]:
-    """Return what tells the directory, and those that actors need in it, from later ones."""
-    found = []
-    for path in runtime_dir.needed():
-        with contextlib.suppress(OSError):
-            there = os.lstat(path)
-            found.append((there.st_dev, there.st_ino))
-    return found

@@ -25,7 +25,7 @@ from supervisor.actor.loop import Actor
 from supervisor.client.ref import Ref
 from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, StartFailed
 from supervisor.linux import Process
-from supervisor.protocol import registry, runtime_dir
+from supervisor.protocol import registry, restoration, runtime_dir
 from supervisor.protocol.channel import Channel
 from supervisor.protocol.message_kinds import EXIT, FAILED, HELLO, IGNORE, LEFT, READY
 from supervisor.spawn import main_module
@@ -88,6 +88,8 @@ def launch(
             f"{cls.__qualname__} must stand at the top level of a module: another process imports"
             " it by name"
         )
+    with contextlib.suppress(OSError):  # the new process says so, too
+        restoration.remember()
     payload = _above_stdio(_payload(cls, args, kwargs, name))
     ours, theirs = Channel.pair()
     theirs = _above_stdio(theirs)

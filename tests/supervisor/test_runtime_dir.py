@@ -29,6 +29,7 @@ from supervisor import (
     ChildSpec,
     GenServer,
     NoProcess,
+    Ref,
     Sender,
     Supervisor,
     linux,
@@ -135,20 +136,29 @@ def test_a_device_goes_on(runtime_dir: Path) -> None:
         device.up("10.9.0.1/24", link_local=False)
         with device.subscribe() as former:
             remove(runtime_dir)
-            again = eventually(lambda: os.path.isdir(runtime_dir) and device)
-            with eventually(lambda: attached("d0")).subscribe() as later:
+            with tuncer.attach("d0").subscribe() as later:
                 send_one("10.9.0.2")
                 assert former.recv(timeout=PATIENCE).data == later.recv(timeout=PATIENCE).data
-            assert again.statistics()["restarts"] == 0
+            assert device.statistics()["restarts"] == 0
             os.kill(device.pid, signal.SIGKILL)
             assert device.statistics()["restarts"] == 1
 
 
-def attached(name: str) -> Any:
-    try:
-        return tuncer.attach(name)
-    except OSError:
-        return None
+def test_the_first_look_after_a_removal_finds_everything(runtime_dir: Path) -> None:
+    """It comes before the root has made the directory again, and waits for that."""
+    Counter.start_link(5, name="named")
+    with tuncer.create("d0", Flag.TUN | Flag.NO_PI) as device:
+        for look in (
+            lambda: whereis("named").call("get") == 5,
+            lambda: Ref(name="named").call("get") == 5,
+            lambda: sorted(registry.names()) == ["named"],
+            lambda: device.subscribe().close() is None,
+            lambda: tuncer.attach("d0").name == "d0",
+            lambda: [found.name for found in tuncer.devices()] == ["d0"],
+        ):
+            remove(runtime_dir)
+            assert look()
+    assert whereis("nobody") is None
 
 
 def test_an_end_in_order_without_a_directory(runtime_dir: Path) -> None:

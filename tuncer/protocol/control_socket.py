@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from supervisor.lowlevel import Channel, close_all, runtime_dir
+from supervisor.lowlevel import Channel, close_all, restoration, runtime_dir
 from tuncer.protocol import paths
 from tuncer.protocol.packet import DeviceError
 
@@ -102,6 +102,14 @@ def request(
 
 
 def _connect(path: Path, device: str, deadline: float) -> Channel:
+    found = restoration.look(lambda: _connected(path, device, deadline))
+    if found is None:
+        raise _gone(device)
+    return found
+
+
+def _connected(path: Path, device: str, deadline: float) -> Channel | None:
+    """Return a connection, or None if nobody listens there."""
     remaining = max(0.001, deadline - time.monotonic())
     client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     # A full queue makes a non-blocking connect fail at once: block, with the kernel's own timeout.
@@ -109,21 +117,17 @@ def _connect(path: Path, device: str, deadline: float) -> Channel:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
     try:
         client.connect(str(path))
+        return Channel(client.detach())
     except (FileNotFoundError, ConnectionRefusedError):
-        client.close()
-        raise _gone(device) from None
+        return None
     except BlockingIOError:
-        client.close()
         raise _silent(device) from None
     except PermissionError as error:
-        client.close()
         problem = "the device belongs to another user: a program that gives up its privileges"
         mend = "subscribes, and gets descriptors, before that"
         raise DeviceError(error.errno, f"{problem} {mend}", device) from None
-    except BaseException:
+    finally:
         client.close()
-        raise
-    return Channel(client.detach())
 
 
 def _answer(channel: Channel, device: str, deadline: float) -> tuple[list[Any], list[int]]:

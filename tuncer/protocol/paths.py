@@ -18,7 +18,7 @@ import socket
 from pathlib import Path
 
 from supervisor.linux import Process
-from supervisor.lowlevel import runtime_dir
+from supervisor.lowlevel import restoration, runtime_dir
 from tuncer.tunctl.linux import netlink, netns
 
 _PUBLISHER, _WORKER = _BESIDE = (".pub", ".worker")
@@ -28,7 +28,11 @@ _offers = itertools.count(1)
 def directory() -> Path:
     """Return the directory of control sockets, made if need be."""
     path = runtime_dir.directory() / "devices"
-    runtime_dir.make(path)
+    try:
+        runtime_dir.make(path)
+    except FileNotFoundError:  # somebody has removed the directory above
+        runtime_dir.make_again()
+        runtime_dir.make(path)
     return path
 
 
@@ -103,6 +107,7 @@ def offer() -> Path:
 
 def control_paths() -> list[Path]:
     """Return the control sockets of this user's devices, in any network namespace."""
+    restoration.wait()
     paths = sorted(p for p in directory().iterdir() if not p.suffix)
     return [path for path in paths if is_open(path)]
 
