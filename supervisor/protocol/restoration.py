@@ -30,8 +30,11 @@ _seen: dict[Path, Inodes] = {}
 _restored_at = 0.0
 
 
-def inodes() -> Inodes:
-    """Return what tells the directory, and those that actors need in it, from later ones."""
+def _inodes() -> Inodes:
+    """Return what tells the directory, and those that actors need in it, from later ones.
+
+    A root holds the former inodes until it has found the later ones.
+    """
     found = []
     for path in runtime_dir.needed():
         with contextlib.suppress(OSError):
@@ -44,7 +47,7 @@ def remember() -> None:
     """Take note of the directory as it is now, if this process has not looked into it before."""
     path = runtime_dir.directory()
     if path not in _seen:
-        _seen[path] = inodes()
+        _seen[path] = _inodes()
 
 
 def look(for_it: Callable[[], _Found | None]) -> _Found | None:
@@ -66,7 +69,7 @@ def wait() -> None:
 
 def _is_being_restored() -> bool:
     global _restored_at
-    path, now, there = runtime_dir.directory(), time.monotonic(), inodes()
+    path, now, there = runtime_dir.directory(), time.monotonic(), _inodes()
     if _seen[path] != there:
         _seen[path] = there
         _restored_at = now + PATIENCE

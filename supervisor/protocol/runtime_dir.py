@@ -96,16 +96,18 @@ def _parts() -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def hold() -> list[int]:
-    """Return descriptors that keep systemd-tmpfiles from cleaning the directory by age.
+def hold() -> dict[Path, int]:
+    """Return descriptors of the directory and those in it, as far as they are there.
 
-    It leaves alone a directory, and what is in it, of which somebody holds a lock, tmpfiles.d(5).
+    They keep systemd-tmpfiles from cleaning it by age: that leaves alone a directory, and what is
+    in it, of which somebody holds a lock, tmpfiles.d(5). They also keep the inodes from being given
+    to later directories.
     """
-    held: list[int] = []
+    held: dict[Path, int] = {}
     for path in _parts():
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            held.append(fd)
+            held[path] = fd
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return held
 

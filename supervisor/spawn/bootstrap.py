@@ -31,7 +31,7 @@ def _run(channel: Channel, payload: bytes, owner: int) -> int:
     try:
         cls, args, kwargs, name = _load(payload)
         runtime_dir.make_again()
-        seen = restoration.inodes()
+        held = runtime_dir.hold()  # before this actor's own files are made
         restoration.remember()
         runtime_dir.sweep()
         actor = Actor(cls, name, channel, {}, supervised=False)
@@ -39,7 +39,7 @@ def _run(channel: Channel, payload: bytes, owner: int) -> int:
         channel.send(FAILED, RemoteError.of(error))
         return 1
     linux.name_process(name or cls.__name__)
-    directory_watch.DirectoryWatch(actor, seen)
+    directory_watch.DirectoryWatch(actor, held)
     if owner >= 0:
         actor.belong_to(_process_of(owner), owner)
     return actor.run(args, kwargs)

@@ -6,11 +6,12 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from supervisor import linux
 from supervisor.actor.timers import Timer
-from supervisor.protocol import restoration, runtime_dir
+from supervisor.protocol import runtime_dir
 
 log = logging.getLogger("supervisor")
 
@@ -39,31 +40,33 @@ class Loop(Protocol):
 class DirectoryWatch:
     """Watches the runtime directory. Source: inotify(7)."""
 
-    def __init__(self, actor: Loop, seen: restoration.Inodes) -> None:
+    def __init__(self, actor: Loop, held: dict[Path, int]) -> None:
         """Begin.
 
         Args:
             actor: the root's.
-            seen: ``restoration.inodes()`` of before the actor's own files were made.
+            held: ``runtime_dir.hold()`` of before the actor's own files were made.
         """
         self._actor = actor
-        self._seen = seen
-        self._held: list[int] = []
+        self._held = held
         self._watched = False
         self._timer: Timer | None = None
         self._failures = 0
         self._inotify = linux.inotify()
         if self._inotify >= 0:
             self._actor.add_reader(self._inotify, self._told)
-        self._hold()
+        self._watch()
         self._later(0.0, self._look)  # it may have been removed since
 
-    def _hold(self) -> None:
-        """Watch the directories that are there now, and keep them from being cleaned by age."""
-        former, self._held = self._held, runtime_dir.hold()
-        for fd in former:  # only now: an inode that somebody holds is not given to a new directory
-            os.close(fd)
+    def _watch(self) -> None:
         self._watched = linux.watch_removals(self._inotify, str(runtime_dir.directory()))
+
+    def _hold(self) -> None:
+        """Hold the directories that are there now, in place of the former ones, and watch them."""
+        former, self._held = self._held, runtime_dir.hold()
+        for fd in former.values():
+            os.close(fd)
+        self._watch()
 
     def _told(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -78,7 +81,7 @@ class DirectoryWatch:
             self._look()
 
     def _look(self) -> None:
-        """Restore everything if the directory is not the one that was seen."""
+        """Restore everything if the directory is not the one that is held."""
         if self._has_changed():
             try:
                 runtime_dir.make_again()
@@ -89,7 +92,6 @@ class DirectoryWatch:
                 self._later(_AGAIN, self._look)
                 return
             self._failures = 0
-            self._seen = restoration.inodes()
             self._hold()
             self._actor.restore()
         if self._has_changed():  # again, maybe before it was watched
@@ -98,7 +100,17 @@ class DirectoryWatch:
             self._later(_AGAIN, self._look)
 
     def _has_changed(self) -> bool:
-        return not runtime_dir.is_whole() or restoration.inodes() != self._seen
+        """Tell whether the directory, or one that actors need in it, is not the one that is held.
+
+        A later one has another inode, as the former inode is held.
+        """
+        try:
+            return not all(
+                os.path.samestat(os.lstat(path), os.fstat(self._held[path]))
+                for path in runtime_dir.needed()
+            )
+        except (KeyError, OSError):  # it was not there to be held; it is not there now
+            return True
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call a function then, in place of what was to be called."""
