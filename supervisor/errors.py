@@ -23,8 +23,8 @@ NOPROC = "noproc"
 
 
 RAISED = (BaseException,)
-"""What a user's code may raise: ``sys.exit``, or a CancelledError of asyncio's, in it ends no more
-than an error does."""
+"""What a user's code may raise. SystemExit and asyncio's CancelledError, which are no Exceptions,
+are handled like any other error of that code."""
 
 
 def shown(value: object, most: int = 200) -> str:
@@ -52,15 +52,16 @@ def is_orderly(reason: Reason) -> bool:
 
 
 SHUT_DOWN = 113
-"""Exit status of an actor that has ended by "shutdown": for those who could not be told the reason,
-as they asked too late. A supervisor's is 0 then, for whoever runs a tree as a service."""
+"""Exit status of an actor that has ended with reason "shutdown": a caller whose request came too
+late for an answer reads the reason from it. A supervisor's exit status is 0 instead, which a
+service manager takes for success."""
 
 
 def reason_of(code: int) -> Reason:
     """Return the reason that an exit code tells, which is negative for a signal."""
     if code < 0:
         names = {number.value: f"signal {number.name}" for number in signal.Signals}
-        names |= {signal.SIGKILL: KILLED, linux.HANG_UP: HUNG}
+        names |= {signal.SIGKILL: KILLED, linux.HANG_SIGNAL: HUNG}
         return names.get(-code, f"signal {-code}")
     return {0: NORMAL, SHUT_DOWN: SHUTDOWN}.get(code, f"exit status {code}")
 

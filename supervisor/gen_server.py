@@ -102,8 +102,8 @@ class GenServer:
     def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Start the actor in a process of its own, which ends when this process ends.
 
-        To an actor that does this it is linked, see ``trap_exit``. ``name`` is a name to register,
-        and not for ``init``.
+        If the calling process is an actor, the new actor is linked to it: see ``trap_exit``.
+        ``name`` is registered for the new actor; ``init`` does not get it.
 
         Returns:
             A ``Ref``; None if ``init`` returned ``Ignore``.
@@ -218,8 +218,9 @@ class GenServer:
     def store_fd(self, name: str, fd: int) -> None:
         """Deposit a duplicate of a descriptor with the supervisor, to have it after a crash.
 
-        A later one of the same name replaces it. It is there when this returns. The supervisor
-        keeps it until this child is stopped for good, and backs it with its own supervisor's.
+        When this returns, the supervisor has the duplicate. It keeps the duplicate until this
+        child is stopped for good, or stores another descriptor under the same name. It also
+        stores the descriptor with its own supervisor, for the case that it crashes itself.
         Source: systemd's file descriptor store, ``sd_pid_notify_with_fds(3)``.
 
         Raises:
@@ -242,7 +243,8 @@ class GenServer:
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
         """The ZeroMQ context of this process, for sockets of the actor's own.
 
-        ``terminate`` closes them: the process's end waits for those that are open.
+        ``terminate`` should close them. After it, sockets that are still open are closed with a
+        LINGER of two seconds, for which the process's end waits.
         """
         return self._actor.context
 

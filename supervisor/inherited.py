@@ -1,8 +1,8 @@
 """What a new interpreter inherits of the program over exec, made known; what is passed on again.
 
 A program may have blocked or ignored any signal, and closed its standard streams. An actor needs
-SIGCHLD, SIGTERM and ``linux.HANG_UP``, and is not ended by a Ctrl-C, which is for the program. But
-what an actor runs itself, by ``subprocess`` say, gets what the program would have given it.
+SIGCHLD, SIGTERM and ``linux.HANG_SIGNAL``, and is not ended by a Ctrl-C, which is for the program.
+But what an actor runs itself, by ``subprocess`` say, gets what the program would have given it.
 Sources: signal(7), execve(2), setrlimit(2).
 """
 
@@ -13,7 +13,7 @@ import signal
 
 from supervisor import linux
 
-_NEEDED = (signal.SIGCHLD, signal.SIGTERM, linux.HANG_UP)
+_NEEDED = (signal.SIGCHLD, signal.SIGTERM, linux.HANG_SIGNAL)
 
 _soft: int | None = None
 """The program's soft limit of descriptors; None in the program itself."""

@@ -110,7 +110,7 @@ def pid_namespace() -> str:
 
 
 def overflow_user() -> int:
-    """Return the user that stands for those who are none of this user namespace; -1 if all are."""
+    """Return the uid that the kernel shows for users outside of this user namespace, or -1."""
     whole = b"4294967295"
     if read_file("/proc/self/uid_map").split()[-1:] == [whole]:
         return -1
@@ -222,9 +222,10 @@ def _reaped_status(pidfd: int) -> int | None:
     return int(status) if mask & _PIDFD_INFO_EXIT else None
 
 
-HANG_UP = signal.SIGXCPU
-"""The signal for a process that hangs. What dies of it is known to have hung: nobody else uses it,
-but the kernel for a limit of processor time, setrlimit(2), which says the same."""
+HANG_SIGNAL = signal.SIGXCPU
+"""SIGXCPU, sent to a child that hangs. An exit by this signal is taken for the reason "hung":
+nothing else sends it, but the kernel to a process over its limit of processor time (setrlimit(2)),
+which hangs as well."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -297,14 +298,14 @@ def reap(known: Collection[int], is_ours: Callable[[int], bool]) -> list[tuple[i
         if ours:
             found += _collected(pid)
             continue
-        for pid in known:  # that other one is in the way
+        for pid in known:  # waitid reports only that other one, so ask for each known child
             found += _collected(pid)
         break
     return found
 
 
 _adopted: set[int] = set()
-"""Pids of what this process has started, and detached, and has got back as its parent."""
+"""Pids of detached processes that come back to this process, pid 1 or a subreaper, as children."""
 
 
 def adopts(pid: int) -> None:

@@ -28,10 +28,10 @@ class Sender(NamedTuple):
     """Who was called: the reply goes through it."""
 
     def reply(self, value: Any) -> bool:
-        """Reply from a process that was not the one called, by way of that.
+        """Reply from another process than the called actor: the actor passes the reply on.
 
         Returns:
-            Whether that one still lives. Whether the caller does is not known.
+            Whether the called actor still lives. Whether the caller still lives is not known.
 
         Raises:
             TypeError, ValueError: the value cannot travel.

@@ -85,8 +85,8 @@ if TYPE_CHECKING:
 
 _NONSENSE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
 _BATCH = 64  # messages between two looks at timers and descriptors
-_FLUSH = 0.5  # seconds that whoever reads what an actor has printed may take for it at the end
-_FAREWELL = 2000  # ms that ZeroMQ sockets of the actor's own may take to send the last of it
+_FLUSH = 0.5  # seconds that the flush of stdout or stderr may wait for the reader of a full pipe
+_LINGER = 2000  # ms of LINGER of ZeroMQ sockets that are still open at the actor's end
 
 
 class Actor:
@@ -194,7 +194,7 @@ class Actor:
             if self._registered and self.ref.name is not None:
                 registry.register(self.ref.name, self.process)
         except (OSError, ActorError) as error:
-            self.log.error("%r cannot be found any more: %s", self.ref, error)
+            self.log.error("%r: new callers do not find it, for now: %s", self.ref, error)
         self.server._directory_made_again()  # noqa: SLF001 - a hook for this loop alone
 
     def _crash(self, error: BaseException) -> None:
@@ -204,7 +204,7 @@ class Actor:
 
     def _finish(self, reason: Reason) -> int:
         if Actor.current is not self:
-            text = "%r: a callback has forked, and the fork has returned from it too: it ends"
+            text = "%r: a callback has forked, and the fork has returned from it too: the fork ends"
             self.log.error(text, self.ref)
             end_process(1)
         reason = _able_to_travel(reason)
@@ -220,7 +220,7 @@ class Actor:
         self.parent.tell(EXIT, reason)
         self._mailbox.close(reason)
         if self._context is not None:
-            self._context.destroy(_FAREWELL)
+            self._context.destroy(_LINGER)
         connections.close_all()
         if not is_orderly(reason):
             return 1
@@ -298,7 +298,8 @@ class Actor:
 
     def _fire_timers(self) -> None:
         if self._timers.patience() == 0.0:
-            # If this process has stood still, what has come meanwhile counts before its timers.
+            # After a SIGSTOP a timer may be due although the event that it waits for has arrived
+            # meanwhile. So descriptors are served first.
             self._serve_descriptors(self._epoll.poll(0))
         while self._reason is None and (timer := self._timers.due()) is not None:
             timer.callback()
@@ -385,7 +386,7 @@ class Actor:
             case [int(address), int(number), int(kind), term] if kind in {REPLY, RAISE}:
                 self._mailbox.answer(self._mailbox.find(address), kind, number, term)
             case _:
-                self.log.warning("%r: what was to be passed on is no answer", self.ref)
+                self.log.warning("%r: ignores a malformed answer, to be passed on", self.ref)
 
     def _serve_system(self, sender: Sender, request: Any) -> None:
         self._attempt(sender, self._system.serve, request)
@@ -557,7 +558,8 @@ class Actor:
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
         """The ZeroMQ context of this process, for sockets of the actor's own.
 
-        It ends with the actor, after ``terminate``, and waits for their LINGER.
+        The actor's end destroys it, after ``terminate``. Sockets that are still open are closed
+        then, with a LINGER of two seconds.
         """
         if self._context is None:
             import zmq  # noqa: PLC0415 - libzmq starts threads and takes memory, and few need it
@@ -572,9 +574,9 @@ class Actor:
 
 
 def _nobody() -> None:
-    """A fork of an actor, by its own code, is a program like others.
+    """Let a process that an actor's own code has forked be no actor.
 
-    It ends when it returns from the callback: it would serve the actor's descriptors.
+    If it returns from the callback, it ends. Otherwise it would serve the actor's descriptors.
     """
     if Actor.current is not None:
         Actor.current.exit(NORMAL)

@@ -74,9 +74,10 @@ class Held:
         self.bytes += sign * size
 
     def is_beyond(self) -> bool:
-        """Tell whether it is more than a caller sends that keeps to its credit.
+        """Tell whether more is held than a caller can have sent within its credit.
 
-        That may have had an idle connection, of which as much was held, and then opened another.
+        The bound is twice the credit. A caller may have closed an idle connection, of which a
+        whole credit's messages are held, and have a whole credit again on a new connection.
         """
         return self.messages > 2 * MAILBOX or self.bytes > 2 * MAILBOX_BYTES
 
@@ -101,7 +102,7 @@ class Peer:
         self.unsent = bytearray()
         """Answers for which the kernel had no room."""
         self.waits = False
-        """Whether it is in turn again when it has read more of them."""
+        """Whether it was taken out of turn because it does not read its answers."""
         self.events = 0
         """What the loop watches it for."""
         self.next: Peer | None = None
@@ -132,9 +133,9 @@ class Mailbox:
         self._left = _TURN
         self._held: deque[tuple[Message, int]] = deque()
         """Messages that a suspended actor has received, and their bytes."""
-        # Whose messages are served: root's, and those of the user who has started this process. A
-        # socket knows that user also when the process has become another, or has entered a user
-        # namespace, where every number means somebody else, or nobody.
+        # Only root, and the user who has started this process, are served. The kernel keeps that
+        # user in this socket's SO_PEERCRED, though the process may change its user later. Within a
+        # user namespace the kernel translates both uids that are compared in the same way.
         self._of_this_user, other = socket.socketpair()
         other.close()
         self._listener = self._new_listener()
@@ -148,8 +149,9 @@ class Mailbox:
         try:
             listener.settimeout(0)
             listener.bind(str(self._path))
-            # Others may not even connect. Nobody could before, as nobody listened; and a process's
-            # umask may have kept its own user out.
+            # Other users must not connect (connect(2) needs the write permission). Between bind
+            # and chmod nobody can connect, as the socket does not listen yet. The umask may have
+            # denied this user, too.
             self._path.chmod(0o600)
             listener.listen(_BACKLOG)
         except BaseException:
@@ -201,8 +203,9 @@ class Mailbox:
         former, self._newest[peer.pid] = self._newest.get(peer.pid), peer
         self._peers[peer.number] = peer
         peer.held = self._held_of.setdefault(peer.pid, peer.held)
-        # A caller may close an idle connection, and open another: its order stays the same. A
-        # process that is not of this pid namespace has pid 0.
+        # A caller may have closed an idle connection, and opened this one. This one is read only
+        # after the former one has ended, so that the caller's messages keep their order. Processes
+        # of another pid namespace all have pid 0 here, and cannot be told apart.
         if former is not None and peer.pid and framing.has_hung_up(former.sock):
             former.next = peer
         else:
@@ -213,7 +216,7 @@ class Mailbox:
         for peer in [peer for peer in self._peers.values() if peer.silent and peer.events]:
             self._read(peer)  # it may have sent something since it was accepted
         silent = [peer for peer in self._peers.values() if peer.silent and peer.events]
-        for peer in silent:  # who is about to send is told by the kernel, and connects again
+        for peer in silent:  # a caller that sends later gets EPIPE, and connects again
             self._close(peer, f"it has sent nothing, and others need its descriptor ({error})")
         if not silent:
             log.error("%r: no new connection for %g s: %s", self._who, _RETRY, error)
@@ -239,7 +242,7 @@ class Mailbox:
         if events:
             ready = self._read if events == select.EPOLLIN else self._ready
             self._loop.poll(peer.sock.fileno(), functools.partial(ready, peer), events)
-        else:  # not even for its end, which a loop would be told of all the time
+        else:  # epoll reports EPOLLHUP even for no events: the loop would never wait again
             self._loop.remove_reader(peer.sock.fileno())
 
     def _ready(self, peer: Peer) -> None:
@@ -316,7 +319,7 @@ class Mailbox:
         turns = self._turns
         while turns:
             peer = turns[0]
-            if peer.unsent and self._is_to_wait(peer):
+            if peer.unsent and self._suspend_if_unread(peer):
                 continue
             try:
                 term = next(peer.terms, _NOTHING)
@@ -340,8 +343,8 @@ class Mailbox:
             return message
         return None
 
-    def _is_to_wait(self, peer: Peer) -> bool:
-        """Take a caller out of turn that does not read its answers."""
+    def _suspend_if_unread(self, peer: Peer) -> bool:
+        """If a caller does not read its answers, take it out of turn; return whether it was so."""
         if len(peer.unsent) <= _UNREAD:
             return False
         self._turns.popleft()
@@ -422,8 +425,8 @@ class Mailbox:
     def close(self, reason: Any) -> None:
         """Tell every caller why this actor ends, and let the last answers leave.
 
-        From now on the kernel tells whoever connects that nobody is there. It closes the callers'
-        connections when the process ends, and so no caller learns of the end before it is one.
+        From now on connect(2) fails by ENOENT or ECONNREFUSED. The callers' connections stay open
+        until the process ends. So a caller that reads end of file knows that the process has ended.
         """
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)

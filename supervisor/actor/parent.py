@@ -190,8 +190,8 @@ class Parent:
                 order = self._orders.popleft() if self._orders else self._receive(self._channel)
             except EOFError:
                 if self._supervises:
-                    # The supervisor has ended, and the kernel is about to kill this; but not if
-                    # this has become another user since (prctl(2), PR_SET_PDEATHSIG).
+                    # The supervisor has ended, and the kernel kills this process (PR_SET_PDEATHSIG
+                    # of prctl(2)), unless a change of user has disarmed that signal: so kill here.
                     os.kill(os.getpid(), signal.SIGKILL)
                 self._close()
                 if self._hung_up is not None:

@@ -100,9 +100,10 @@ class CallerSocket:
         return False
 
     def _connect_later(self, path: str) -> None:
-        """Wait for room in the backlog, as long as the kernel is told to.
+        """Wait, up to ``_BACKLOG`` seconds, for room in the backlog of the mailbox (SO_SNDTIMEO).
 
-        A signal ends the wait, and Python then takes the socket for connected.
+        After a signal Python's ``connect`` may return though the socket is not connected. So
+        getpeername(2) tells whether it is.
         """
         deadline = time.monotonic() + _BACKLOG
         self._sock.settimeout(None)
@@ -172,10 +173,10 @@ class CallerSocket:
         return unread or ioctl(self._sock, termios.TIOCOUTQ, b"\0" * 4) == b"\0" * 4
 
     def reason(self) -> Reason | None:
-        """Wait, after the end, for that of the process, and return what its exit status says.
+        """After end of file: return the reason by the exit status of the process.
 
-        It is imminent: the kernel closes the sockets of a process that exits just before it tells
-        whoever waits for the process.
+        This waits up to a second for the process's end. When a process exits, the kernel first
+        closes its sockets, and a moment later reports its end to those who wait for it.
 
         Returns:
             None if the process lives on, and only the connection was closed.
@@ -190,7 +191,8 @@ class CallerSocket:
                 status = linux.exit_status(pidfd, self._process.pid)
             finally:
                 os.close(pidfd)
-        # If it was killed, nobody else may do it; no other process has this path.
+        # A killed process leaves its socket, and perhaps nobody else removes it. The path holds
+        # pid and start time, so it cannot be another process's.
         with contextlib.suppress(OSError):
             runtime_dir.mailbox(self._process).unlink(missing_ok=True)
         return KILLED if status is None else reason_of(os.waitstatus_to_exitcode(status))

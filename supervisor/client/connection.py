@@ -119,7 +119,7 @@ class Connection:
         self._numbers = itertools.count(1)
         self._lock = RLock()
         self._forked = False
-        self._last_words: Reason | None = None
+        self._reported_reason: Reason | None = None
         self._polls: list[tuple[int, object]] = []
         """The leader's polls, by its thread: more than one if its handlers poll too."""
         self._followers: list[threading.Lock] = []
@@ -548,7 +548,7 @@ class Connection:
         elif kind == CREDIT:
             there.credit.extend(*term)
         elif kind == DOWN:  # the reason of an end that is still to come
-            self._last_words = term
+            self._reported_reason = term
         self._call_waiters()
 
     def _acknowledge(self, stream: Stream) -> None:
@@ -571,7 +571,7 @@ class Connection:
         reason = self._socket.reason() if self._socket is not None else None
         if reason is None:
             reason = "the actor has closed the connection"
-        self._answer_all(reason if self._last_words is None else self._last_words)
+        self._answer_all(reason if self._reported_reason is None else self._reported_reason)
         if not self._readers:
             self._close()
 

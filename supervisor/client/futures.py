@@ -50,7 +50,7 @@ class CallFuture:
         return self.result(0.0)
 
     async def until(self, ready: Callable[[], bool]) -> None:
-        """Wait, from asyncio, until something is so that comes with an answer of this actor's."""
+        """Wait, from asyncio, until ``ready()`` is true. It is called after each answer."""
         from supervisor.client import asyncio_reader  # noqa: PLC0415 - asyncio takes megabytes, and few need it
 
         await asyncio_reader.until(self._there, ready)
@@ -126,7 +126,8 @@ class Events:
         if stream.answer is not None or self._owner != os.getpid():
             return
         stream.settle(RAISE, StopIteration())
-        with contextlib.suppress(ActorError):  # it has ended, or does not read: it will see
+        # The actor has ended; or it does not read, and sends EVENTS more events at most.
+        with contextlib.suppress(ActorError):
             self._there.withdraw(stream, 5.0)
 
     def __iter__(self) -> Iterator[Any]:

@@ -196,7 +196,8 @@ class Ref:
         """Tell the actor that this process, an owner of it, exits.
 
         Returns:
-            A function that waits for what that ends, and may raise CallTimeout.
+            A function that waits until the actor, or its children of this owner, have ended. It
+            may raise CallTimeout.
 
         Raises:
             NoProcess, MailboxFull: as ``cast``.

@@ -78,7 +78,8 @@ _decoders: dict[int, Callable[[Any], Any]] = {
     Code.SHUTDOWN: Shutdown,
     Code.CARRIED_ERROR: lambda fields: CARRIED[fields[0]](*fields[1]),
 }
-# What a subclass is as its base; not by calling that, which an Enum, say, answers by its name.
+# How an object of a subclass becomes one of its base type. ``int.__int__`` and the like ignore the
+# subclass's own methods: ``str()`` of an Enum with str values would be the member's name.
 _BASES: dict[type, Callable[[Any], Any]] = {
     int: int.__int__,
     float: float.__float__,
@@ -232,10 +233,14 @@ def _unpack(data: bytes, depth: int) -> Any:
 
 
 def _check_counts(data: bytes) -> None:
-    """See that what arrays and maps say they hold is there, before room is made for it.
+    """Check that a message has as many elements as the heads of its arrays and maps declare.
 
-    msgpack makes it from their heads alone. It takes no more of them than there are bytes, which is
-    a bound for a short message; a long one could ask for it in each of a thousand nested arrays.
+    msgpack allocates memory for an array by its head alone, for as many elements as the message
+    has bytes at most. For a short message that is little. A long one could declare so many
+    elements in each of a thousand nested arrays.
+
+    Raises:
+        One of ``MALFORMED``: elements are missing.
     """
     unpacker = msgpack.Unpacker(max_buffer_size=len(data))
     unpacker.feed(data)

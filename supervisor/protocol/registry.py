@@ -1,8 +1,9 @@
 """Names of actors: which incarnation a name means now.
 
 One file a name in the runtime directory. Readers take no lock: a file is replaced as a whole.
-Writers hold a lock of the directory for the few microseconds that they need; where somebody keeps
-that lock, a name is given by link(2), which only one of two can do.
+Writers hold a lock of the directory for the few microseconds that they need. If a stopped process
+keeps the lock, they go on without it. Even then one of two processes gets a name, as link(2) fails
+for the other.
 """
 
 from __future__ import annotations

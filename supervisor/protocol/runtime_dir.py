@@ -127,7 +127,7 @@ def mailbox_elsewhere(process: Process, namespace: str) -> Path:
 
 
 def _suffix() -> str:
-    """Return what tells this pid namespace's processes from those of others: pids mean others."""
+    """Return the suffix of this pid namespace: in another one the same pid is another process."""
     namespace = linux.pid_namespace()
     return f".{namespace}" if namespace else ""
 
@@ -190,7 +190,7 @@ def lock() -> Iterator[None]:
             if _is_there(path, fd):
                 yield
                 return
-    raise OSError(errno.EAGAIN, "it is removed as often as it is made", path)
+    raise OSError(errno.EAGAIN, "another program removes this lock file again and again", path)
 
 
 @contextlib.contextmanager
@@ -209,9 +209,10 @@ def _locked(path: str) -> Iterator[int]:
 
 
 def _is_there(path: str, fd: int) -> bool:
-    """Tell whether a file is the one of this path: systemd-tmpfiles removes an old one.
+    """Tell whether a locked file is still the one at this path.
 
-    Of two processes each would lock one of its own.
+    systemd-tmpfiles may have removed the file because of its age. Another process would then make
+    and lock a new file at the path, and two processes would hold the lock at a time.
     """
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
@@ -231,7 +232,7 @@ def _acquired(fd: int) -> bool:
                 return False
             if now >= deadline:
                 _stuck_until = now + _STUCK
-                text = "the lock of %s is held by a process that does not go on: not waited for"
+                text = "a stopped process holds the lock of %s: this process goes on without it"
                 log.warning(text, directory())
                 return False
             time.sleep(0.001)

@@ -1,4 +1,8 @@
-"""A root sees that the runtime directory is removed; all below it then restore what is theirs."""
+"""Each actor that a program has started (a root) watches the runtime directory.
+
+When the directory was removed, the root makes it again. The root, and all processes below it, then
+make their own sockets and names in it again.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,13 @@ from supervisor.protocol import runtime_dir
 
 log = logging.getLogger("supervisor")
 
-_PATIENCE = 10  # attempts to make it, before it is told: whoever removes it may be about to end
+_PATIENCE = 10  # attempts to make it before a failure is logged: the program may be about to end
 # Seconds until the next look, where the kernel tells nothing: it cannot be made, or this user has
 # as many instances or watches as may be (max_user_instances, max_user_watches of inotify(7)).
 _AGAIN = 1.0
-# Whoever removes the whole directory would stumble on a new one. So it is made again when nothing
-# else was removed for so many steps of so many seconds; or by another process meanwhile.
+# While another process removes the whole tree, a new directory would make its rmdir(2) fail. So
+# the directory is made again only after so many steps of so many seconds without a removal, or
+# when another root has made it.
 _STEPS, _STEP = 10, 0.01
 
 

@@ -32,15 +32,16 @@ from supervisor.spawn import main_module
 
 _EXIT_PATIENCE = 10.0  # seconds that a program's exit waits for its actors to end in order
 
-# For a program the interpreter forks at once, and its first half exits: the second is nobody's
-# child, and cannot leave a zombie to a program that does not expect one. For an actor it stays a
-# child, so that the actor's supervisor finds it and ends it when the actor has crashed.
+# A program starts the interpreter by a double fork: the parent exits at once, and init, or a
+# subreaper, adopts the child. So no zombie is left to a program that does not reap it. An actor
+# starts the interpreter as its own child: if the actor crashes, its supervisor, a subreaper,
+# becomes the parent, and kills it.
 _DETACH = """\
 import posix
 if posix.fork(): posix._exit(0)
 """
-# Only modules that are built in are imported before the path is known: the current directory, which
-# would come first, may be anybody's.
+# Before sys.path is set, only built-in modules are imported. With ``-c`` the current directory is
+# the first entry of sys.path, and another user may have put a file of a module's name there.
 _BOOT = """\
 import marshal, posix, sys
 while (fd := posix.open("/dev/null", posix.O_RDWR)) <= 2: posix.set_inheritable(fd, True)
@@ -53,7 +54,8 @@ main({channel}, payload, {owner})
 """
 
 _linked: list[tuple[Ref, Channel]] = []
-"""What this process has started, and the channel to it, which tells it of an exec of this one."""
+"""The actors that this process has started and is an owner of, each with the channel to it. The
+kernel closes the channel at an exec of this process, and the actor reads end of file."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """What an actor has started, to be reaped."""
@@ -260,7 +262,7 @@ def stop_linked() -> None:
 
 
 def _left(ref: Ref, channel: Channel, deadline: float) -> Callable[[], object]:
-    """Tell an actor that this program exits; return what waits for what that ends."""
+    """Tell an actor that this program exits; return a function that waits for what then ends."""
     try:
         return ref._leave(deadline)  # noqa: SLF001 - for this module alone
     except OSError:  # no descriptor is free, say: this needs none
@@ -281,5 +283,6 @@ def _kill(ref: Ref) -> None:
         return
 
 
-# Run before that of connections, which was imported, and so registered, before.
+# atexit runs in reverse order of registration: this before ``connections.close_all``, which the
+# imports above have registered.
 atexit.register(stop_linked)

@@ -28,9 +28,10 @@ importing = False
 _prepared = False
 """Whether this process was started by a program, or by an actor of it."""
 _main: dict[str, str] = {}
-"""Where the program's is found: by ``name`` or ``path``; empty if it is no file."""
+"""Where the program's main module is found: {"name": ...}, {"path": ...}, or empty: no file."""
 _imported: list[types.ModuleType] = []
-"""What it has replaced here, once it was imported: code may still run in that."""
+"""The former ``__main__`` of this process, after the import has replaced it. The list keeps it
+alive, as its code may still run. Empty: the main module was not imported."""
 
 
 # -- in the program --------------------------------------------------------------------------------

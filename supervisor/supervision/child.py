@@ -53,13 +53,14 @@ class Child:
     ref: Ref | None = None
     outcome: tuple[str, Any] | None = None
     """How its last start went: READY, IGNORE or FAILED, and a term."""
-    last_words: Reason | None = None
+    reported_reason: Reason | None = None
     reason: Reason = KILLED
     """Why it ended the last time."""
     restarts: int = 0
     """How often it has been restarted."""
-    is_short: bool = False
-    """Whether its last start failed as the system was short of something."""
+    lacks_resources: bool = False
+    """Whether its last start failed because memory, processes, descriptors or disk space were
+    short, or because the runtime directory could not be made."""
     attempts: int = 0
     """Starts in a row that have failed."""
     said: Repeated = field(default_factory=Repeated)
@@ -72,7 +73,7 @@ class Child:
     restarted: bool = False
     """Whether its last start was a restart."""
     unanswered: int = 0
-    """How often it was looked whether it has given the sign of life that it was asked for."""
+    """0: no PING is open. A PING sets it to 1, and each look that finds no PONG adds 1."""
     grace_is_over: bool = False
     """Whether it has had the time in which it may end in order."""
     held: bool = False
@@ -109,11 +110,12 @@ class Child:
         return self.outcome is not None and self.outcome[0] == FAILED
 
     def begin(self, *, again: bool) -> None:
-        """Begin a start, of one that has ended by itself if it is one again."""
+        """Reset what belongs to one start. ``again``: the start is a restart."""
         self.start_id = object()
         self.restarted = again
-        self.state, self.outcome, self.last_words = State.STARTING, None, None
-        self.held = self.cancelled = self.grace_is_over = self.is_short = self.is_reaped = False
+        self.state, self.outcome, self.reported_reason = State.STARTING, None, None
+        self.held = self.cancelled = self.grace_is_over = False
+        self.lacks_resources = self.is_reaped = False
         self.unanswered = 0
 
     def forget_arguments(self) -> None:
@@ -126,7 +128,8 @@ class Child:
         """Start its process; return the channel on which it will report.
 
         Raises:
-            StartFailed, OSError: there is none.
+            StartFailed: the supervisor has a second Python thread, which a fork must not copy.
+            OSError: no process, descriptor or memory is free.
         """
         self.since = time.monotonic()
         if self.plan.watchdog is not None:
@@ -146,23 +149,24 @@ class Child:
             self.retry = None
 
     def order_to_end(self, *, comes_back: bool) -> None:
-        """Tell it to end in order, and whether another start of it may follow.
+        """Send the child the order to end, and whether another start of it may follow.
 
-        One that does not read what it is told is left to its grace.
+        A child that does not read its channel gets no order. It is killed when the seconds of its
+        ``shutdown`` are over.
         """
         if self.channel is not None:
             self.channel.offer(SHUT, SHUTDOWN, comes_back)
 
-    def ask_for_life(self) -> None:
+    def send_ping(self) -> None:
         """Ask it for a sign of life."""
         if self.channel is not None and self.channel.offer(PING):
             self.unanswered = 1
 
     def abort(self) -> None:
-        """Have it write down its stacks, and die of it."""
-        self.last_words = HUNG
-        self._kill(linux.HANG_UP)
-        self._kill(signal.SIGCONT)  # it may be stopped, and would not get the other
+        """Send SIGXCPU, at which faulthandler writes the child's stacks, and the child dies."""
+        self.reported_reason = HUNG
+        self._kill(linux.HANG_SIGNAL)
+        self._kill(signal.SIGCONT)  # a stopped process gets SIGXCPU only when it is continued
 
     def kill(self) -> None:
         """Kill it. Its pid is its own until it has been reaped."""
@@ -175,7 +179,7 @@ class Child:
 
     def note_end(self, status: int) -> None:
         """Its process has ended, with this status: note why."""
-        told = self.last_words
+        told = self.reported_reason
         self.reason = (reason_of(status) if status else "exit status 0") if told is None else told
 
     def cleanup(self) -> None:

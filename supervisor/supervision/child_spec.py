@@ -108,9 +108,9 @@ class ChildSpec:
         significant: its end by itself may end its supervisor: see ``auto_shutdown`` there.
         init_timeout: seconds that ``init`` may take, before the child is killed and its start
             has failed. By default there is no limit, as in OTP.
-        watchdog: seconds that one callback may take, before the child is killed as "hung" and its
-            stacks are logged. By default there is no limit. The child is asked for a sign of life
-            four times in that time.
+        watchdog: seconds that one callback may take. When they are over, the child writes its
+            stacks, which its supervisor logs, and is killed; the reason is "hung". By default
+            there is no limit. The supervisor looks four times within them for the child's answer.
         backoff: a ``Backoff``, how long to wait before a restart. By default there is no wait.
         preload: import its module in the supervisor, once. False: in the child, at each start.
         intensity: restarts of this child that are borne within ``period`` seconds, before this
@@ -213,10 +213,11 @@ def _is_class(start: object) -> bool:
 def check_childspecs(
     specs: Iterable[ChildSpec | Plan], auto_shutdown: AutoShutdown | None = None
 ) -> None:
-    """Check specifications that are to stand side by side, and start nothing.
+    """Check the specifications of one supervisor's children together, and start nothing.
 
-    What is wrong with a single one is raised already when it is made. Whether they may be
-    significant is checked if the supervisor's ``auto_shutdown`` is given.
+    ``ChildSpec`` itself checks a single specification when it is made. This function checks that
+    no id occurs twice; and, if the supervisor's ``auto_shutdown`` is given, that no child is
+    significant where it is "never".
     Source: ``supervisor:check_childspecs/1`` and ``/2``.
 
     Raises:

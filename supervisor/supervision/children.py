@@ -43,11 +43,11 @@ log = logging.getLogger("supervisor")
 
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
 
-_SIGNS = 4  # of life, asked for in the time of a watchdog
-_STEPS = 8  # of a child's time: while this process stands still itself, at most one of them passes
-_SIGN_OF_A_START = 1.0  # seconds in which a supervisor that starts gives a sign of life
-_LAST_STEPS = 5.0  # seconds that a child may take from telling its end to that
-_LAST_GASP = 5.0  # seconds that a hung child may take to write down its stacks
+_LOOKS = 4  # looks for an answer (PONG) in the seconds of a watchdog
+_STEPS = 8  # timers in a row into which a child's time is divided: see _after
+_START_PING_TIMEOUT = 1.0  # seconds in which a supervisor that is starting answers a PING
+_EXIT_TIMEOUT = 5.0  # seconds from a child's EXIT, FAILED or IGNORE until it is killed
+_DUMP_TIMEOUT = 5.0  # seconds that faulthandler has to write the stacks of a hung child
 
 
 class Children:
@@ -62,8 +62,9 @@ class Children:
         self._store = FdStore(actor.stored)
         self._orphans = Orphans()
         self.start_has_failed = False
-        """Whether this supervisor ends as it could not start: another attempt may follow, and
-        children keep what they have stored."""
+        """Whether this supervisor ends because a child has failed to start. Its own supervisor may
+        start it again. So the children learn that they may be started again, and their stored
+        descriptors stay stored."""
         self._importing = False
         inherited.raise_descriptors()
         linux.adopt_orphans()
@@ -125,12 +126,12 @@ class Children:
         """Take note of every child that has ended, and end what they leave behind."""
         by_pid = {child.pid: child for child in self if child.pid is not None}
         ended = linux.reap(by_pid, lambda pid: self._orphans.is_one(pid, importing=self._importing))
-        for pid, _ in ended:  # none of these pids is to be killed any more: it may be anybody's
+        for pid, _ in ended:  # the kernel may give a reaped pid to any new process: no kill() now
             if pid in by_pid:
                 by_pid[pid].is_reaped = True
         for pid, status in ended:
             if pid in by_pid:
-                self._gone(by_pid[pid], status)
+                self._handle_end(by_pid[pid], status)
         if any(pid not in by_pid for pid, _ in ended):
             with contextlib.suppress(OSError):  # the directory has gone
                 runtime_dir.sweep()  # they may have been actors of a supervisor that was killed
@@ -139,10 +140,10 @@ class Children:
         self._tasks.advance()
 
     def end_orphans(self, *, last: bool = False) -> None:
-        """Kill what ended actors had started themselves; at last, whatever is still there."""
+        """Kill the processes that ended actors had started; with ``last``, unmarked ones too."""
         self._orphans.end({child.pid for child in self}, last=last)
 
-    def _gone(self, child: Child, status: int) -> None:
+    def _handle_end(self, child: Child, status: int) -> None:
         if child.pid is not None:
             self._orphans.left_by(child.pid)
         self._read_channel(child)  # its last words may still be there
@@ -172,7 +173,7 @@ class Children:
                 self._actor.remove_reader(child.channel.fileno())
                 break
             except ValueError as error:
-                self._misused(child, f"{error}")
+                self._kill_for_malformed_data(child, f"{error}")
                 break
             if received is None:
                 break
@@ -180,15 +181,15 @@ class Children:
             try:
                 self._on_message(child, child.channel, word, terms, fds)
             except _NONSENSE as error:
-                self._misused(child, f"{shown(word)}: {error!r:.200}")
+                self._kill_for_malformed_data(child, f"{shown(word)}: {error!r:.200}")
                 break
             finally:
                 close_all(fds)
         self._tasks.advance()
 
-    def _misused(self, child: Child, what: str) -> None:
-        """A child's own code has written to its channel, by a wrong number, what is no message."""
-        text = "child %r has written to its private channel what is no message; it is killed: %s"
+    def _kill_for_malformed_data(self, child: Child, what: str) -> None:
+        """Kill a child whose own code has written to the channel, by a wrong descriptor number."""
+        text = "child %r has written malformed data to its supervisor's channel, and is killed: %s"
         log.error(text, child.plan.id, what)
         if child.channel is not None:
             self._actor.remove_reader(child.channel.fileno())
@@ -199,11 +200,11 @@ class Children:
     ) -> None:
         if word in {READY, IGNORE, FAILED}:
             child.outcome = child.outcome or (word, terms[0] if terms else None)
-            child.is_short = word == FAILED and len(terms) > 1 and terms[1] is True
+            child.lacks_resources = word == FAILED and len(terms) > 1 and terms[1] is True
             if word != READY:
                 self._see_it_end(child)
         elif word == EXIT:
-            child.last_words = terms[0]
+            child.reported_reason = terms[0]
             self._see_it_end(child)
         elif word == PONG:
             child.unanswered = 0
@@ -224,7 +225,7 @@ class Children:
             if child.channel is channel:
                 child.kill()
 
-        self._actor.call_later(_LAST_STEPS, look)
+        self._actor.call_later(_EXIT_TIMEOUT, look)
 
     def restore(self) -> None:
         """Tell all that the runtime directory has been made again."""
@@ -239,9 +240,9 @@ class Children:
         if not fds:  # the kernel has left it out
             return "the supervisor has as many descriptors open as it may (RLIMIT_NOFILE)"
         fd = fds.pop(0)
-        return self._store.put(path, fd) or self._back(path, fd)
+        return self._store.put(path, fd) or self._store_above(path, fd)
 
-    def _back(self, path: tuple[str, ...], fd: int) -> str | None:
+    def _store_above(self, path: tuple[str, ...], fd: int) -> str | None:
         """Have the supervisor above keep a descriptor too."""
         if not self._actor.parent.supervises:
             return None
@@ -267,7 +268,7 @@ class Children:
         child.begin(again=kind == "restarted")
         limit, start_id = child.plan.init_timeout, child.start_id
         if limit is not None:
-            self._after(limit, lambda: self._too_slow(child, start_id))
+            self._after(limit, lambda: self._end_slow_start(child, start_id))
         yield from self._import(child)
         if child.outcome is None:
             self._fork(child)
@@ -285,10 +286,11 @@ class Children:
         child.state = State.IDLE
 
     def _after(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Call back when a child has had so much time.
+        """Call a function when a child has had so many seconds.
 
-        A process that stands still (SIGSTOP, a frozen cgroup, a debugger) does not know for how
-        long it has. So this is not one timer but some in a row.
+        While this process is stopped (SIGSTOP, a frozen cgroup, a debugger), the clock goes on, and
+        the child may be stopped as well. One timer would be due at once afterwards. So the time is
+        divided into ``_STEPS`` timers in a row, of which one stop uses up one at most.
         """
         left = iter(range(_STEPS))
 
@@ -305,7 +307,7 @@ class Children:
             if runtime_dir.make_again():
                 self._actor.restore()
         except OSError as error:  # something else has its place, or it cannot be made, for now
-            child.outcome, child.is_short = (FAILED, f"{error}"), True
+            child.outcome, child.lacks_resources = (FAILED, f"{error}"), True
             return
         try:
             channel = child.fork(self._store.of(child.plan.id))
@@ -313,7 +315,7 @@ class Children:
             child.outcome = (FAILED, error.reason)
             return
         except OSError as error:
-            child.outcome, child.is_short = (FAILED, f"{error}"), is_shortage(error)
+            child.outcome, child.lacks_resources = (FAILED, f"{error}"), is_shortage(error)
             return
         self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
 
@@ -362,21 +364,22 @@ class Children:
         self._kill_unless_it_serves(child)
 
     def _kill_unless_it_serves(self, child: Child) -> None:
-        """A supervisor that starts its children serves already: it stops them in order.
+        """Kill a supervisor that is starting, unless it answers a PING within a second.
 
-        One that hangs in an ``init`` of its own does not.
+        A supervisor whose children are starting runs its loop. It answers, and stops its children
+        in order. A supervisor that hangs in its own ``init`` can do neither.
         """
         channel = child.channel
-        child.ask_for_life()
+        child.send_ping()
 
         def look() -> None:
             self._read_channel(child)
             if child.channel is channel and child.unanswered:
                 child.kill()
 
-        self._after(_SIGN_OF_A_START, look)
+        self._after(_START_PING_TIMEOUT, look)
 
-    def _too_slow(self, child: Child, start_id: object) -> None:
+    def _end_slow_start(self, child: Child, start_id: object) -> None:
         self._read_channel(child)  # it may have said so meanwhile
         same = child.start_id is start_id and child.state is State.STARTING
         if same and child.outcome is None:
@@ -386,30 +389,30 @@ class Children:
             self._tasks.advance()
 
     def _start_watchdog(self, child: Child) -> None:
-        """Ask a child that has a watchdog for signs of life, as long as this process of it runs."""
+        """Send PINGs to a child that has a watchdog, as long as its present process runs."""
         if child.plan.watchdog is None:
             return
         channel, seconds = child.channel, child.plan.watchdog
 
         def look() -> None:
-            # If this supervisor has been stopped itself, the sign is there, and was not read yet.
+            # If this supervisor was stopped (SIGSTOP), the PONG may lie unread in the channel.
             self._read_channel(child)
             if child.channel is not channel or child.state is not State.RUNNING:
                 return
             if child.held:
                 pass  # by a debugger: nobody knows for how long
             elif child.unanswered == 0:
-                child.ask_for_life()
-            elif child.unanswered < _SIGNS:
+                child.send_ping()
+            elif child.unanswered < _LOOKS:
                 child.unanswered += 1
             else:
-                self._hung(child, channel)
+                self._end_hung(child, channel)
                 return
-            self._actor.call_later(seconds / _SIGNS, look)
+            self._actor.call_later(seconds / _LOOKS, look)
 
         look()
 
-    def _hung(self, child: Child, channel: Channel | None) -> None:
+    def _end_hung(self, child: Child, channel: Channel | None) -> None:
         log.error(
             "child %r: no sign of life for %g s (watchdog): killing it",
             child.plan.id,
@@ -419,10 +422,10 @@ class Children:
 
         def insist() -> None:
             if child.channel is channel:
-                child.last_words = HUNG
+                child.reported_reason = HUNG
                 child.kill()
 
-        self._actor.call_later(_LAST_GASP, insist)
+        self._actor.call_later(_DUMP_TIMEOUT, insist)
 
     def stop(self, child: Child) -> Task:
         """Stop a child: in order within its grace, otherwise by SIGKILL."""

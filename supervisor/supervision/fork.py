@@ -36,7 +36,7 @@ class Forked(NamedTuple):
 def fork(plan: Plan, stored: dict[tuple[str, ...], int], dump: int | None = None) -> Forked:
     """Start a child: it inherits these descriptors, and reports on the channel.
 
-    ``linux.HANG_UP`` has it write its stacks to ``dump``, and die.
+    ``linux.HANG_SIGNAL`` has it write its stacks to ``dump``, and die.
 
     Raises:
         StartFailed: an import has started a thread, or is one that has not ended.
@@ -94,7 +94,7 @@ def _child(
         if dump is not None:
             kept.append(dump)
             faulthandler.enable(dump)
-            faulthandler.register(linux.HANG_UP, dump, chain=True)  # and die of it
+            faulthandler.register(linux.HANG_SIGNAL, dump, chain=True)  # and die of it
         linux.close_descriptors_except(kept)
         inherited.restore_descriptors()
         linux.name_process(plan.id)

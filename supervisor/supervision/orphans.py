@@ -1,10 +1,16 @@
-"""What actors have started themselves, once they have ended: it has come to their supervisor.
+"""Orphans: processes that an actor has started itself. Its supervisor kills them after its end.
 
-A supervisor is a subreaper. So it becomes the parent of what a dead actor had started, which it
-ends; but also of what a living one has let go on by itself (``sh -c "dhclient &"``), which lives as
-long as that actor, and beside what an import in the supervisor's own process runs, which is none of
-its business. Two marks tell them apart: the process group, which is each actor's own, and which a
-fork inherits; and a variable of the environment, which stays over ``setsid`` and exec.
+A supervisor is a child subreaper (prctl(2)): the kernel makes it the parent of each process below
+it whose own parent has ended. So a supervisor has three sorts of children without a plan:
+
+- processes of an actor that has ended: the supervisor kills them;
+- background processes of an actor that lives (``sh -c "dhclient &"``): the supervisor leaves them
+  alone until the actor ends;
+- processes that an import in the supervisor's own process has started: the supervisor leaves them
+  alone.
+
+Two marks tell them apart. Each actor has a process group of its own, which its children inherit.
+Each actor sets an environment variable, which its children keep over setsid(2) and execve(2).
 """
 
 from __future__ import annotations

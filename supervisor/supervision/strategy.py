@@ -107,10 +107,11 @@ class Intensity:
 
 
 def pause(attempts: int, limit: Intensity, *, short: bool) -> float:
-    """Return the seconds to wait after starts in a row that have failed, without a backoff.
+    """Return the seconds to wait before the next start, after failed starts in a row.
 
-    The first attempts follow at once. Later ones never take so long that ``limit`` would not be
-    reached any more; but if the system is short of something, nothing is counted.
+    The first starts follow at once. Later waits grow, but stay so short that failed starts still
+    exceed ``limit`` within its period. If resources were short (``short``), the failed start is
+    not counted as a restart, and so the wait is not bounded by ``limit``.
 
     Args:
         attempts: how many have failed.

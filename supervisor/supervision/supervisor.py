@@ -164,7 +164,7 @@ class Supervisor(GenServer):
                 )
             task = serve(sender, *arguments)
             if task is not None and self._stopping is not None:
-                raise NoProcess("the supervisor is stopping, and does nothing else")
+                raise NoProcess(f"{self.ref} is stopping, and serves no further request")
         except _REFUSED as error:
             self.refuse(sender, error)
         else:
@@ -196,7 +196,7 @@ class Supervisor(GenServer):
         log.warning("%r: a cast is ignored: %s", self.ref, shown(request))
 
     def handle_info(self, message: Any) -> None:
-        """Take no notice of the end of what has linked itself to this."""
+        """Ignore the ``Exit`` of an actor that has linked itself to this supervisor."""
         if not isinstance(message, Exit):
             log.warning("%r: a message is ignored: %s", self.ref, shown(message))
 
@@ -230,14 +230,14 @@ class Supervisor(GenServer):
                 self._actor.fail(StartFailed(child.plan.id, child.outcome[1]))
                 return
             if child.state is State.IDLE:
-                self._put_away(child)  # it was ignored
+                self._discard(child)  # it was ignored
         self._actor.ready()
 
     def _stop_children(self) -> Task:
         """Stop all children, as this supervisor ends.
 
-        What they have stored stays with the supervisor above: it drops that if it does not start
-        this one again.
+        The supervisor above this one keeps the children's stored descriptors. It drops them if it
+        does not start this supervisor again.
         """
         for child in reversed(list(self._children)):
             yield from self._children.stop(child)
@@ -272,7 +272,7 @@ class Supervisor(GenServer):
             yield from self._restart(child)
             return
         child.state = State.IDLE
-        self._put_away(child)
+        self._discard(child)
         others = [
             other.state is not State.IDLE
             for other in self._children
@@ -282,8 +282,8 @@ class Supervisor(GenServer):
             log.info("%r shuts down, as child %r has ended", self.ref, child.plan.id)
             self._stop_all(SHUTDOWN)
 
-    def _put_away(self, child: Child) -> None:
-        """A child has no process, and is not restarted."""
+    def _discard(self, child: Child) -> None:
+        """Drop a stopped child's stored descriptors; and its plan, unless ``keep_spec`` is set."""
         self._children.drop_descriptors(child)
         if not child.keep_spec:
             self._forget(child)
@@ -316,7 +316,7 @@ class Supervisor(GenServer):
         for child in map(self._children.find, group.stop):
             yield from self._children.stop(child)
             if child.plan.restart == "temporary":
-                self._put_away(child)
+                self._discard(child)
         for child in map(self._children.find, group.start):
             child.restarts += 1
             yield from self._children.start(child, "restarted")
@@ -326,7 +326,7 @@ class Supervisor(GenServer):
                 self._failed_again(child)
                 return
             if child.state is State.IDLE:
-                self._put_away(child)  # it was ignored
+                self._discard(child)  # it was ignored
 
     def _failed_again(self, child: Child) -> None:
         """Try again to start a child: counted, unless the system is short of something."""
@@ -334,7 +334,7 @@ class Supervisor(GenServer):
         child.attempts += 1
         child.state, child.reason = State.RESTARTING, child.outcome[1]
         what = f"child {child.plan.id!r} does not start again: {brief(child.reason)}"
-        if child.is_short:
+        if child.lacks_resources:
             if child.attempts == 1:
                 log.error("%s; its supervisor tries again until there is room", what)
             self._start_later(child, pause(child.attempts, self._intensity, short=True))
@@ -343,7 +343,11 @@ class Supervisor(GenServer):
         self._tasks.add(self._restart(child))
 
     def _may_restart(self, child: Child) -> bool:
-        """Count a restart; when it is one too many, give up the child, or everything."""
+        """Count a restart; return False if it is over the limit.
+
+        Then a child with a limit of its own is given up. Otherwise this supervisor stops all its
+        children, and ends.
+        """
         limit = self._intensity if child.limit is None else child.limit
         if limit.record_restart(time.monotonic()):
             return True
@@ -393,7 +397,7 @@ class Supervisor(GenServer):
         if child.failed:
             child.keep_spec = False
         if child.state is State.IDLE:
-            self._put_away(child)
+            self._discard(child)
         self._report_start(sender, child)
 
     def _report_start(self, sender: Sender, child: Child) -> None:
@@ -408,13 +412,13 @@ class Supervisor(GenServer):
         child = self._children.find(child_id)
         starts = child.state is State.STARTING
         if starts:
-            self._children.cancel_start(child)  # which fails by that; then it is this task's turn
+            self._children.cancel_start(child)  # the start fails, its task ends, this one follows
         return self._terminate_one(sender, child, cancelled=starts)
 
     def _terminate_one(self, sender: Sender, child: Child, *, cancelled: bool) -> Task:
         if self._children.get(child.plan.id) is child:
             yield from self._children.stop(child)
-            self._put_away(child)
+            self._discard(child)
         elif not cancelled:  # another one has terminated it meanwhile
             raise NotFound(f"there is no child {child.plan.id!r} any more")
         self.reply(sender, None)
@@ -445,7 +449,7 @@ class Supervisor(GenServer):
         return once(lambda: self._waiting.append((sender, child)))
 
     def _answer_waiting(self) -> None:
-        """Answer those who wait for a child: while it waits for its restart, they do."""
+        """Answer the open calls of ``child``; a call for a child that is restarting stays open."""
         waiting, self._waiting = self._waiting, []
         for sender, child in waiting:
             if child.ref is not None:

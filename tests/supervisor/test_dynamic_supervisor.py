@@ -100,9 +100,9 @@ def test_the_exit_status_of_a_root_tells_whether_it_gave_up(capfd: Any) -> None:
         assert linux.ended(pidfd, PATIENCE)
         assert os.waitstatus_to_exitcode(linux.exit_status(pidfd, process.pid) or 0) == status
         os.close(pidfd)
-    last_words = capfd.readouterr().err
-    assert "gives up: more than 0 restarts within 5 s" in last_words
-    assert "child 'c', which ended: killed" in last_words
+    reported_reason = capfd.readouterr().err
+    assert "gives up: more than 0 restarts within 5 s" in reported_reason
+    assert "child 'c', which ended: killed" in reported_reason
 
 
 def test_nested_supervisors_escalate_through_every_strategy(capfd: Any, runtime_dir: Path) -> None:

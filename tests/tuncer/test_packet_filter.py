@@ -502,7 +502,7 @@ def test_any_program_has_the_same_verdict_in_the_kernel(tmp_path: Path) -> None:
 def test_any_program_is_converted_or_refused(code: bytes) -> None:
     with contextlib.suppress(bpf.CannotConvert):
         bpf.convert(code)
-    assert isinstance(bpf.is_told_alike(code), bool)
+    assert isinstance(bpf.has_same_verdicts(code), bool)
 
 
 def test_a_program_knows_its_size() -> None:

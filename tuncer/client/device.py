@@ -101,7 +101,7 @@ class Device(Link):
         Raises:
             TimeoutError: none came in time.
             OSError: EINVAL while the device is active: its subscriptions get the packets.
-            ProcessDown: the worker ended meanwhile, perhaps with a packet in its hand.
+            ProcessDown: the worker ended meanwhile. A packet taken for this call may be lost.
         """
         return self._worker(queue).recv(timeout)
 
@@ -471,8 +471,9 @@ def _end(client: WorkerClient, operation: str, queues: int) -> None:
 def _kill(path: Path, queues: int) -> None:
     """Have a worker that does not answer be ended for good, by its supervisor.
 
-    With its last descriptor goes the device, unless it is persistent. Where there are several
-    queues, their supervisor is ended, and the others with it: it would stay without them.
+    With the worker's end the device's last descriptor is closed, and the kernel deletes the device
+    unless it is persistent. A device with several queues has a supervisor of its own, which is
+    terminated here with all workers. If only the worker were, this supervisor would stay.
     """
     hanging = paths.worker(path)
     if hanging is None:

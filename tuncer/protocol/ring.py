@@ -336,7 +336,8 @@ class Writer(_Map):
                     break
                 length = measure(self._vector(slot)[0], seq, self.bytes + size)
                 if length is None or (accepts is not None and not accepts(slot, length)):
-                    # The filter refuses it. The killed writer may have counted it, or not.
+                    # Its length is not known, or the filter refuses it: the slot is free again. Of
+                    # a refused packet nobody knows whether the killed writer has counted it.
                     self._words[slot * SLOT // 8] = mark
                     break
                 self.lengths[slot] = length

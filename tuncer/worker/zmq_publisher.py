@@ -31,8 +31,8 @@ _LONGEST_WORD = 1024  # bytes of a subscription; whoever sends more is disconnec
 _BATCH_BYTES = 65536  # so at most 32 MiB wait for each subscriber, or one packet over that a batch
 _AGAIN = 4096  # packets before the last published one that may not have left a killed worker
 _RETURN = 0.5  # seconds that former subscribers are waited for, unless the ring fills up
-_SLOW = 0.1  # seconds of these that one whose queue is full may hold up the others
-_CATCH_UP = 3.0  # seconds in which one that comes later still gets everything sent again
+_SLOW = 0.1  # seconds that a subscriber with a full queue may delay the others, while catching up
+_CATCH_UP = 3.0  # seconds after a restart in which a late former subscriber has all sent again
 _IDLE = 1.0  # seconds between messages at most
 
 
@@ -90,7 +90,7 @@ class Publisher:
         self._socket.bind(f"ipc://{path}")
 
     def fileno(self) -> int:
-        """Return the descriptor to poll: call ``follow`` when it is readable."""
+        """Return the descriptor to poll: call ``publish`` when it is readable."""
         return int(self._socket.getsockopt(zmq.FD))
 
     def publish(self) -> None:

@@ -139,7 +139,7 @@ def remove_address(target: Target, address: AddressLike, prefix: int | str | Non
     with session(target, "address") as kernel:
         for found in present(kernel):
             if found.interface == wanted or (not exact and found.interface.ip == wanted.ip):
-                others = [one for one in present(kernel) if not _is_same(one, found)]
+                others = [one for one in present(kernel) if not _equals_but_for_flags(one, found)]
                 _promote_others(kernel, found, others)
                 _remove(kernel, found)
                 return
@@ -307,7 +307,7 @@ def _add(kernel: Session, wanted: Address) -> None:
     for found in present(kernel):
         if _is_as_wanted(found, wanted):
             return
-        if found.interface.ip == wanted.interface.ip and _is_one(found, wanted):
+        if found.interface.ip == wanted.interface.ip and _is_changed_by(found, wanted):
             # The kernel would change nothing but lifetimes ("replace"), or have it twice.
             _change(kernel, found, _with_broadcast(wanted))
             return
@@ -325,12 +325,12 @@ def _add(kernel: Session, wanted: Address) -> None:
             raise
 
 
-def _is_same(one: Address, other: Address) -> bool:
+def _equals_but_for_flags(one: Address, other: Address) -> bool:
     """Tell whether two looks were at one address: its flags change as the kernel goes on (DAD)."""
     return one._replace(flags=frozenset()) == other._replace(flags=frozenset())
 
 
-def _is_one(found: Address, wanted: Address) -> bool:
+def _is_changed_by(found: Address, wanted: Address) -> bool:
     """Tell whether one is the other with changes: a device has an IPv6 address only once."""
     same_network = found.interface.network == wanted.interface.network
     return wanted.interface.version == 6 or (same_network and found.peer == wanted.peer)
@@ -339,8 +339,8 @@ def _is_one(found: Address, wanted: Address) -> bool:
 def change_address(target: Target, old: Address, new: Address) -> None:
     """Put one address in the place of another. It is no error if it is so already.
 
-    The kernel cannot change one: it is taken away for a moment. What would be lost with it, and is
-    not to be had back, is a reason to refuse.
+    The kernel cannot change an address, so the old one is removed first. This function refuses if
+    the kernel would delete routes with the old address.
 
     Args:
         target: the device.
@@ -356,7 +356,7 @@ def change_address(target: Target, old: Address, new: Address) -> None:
 
 def _change(kernel: Session, old: Address, new: Address) -> None:
     there = present(kernel)
-    others = [one for one in there if not _is_same(one, old)]
+    others = [one for one in there if not _equals_but_for_flags(one, old)]
     if len(others) < len(there):
         _check_scope(kernel, new, others)
         _check_routes(kernel, old, others)
@@ -380,7 +380,11 @@ def _check_scope(kernel: Session, new: Address, others: list[Address]) -> None:
 
 
 def _check_routes(kernel: Session, old: Address, others: list[Address]) -> None:
-    """Refuse to take routes along: with an address its routes go, with the last IPv4 one all."""
+    """Raise EBUSY if a removal of the address would delete routes that the kernel did not make.
+
+    The kernel deletes the routes of which it is the source address; with the last IPv4 address,
+    all IPv4 routes of the device.
+    """
     version = old.interface.version
     last = version == 4 and not any(one.interface.version == 4 for one in others)
     for route in routes.present(kernel):

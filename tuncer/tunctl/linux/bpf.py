@@ -28,9 +28,9 @@ _TAX = 0x07
 _JUMP_ALWAYS, _DIVIDE, _MODULO, _NEGATE = 0x00, 0x30, 0x90, 0x80
 
 _LOAD_WORD, _STORE_WORD = 0x61, 0x63  # eBPF: *(u32 *) (register + offset)
-_MOVE_IMM, _MOVE, _AND, _LEFT = 0xB4, 0xBC, 0x54, 0x64  # of 32 bits
+_MOVE_IMM, _MOVE, _AND, _LSH32 = 0xB4, 0xBC, 0x54, 0x64  # of 32 bits
 _MOVE_64 = 0xBF
-_GO, _EXIT, _UNLESS_ZERO, _UNLESS_ABOVE = 0x05, 0x95, 0x56, 0xB6
+_JA, _EXIT, _JNE32, _JLE32 = 0x05, 0x95, 0x56, 0xB6
 _JMP32 = 0x06
 _LOAD_BYTE_ABS = 0x30
 
@@ -51,12 +51,13 @@ class CannotConvert(ValueError):
     """The program does what eBPF's verifier, or this conversion, does not take."""
 
 
-def is_told_alike(program: bytes) -> bool:
+def has_same_verdicts(program: bytes) -> bool:
     """Tell whether the kernel and libpcap have the same verdicts of a classic program. Pure.
 
-    The kernel takes offsets below 0, and offsets by X that come to be, for its own data, and
-    shifts by X modulo 32; libpcap does neither. X is a small number if it is only ever the
-    length of an IP header, or one that is written in the program.
+    To the kernel an offset below 0 (SKF_AD_OFF) means data of its own, not bytes of the packet;
+    also when the sum of X and a constant becomes such an offset. The kernel takes shifts by X
+    modulo 32. libpcap does neither. The sum stays small if the program never computes X: if X is
+    always the length of an IP header, or a small constant.
     """
     computed = by_x = False
     for code, _, _, k in _CLASSIC.iter_unpack(program):
@@ -163,8 +164,8 @@ def _steps(code: int, jt: int, jf: int, k: int) -> Iterator[Step]:
 def _load(code: int, k: int) -> Iterator[Step]:
     mode = code & 0xE0
     if mode in {_ABS, _IND}:
-        if mode == _IND:  # beyond the end: the verdict is 0, and so it is further on
-            yield _UNLESS_ABOVE, _X, 0, 2, _LONGEST
+        if mode == _IND:  # X beyond any packet: verdict 0. The kernel could take X + k as negative
+            yield _JLE32, _X, 0, 2, _LONGEST
             yield _MOVE_IMM, _A, 0, 0, 0
             yield _EXIT, 0, 0, 0, 0
         yield code, 0, _X if mode == _IND else 0, 0, k
@@ -188,7 +189,7 @@ def _load_x(code: int, k: int) -> Iterator[Step]:
         yield _MOVE, _SPARE, _A, 0, 0
         yield _LOAD_BYTE_ABS, 0, 0, 0, k
         yield _AND, _A, 0, 0, 0xF
-        yield _LEFT, _A, 0, 0, 2
+        yield _LSH32, _A, 0, 0, 2
         yield _MOVE, _X, _A, 0, 0
         yield _MOVE, _A, _SPARE, 0, 0
 
@@ -199,7 +200,7 @@ def _arithmetic(code: int, k: int) -> Iterator[Step]:
         yield code, _A, 0, 0, 0
         return
     if by_x and operation in {_DIVIDE, _MODULO}:  # by 0: the verdict is 0
-        yield _UNLESS_ZERO, _X, 0, 2, 0
+        yield _JNE32, _X, 0, 2, 0
         yield _MOVE_IMM, _A, 0, 0, 0
         yield _EXIT, 0, 0, 0, 0
     yield code, _A, _X if by_x else 0, 0, 0 if by_x else k
@@ -207,12 +208,12 @@ def _arithmetic(code: int, k: int) -> Iterator[Step]:
 
 def _jump(code: int, jt: int, jf: int, k: int) -> Iterator[Step]:
     if code & 0xF0 == _JUMP_ALWAYS:
-        yield _GO, 0, 0, _Jump(k), 0
+        yield _JA, 0, 0, _Jump(k), 0
         return
     by_x = code & _SOURCE_X
     condition = (code & 0xF8) | _JMP32
     yield condition, _A, _X if by_x else 0, _Jump(jt), 0 if by_x else k
-    yield _GO, 0, 0, _Jump(jf), 0
+    yield _JA, 0, 0, _Jump(jf), 0
 
 
 def load(program: bytes) -> int:

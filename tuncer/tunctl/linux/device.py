@@ -93,7 +93,7 @@ def _create_from_here(name: str, wanted: Flag, where: int) -> int | None:
         with netlink.session(fd, "move") as kernel:
             there = rtnetlink.u32(IFLA_NET_NS_FD, where) + rtnetlink.text(IFLA_IFNAME, chosen)
             kernel.set_link(there)
-    except OSError:  # whatever it is, it is told of an attempt in the other namespace
+    except OSError:  # the caller tries again in the other namespace, and raises that error
         os.close(fd)
         return None
     except BaseException:

@@ -37,7 +37,7 @@ def attach_filter(fd: int, program: Program) -> bool:
     try:
         if len(program) > _LONGEST:
             return False
-        if tap and bpf.is_told_alike(program.instructions):
+        if tap and bpf.has_same_verdicts(program.instructions):
             argument = struct.pack("@HP", len(program), program.address)
             ioctls.call(fd, ioctls.TUNATTACHFILTER, argument, "filter")
             _detach_extended(fd)

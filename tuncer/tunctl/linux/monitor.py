@@ -116,10 +116,12 @@ class Monitor:
 
 
 def _listen(target: int) -> tuple[socket.socket, int | None]:
-    """Return a socket that is told of a device's namespace, and that one's number, if it has one.
+    """Return a socket that receives the notifications of a device's network namespace.
 
-    A socket within another namespace would keep that alive. So this stays here, if it may, and
-    listens to all that have a number here.
+    A socket that is opened in another namespace would keep that namespace alive. So the socket is
+    opened in the present one, if permitted, and receives the notifications of all namespaces that
+    have a number here. The second result is the number of the device's namespace; None: the socket
+    is in that namespace itself.
     """
     here = netns.inode()
     with netlink.located(target):

@@ -191,7 +191,8 @@ def _elsewhere(target: int, name: str) -> int | None:
     try:
         theirs = fcntl.ioctl(target, ioctls.TUNGETDEVNETNS)
     except OSError as error:
-        if error.errno == errno.EPERM and administers():  # so it would be told of a device here
+        # EPERM, though this process has CAP_NET_ADMIN here: so the device is in another namespace.
+        if error.errno == errno.EPERM and administers():
             problem = "the device is in another network namespace, which this user does not own"
             raise PermissionError(errno.EPERM, problem, name) from None
         # An older kernel; or a user without privileges, who may look, and can change nothing.
