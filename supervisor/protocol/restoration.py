@@ -45,8 +45,8 @@ def _inodes() -> Inodes:
 
 def remember() -> None:
     """Take note of the directory as it is now, if this process has not looked into it before."""
-    path = runtime_dir.directory()
-    if path not in _seen:
+    path = _directory()
+    if path is not None and path not in _seen:
         _seen[path] = _inodes()
 
 
@@ -69,8 +69,18 @@ def wait() -> None:
 
 def _is_being_restored() -> bool:
     global _restored_at
-    path, now, there = runtime_dir.directory(), time.monotonic(), _inodes()
-    if _seen[path] != there:
+    path, now = _directory(), time.monotonic()
+    if path is None:
+        return False
+    there = _inodes()
+    if _seen.setdefault(path, there) != there:
         _seen[path] = there
         _restored_at = now + PATIENCE
     return now < _restored_at
+
+
+def _directory() -> Path | None:
+    try:
+        return runtime_dir.directory()
+    except OSError:  # this process has become another user, who may use none, say
+        return None
