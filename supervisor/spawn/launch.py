@@ -90,8 +90,7 @@ def launch(
             f"{cls.__qualname__} must stand at the top level of a module: another process imports"
             " it by name"
         )
-    with contextlib.suppress(OSError):  # the new process says so, too
-        restoration.remember()
+    restoration.remember()
     payload = _above_stdio(_payload(cls, args, kwargs, name))
     ours, theirs = Channel.pair()
     theirs = _above_stdio(theirs)
