@@ -377,7 +377,7 @@ class Mailbox:
 
     def refuse(self, peer: Peer, why: str) -> None:
         """Close the connection of whoever has sent what no caller of this package sends."""
-        self._close(peer, f"this is a mailbox of actors, and that was no message of theirs: {why}")
+        self._close(peer, f"malformed data has come, which no program of this package sends: {why}")
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -466,18 +466,20 @@ def _message(peer: Peer, term: Any) -> tuple[Message, int]:
     size, peer.read = end - peer.read, end
     if type(term) is int:  # the size of one in a memfd
         if not peer.fds:
-            raise BadMessage("its descriptor is missing")
+            raise BadMessage("the memfd of a long message is missing")
         size, term = term, codec.unpack(framing.read_long(term, peer.fds.popleft()))
     chain = _NO_CHAIN
     if type(term) is list and len(term) == 4:
         chain = term.pop()
     if type(term) is not list or len(term) != 3 or type(chain) is not list:
-        raise BadMessage("it is neither [kind, number, term] nor that and who waits for it")
+        raise BadMessage(
+            "a message is [kind, number, term], or that and a list of waiting processes"
+        )
     kind, number, term = term
     if type(kind) is not int or type(number) is not int:
-        raise BadMessage("its kind or its number is none")
+        raise BadMessage("the kind and the number of a message are integers")
     if chain and not all(type(n) is int for n in chain):
-        raise BadMessage("who waits for it is no list of pids and start times")
+        raise BadMessage("waiting processes are pairs of a pid and a start time")
     return (peer, kind, number, term, chain), size
 
 

@@ -392,7 +392,9 @@ class Connection:
 
     def _not_in_a_fork(self) -> None:
         if self._forked:
-            raise RuntimeError("the parent of this process has asked this: a fork cannot wait")
+            raise RuntimeError(
+                "this call was made before a fork: the forked process makes calls of its own"
+            )
 
     def _until(self, ready: Callable[[], bool], deadline: float) -> bool:
         """Wait until ``ready()`` is true; return False if the deadline passes before."""

@@ -505,7 +505,7 @@ def test_with_the_root_killed_everything_below_it_goes(run: Run) -> None:
     assert wait_for_end(worker)
     deleted(run)
     for subscription in subscriptions:
-        with pytest.raises(DeviceError, match="supervisors are gone"):
+        with pytest.raises(DeviceError, match="supervisors have ended"):
             while True:
                 subscription.recv(PATIENCE)
         subscription.close()

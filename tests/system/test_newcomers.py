@@ -229,7 +229,7 @@ def test_privileges_that_were_given_up_are_told() -> None:
         [sys.executable, "-c", DROPS], capture_output=True, text=True, check=False
     )
     assert "mtu 1500" in found.stdout, found.stderr
-    assert "a program that gives up its privileges subscribes" in found.stdout
+    assert "a program that changes its user must call subscribe()" in found.stdout
 
 
 def test_thousands_of_routes_take_no_time_of_the_packets(run: Run) -> None:

@@ -103,7 +103,7 @@ def test_devices_that_were_moved_are_found_where_they_are(run: Run) -> None:
 
 def test_an_interface_of_somebody_else_is_not_attached_to(run: Run) -> None:
     run("ip", "tuntap", "add", "theirs", "mode", "tun")
-    with pytest.raises(DeviceError, match="not tuncer's") as caught:
+    with pytest.raises(DeviceError, match="no worker of this user serves") as caught:
         tuncer.attach("theirs")
     assert caught.value.errno == errno.ENODEV
 

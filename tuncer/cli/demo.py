@@ -214,7 +214,7 @@ def _wait_for_subscribers(story: Story) -> None:
     deadline = time.monotonic() + PATIENCE
     while any(lab.device.statistics()["subscribers"] < len(_SUBSCRIBERS) for lab in story.labs):
         if time.monotonic() > deadline:
-            raise TimeoutError("the subscribers have not come")
+            raise TimeoutError("not all subscriber processes have subscribed in time")
         _listen(story, 0.02)
 
 
@@ -244,7 +244,7 @@ def _ping_and_kill(story: Story) -> None:
     drawn = 0.0
     while any(lab.ping is not None and lab.ping.poll() is None for lab in story.labs):
         if time.monotonic() > deadline:
-            raise TimeoutError("the pings do not end")
+            raise TimeoutError("the ping processes have not ended in time")
         _listen(story, 0.1)
         for lab in story.labs:
             if lab.recovery is None and _received(story, lab) > PINGS // 3:

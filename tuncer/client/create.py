@@ -294,7 +294,9 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
         try:
             place = netlink.place(name)
         except OSError:
-            raise DeviceError(errno.ENODEV, "there is no such device here", name) from None
+            raise DeviceError(
+                errno.ENODEV, "there is no such device in this network namespace", name
+            ) from None
         path = paths.control_path_at(*place)
     # The path of its control socket tells where it was created. Since then it may have been moved,
     # and another device may be where it was.
@@ -302,7 +304,11 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
         device = _if_there(control, name, place)
         if device is not None:
             return device
-    raise DeviceError(errno.ENODEV, "there is an interface of this name, and not tuncer's", name)
+    raise DeviceError(
+        errno.ENODEV,
+        "no worker of this user serves this interface: create() or adopt() starts one",
+        name,
+    )
 
 
 def _if_there(path: Path, name: str, place: tuple[int, int]) -> Device | None:

@@ -248,7 +248,7 @@ class Link(ABC):
     def receive_filter(self, macs: Iterable[str] = (), *, all_multicast: bool = False) -> None:
         """Get only frames for these addresses, of a TAP. See ``tunctl.receive_filter``."""
         if isinstance(macs, (str, bytes)) or not isinstance(macs, Iterable):
-            raise TypeError(f"a list of MAC addresses, not {macs!r}")
+            raise TypeError(f"a receive filter takes a list of MAC addresses, not {macs!r}")
         self._call("receive_filter", list(macs), all_multicast=all_multicast)
 
 
@@ -257,7 +257,7 @@ def _text(value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, (bytes, int)):
-        raise TypeError(f"text or an ipaddress object, not {value!r}")
+        raise TypeError(f"an address is text or an ipaddress object, not {value!r}")
     return str(value)
 
 

@@ -133,7 +133,7 @@ class QueueSubscription(Subscription[Item]):
 
     def _unannounced_end(self) -> DeviceError | EOFError:
         """Return how the device has ended, when the connection closed without a message of it."""
-        problem = "the device's worker and its supervisors are gone"
+        problem = "the device's worker and its supervisors have ended: create the device again"
         return DeviceError(errno.EPIPE, problem, self._device)
 
     def _over(self) -> EOFError:

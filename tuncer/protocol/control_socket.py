@@ -123,8 +123,8 @@ def _connected(path: Path, device: str, deadline: float) -> Channel | None:
     except BlockingIOError:
         raise _silent(device) from None
     except PermissionError as error:
-        problem = "the device belongs to another user: a program that gives up its privileges"
-        mend = "subscribes, and gets descriptors, before that"
+        problem = "the device belongs to another user: a program that changes its user must call"
+        mend = "subscribe() and getfd() before the change"
         raise DeviceError(error.errno, f"{problem} {mend}", device) from None
     finally:
         client.close()
@@ -145,8 +145,12 @@ def _answer(channel: Channel, device: str, deadline: float) -> tuple[list[Any], 
 
 
 def _gone(device: str) -> DeviceError:
-    return DeviceError(errno.ENODEV, "there is no such device of tuncer, or no more", device)
+    return DeviceError(
+        errno.ENODEV, "there is no such device: no worker serves it, any more or yet", device
+    )
 
 
 def _silent(device: str) -> DeviceError:
-    return DeviceError(errno.ETIMEDOUT, "the device's worker does not answer", device)
+    return DeviceError(
+        errno.ETIMEDOUT, "the device's worker does not answer: 'tuncer list' shows its pid", device
+    )

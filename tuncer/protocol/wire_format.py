@@ -84,7 +84,9 @@ def decode(frames: list[bytes]) -> Batch:
     except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
         raise ValueError(f"no message of tuncer's wire format: {error!r}") from error
     if declared[0] != VERSION:
-        raise ValueError(f"version {declared[0]} of the wire format, this is for {VERSION}")
+        raise ValueError(
+            f"the message has version {declared[0]} of the wire format, this reader knows {VERSION}"
+        )
     if declared[1] != len(packets):
         raise ValueError(
             f"the header speaks of {declared[1]} packets, the payload has {len(packets)}"

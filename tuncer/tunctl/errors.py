@@ -117,9 +117,9 @@ _GENERAL = {
     errno.ENODEV: "there is no such device in this network namespace",
     errno.EBADFD: "the device was deleted, or the descriptor was never attached to one",
     errno.EIO: "the device is down: bring it up first",
-    errno.ENOTTY: "the kernel's driver does not know this",
+    errno.ENOTTY: "the kernel's TUN driver does not know this operation",
     errno.EBADF: "the descriptor is not open",
-    errno.EOPNOTSUPP: "the kernel does not know this",
+    errno.EOPNOTSUPP: "the kernel does not know this operation for such a device",
 }
 
 

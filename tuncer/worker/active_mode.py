@@ -66,7 +66,9 @@ class Mode:
         else:
             total = self.left + int(active)
             if total > MOST:
-                problem = f"that would be {total} packets, more than {MOST}"
+                problem = (
+                    f"active= would add up to {total} packets, and at most {MOST} may be asked for"
+                )
                 raise OSError(errno.EINVAL, problem)
             # In this order: what is not active yet is not over yet.
             control.noticed = _NEVER

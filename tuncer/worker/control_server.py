@@ -45,7 +45,9 @@ class ControlServer:
         except OSError as error:
             # Most likely this process has too many descriptors. The socket stays readable, and
             # would wake the loop again at once, so it is polled again a little later.
-            self._worker.log.warning("the control socket accepts no connection: %s", error)
+            self._worker.log.warning(
+                "%s: its control socket accepts no connection: %s", self._worker.name, error
+            )
             self._worker.remove_reader(self._listener.fileno())
             again = functools.partial(
                 self._worker.add_reader, self._listener.fileno(), self._accept
@@ -65,7 +67,9 @@ class ControlServer:
         try:
             served = self._serve(peer, message)
         except OSError as error:  # most likely there are too many descriptors
-            self._worker.log.warning("a connection of the control socket is closed: %s", error)
+            self._worker.log.warning(
+                "%s: a connection of its control socket is closed: %s", self._worker.name, error
+            )
             served = False
         if not served:  # or it does not read what it is answered
             self._drop(peer)

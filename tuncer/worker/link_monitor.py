@@ -43,7 +43,9 @@ class LinkMonitor:
                 self._worker.device_failed(error)
                 return
             # It is where this process may not go: nothing can be told of it any more.
-            self._worker.log.warning("the link cannot be watched: %s", error)
+            self._worker.log.warning(
+                "%s: events of its link are not reported: %s", self._worker.name, error
+            )
             return
         self._worker.add_reader(monitor.fileno(), self._changed)
         told: list[Any] | None = crash_safe_value.load(self._kept)

@@ -109,5 +109,5 @@ def joined(name: str, flags: int, *, namespace: Namespace | None = None) -> int:
 
 def _check_alone(fd: int, name: str, queues: int) -> None:
     if sum(tunctl.queues(fd)) > queues:
-        problem = "another process is attached, and would go on to get a part of the packets"
+        problem = "another process is attached to the device, and would get a part of its packets"
         raise OSError(errno.EBUSY, problem, name)

@@ -91,7 +91,10 @@ class PacketReader:
         def measure(packet: memoryview, seq: int, before: int) -> int | None:
             length = self._length(packet, seq, before)
             if length is None:
-                log.warning("%s: a frame was lost: its length is not known", self.writer.name)
+                log.warning(
+                    "%s: a frame is lost: a kill left it in the ring without its length",
+                    self.writer.name,
+                )
             return length
 
         self.writer.recover(measure, self.filter.accepts)

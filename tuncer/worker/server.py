@@ -150,7 +150,7 @@ class Worker(GenServer):
             if self._publisher is not None:
                 self._publisher.bind_again(paths.publisher(self._path))
         except OSError as error:
-            self.log.error("%s cannot be found any more: %s", self.name, error)
+            self.log.error("%s: attach() does not find it, for now: %s", self.name, error)
 
     def _bind_publisher(self) -> None:
         if self._publisher is not None:

@@ -14,6 +14,9 @@ from tuncer.protocol.packet import EventValue
 class WorkerInterface(Protocol):
     """The worker, as its subscribers, queues, sockets and monitors see it."""
 
+    name: str
+    """The device's."""
+
     @property
     def log(self) -> logging.Logger:
         """Where they log."""

@@ -181,7 +181,7 @@ def receive_filter(
         ValueError, TypeError: no MAC address, or more than 1000.
     """
     if isinstance(macs, (str, bytes)) or not isinstance(macs, Iterable):
-        raise TypeError(f"a list of MAC addresses, not {macs!r}")
+        raise TypeError(f"a receive filter takes a list of MAC addresses, not {macs!r}")
     check_bool(all_multicast, "all_multicast")
     packed = [addresses.mac(one) for one in macs]
     if len(packed) > _MOST_ADDRESSES:
