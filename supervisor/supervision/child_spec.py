@@ -156,7 +156,7 @@ class ChildSpec:
             raise TypeError(f"child {self.id!r}: kwargs is a dict by name, not {self.kwargs!r}")
         self.start.check_arguments(*self.args, **self.kwargs)
 
-    def plan(self, *, travels: bool = False) -> Plan:
+    def plan(self, travels: bool = False) -> Plan:  # noqa: FBT001, FBT002 - public as it is
         """Return what a supervisor holds.
 
         Args:
