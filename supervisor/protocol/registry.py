@@ -87,7 +87,10 @@ def lookup(name: str) -> Process | None:
     A process of another pid namespace cannot be told from here.
     """
     path = _path(name)
-    holder = restoration.look(lambda: _read(path))
+    return _living(path, restoration.look(lambda: _read(path)))
+
+
+def _living(path: str, holder: Holder | None) -> Process | None:
     if holder is None:
         return None
     if holder.has_ended():
@@ -100,15 +103,14 @@ def lookup(name: str) -> Process | None:
 
 def names() -> dict[str, Process]:
     """Return all names and who has them; those of ended processes are removed on the way."""
-    restoration.wait()
     try:
         files = os.listdir(_file(""))
     except FileNotFoundError:  # somebody has removed the directory
         return {}
     for name in files:
         _remove_unfinished(name)
-    everyone = [unquote(name) for name in files if not name.startswith(".")]
-    found = {name: lookup(name) for name in everyone}
+    paths = {unquote(name): _file(name) for name in files if not name.startswith(".")}
+    found = {name: _living(path, _read(path)) for name, path in paths.items()}
     return {name: holder for name, holder in found.items() if holder is not None}
 
 
