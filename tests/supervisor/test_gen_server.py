@@ -273,7 +273,7 @@ def test_a_message_that_is_none_ends_its_connection_and_harms_nobody(
         assert hear(bystander) == [REPLY, 7, 0]
     assert ref.call(["echo", 1]) == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert f"the connection of process {os.getpid()} is closed: this is a mailbox" in line
+    assert f"the connection of process {os.getpid()} is closed: malformed data" in line
 
 
 def test_a_stranger_that_speaks_the_protocol_is_served() -> None:
