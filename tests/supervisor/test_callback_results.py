@@ -229,6 +229,7 @@ class FailsSlowly(GenServer):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_the_name_of_a_start_that_failed_is_free_again() -> None:
     for _ in range(20):
         with pytest.raises(StartFailed):

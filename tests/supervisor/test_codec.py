@@ -39,6 +39,7 @@ terms = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(terms)
 def test_a_term_arrives_as_it_was(term: Any) -> None:
     assert codec.unpack(codec.pack(term)) == term

@@ -62,6 +62,7 @@ def test_every_method_of_a_reference_can_be_used_in_an_actor() -> None:
     assert monitor.wait(PATIENCE).reason == "normal"
 
 
+@pytest.mark.slow
 def test_a_watched_actors_death_in_a_call_leaves_the_watcher_well() -> None:
     relay = Relay.start_link()
     for _ in range(10):

@@ -186,6 +186,7 @@ def test_five_thousand_casts_to_a_stopped_actor_do_not_reach_its_successor(capfd
     assert ref.call("get") == 3
 
 
+@pytest.mark.slow
 def test_a_reply_of_an_actor_that_stops_is_never_lost() -> None:
     for _ in range(10):
         refs = [Counter.start_link() for _ in range(2)]
@@ -195,6 +196,7 @@ def test_a_reply_of_an_actor_that_stops_is_never_lost() -> None:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_thousand_stops_with_a_reply(capfd: Any) -> None:
     counter = ChildSpec("c", Counter, name="c")

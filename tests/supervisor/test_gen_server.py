@@ -169,6 +169,7 @@ def test_a_monitor_of_nobody_tells_so() -> None:
     assert watcher.call("log")[-1] == ["down", Ref(name="ghost"), "noproc"]
 
 
+@pytest.mark.slow
 def test_a_reply_that_was_sent_is_not_lost_to_the_senders_end() -> None:
     for _ in range(20):
         ref = Counter.start_link()

@@ -5,6 +5,7 @@ import select
 import sys
 from pathlib import Path
 
+import pytest
 from actors import Counter
 from processes import PATIENCE, program
 
@@ -73,6 +74,7 @@ def test_a_program_that_closes_all_its_descriptors_has_not_ended(tmp_path: Path)
         assert run.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_what_has_ended_is_forgotten() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):

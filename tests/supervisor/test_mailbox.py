@@ -178,6 +178,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_more_actors_than_descriptors() -> None:
     assert program(MANY, "200", "96") == "200\n"
 

@@ -98,6 +98,7 @@ def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_thousand_blows(runtime_dir: Path, capfd: Any) -> None:
     seed = random.randrange(1 << 32)

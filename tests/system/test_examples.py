@@ -62,6 +62,7 @@ def promised(printed: str) -> None:
     assert len(re.findall(r"│ +\d+\.\d ms +│", printed)) >= 2
 
 
+@pytest.mark.slow
 def test_demo_prints_plain_lines_without_a_terminal() -> None:
     command = [sys.executable, "-W", "error", TUNCER, "demo"]
     before = subprocess.run(["ip", "-j", "link"], capture_output=True, check=True).stdout
@@ -72,6 +73,7 @@ def test_demo_prints_plain_lines_without_a_terminal() -> None:
     assert subprocess.run(["ip", "-j", "link"], capture_output=True, check=True).stdout == before
 
 
+@pytest.mark.slow
 def test_demo_on_a_terminal() -> None:
     main, side = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
@@ -89,6 +91,7 @@ def test_demo_on_a_terminal() -> None:
     assert "restarting it" in printed.decode()
 
 
+@pytest.mark.slow
 def test_demo_in_namespaces_of_the_users_own_without_a_session() -> None:
     environment = {
         k: v for k, v in os.environ.items() if k not in {"XDG_RUNTIME_DIR", "TUNCER_RUNTIME_DIR"}
@@ -120,6 +123,7 @@ def reachable(*paths: Path) -> list[str]:
     return commands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["666", "600"] if REAL_ROOT else ["as it is"])
 def test_demo_as_an_unprivileged_user(mode: str) -> None:
     if not REAL_ROOT:  # this very user is one

@@ -119,6 +119,7 @@ def dropped_by_the_kernel(run: Run) -> int:
     return int(queue + tunctl.statistics("lab0")["tx_dropped"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TUN, TAP], ids=["tun", "tap"])
 @pytest.mark.parametrize(
     ("rate", "count", "others", "slots"),

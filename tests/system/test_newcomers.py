@@ -158,6 +158,7 @@ def test_a_description_that_makes_no_sense_is_told_at_once() -> None:
             tuncer.child_spec("d", "d0", TUN, **wrong)
 
 
+@pytest.mark.slow
 def test_list_shows_what_does_not_answer(run: Run) -> None:
     command = [sys.executable, "-m", "tuncer", "list"]
     with tuncer.create("well0", TUN), tuncer.create("hung0", TUN) as hung:
@@ -232,6 +233,7 @@ def test_privileges_that_were_given_up_are_told() -> None:
     assert "a program that changes its user must call subscribe()" in found.stdout
 
 
+@pytest.mark.slow
 def test_thousands_of_routes_take_no_time_of_the_packets(run: Run) -> None:
     with tuncer.create("d0", TUN) as device:
         device.up("10.9.0.1/16", link_local=False)
@@ -259,6 +261,7 @@ def test_a_descriptor_that_is_made_blocking_does_not_stop_the_worker() -> None:
         os.close(fd)
 
 
+@pytest.mark.slow
 def test_many_devices_end_side_by_side(run: Run) -> None:
     program = (
         "import tuncer\n"

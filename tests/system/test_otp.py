@@ -255,6 +255,7 @@ class Ours:
         return "".join(f" {line};" for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_same_as_otp(erlang: Erlang, tmp_path: Path, capfd: Any) -> None:
     ours = Ours(Supervisor.start_link([]), tmp_path)

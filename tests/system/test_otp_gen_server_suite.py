@@ -211,6 +211,7 @@ def test_start_fails(way: str) -> None:
     ref.stop()
 
 
+@pytest.mark.slow
 def test_loop_start_fail() -> None:
     """Starts that fail, one after the other, leave nothing behind."""
     descriptors = len(os.listdir("/proc/self/fd"))

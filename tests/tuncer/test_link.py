@@ -313,6 +313,7 @@ def descriptors(pid: int) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_devices_that_come_and_go_leave_no_descriptor_anywhere() -> None:
     with tuncer.create("first", TUN) as first:
         root = first._call("belongs")[0].pid

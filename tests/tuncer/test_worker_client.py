@@ -202,6 +202,7 @@ def test_statistics_of_several_queues(wide: Device) -> None:
 # -- subscriptions ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_events_that_were_missed_are_counted_and_the_end_is_known(dev: Device) -> None:
     count = 1500
     subscription = dev.subscribe(events=True)
@@ -398,6 +399,7 @@ def test_a_packet_that_was_kept_is_not_a_forked_childs_too(dev: Device) -> None:
 # -- stopped, limited ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("queues", "stopped", "known"), [(1, [0], False), (2, [0], True), (2, [1], False)]
 )

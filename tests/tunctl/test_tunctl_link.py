@@ -863,6 +863,7 @@ def test_an_unprivileged_owner_uses_what_was_made_ready_for_it(run: Run, tmp_pat
 # -- descriptors -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_descriptor_leaks_over_ten_thousand_devices() -> None:
     # Each takes the kernel 16 ms to delete, most of which it waits: many at a time.
     before = os.listdir("/proc/self/fd")
