@@ -228,14 +228,18 @@ class Actor:
 
     def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Do what ``breakpoint()`` does in an actor: see ``debugger``."""
-        if os.environ.get("PYTHONBREAKPOINT"):  # somebody has chosen another debugger
-            return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100 - which is what they asked for
+        if os.environ.get("PYTHONBREAKPOINT"):  # the user has chosen another debugger
+            return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100 - the user's
         # Before the import, which takes longer than a watchdog may allow.
         self.parent.held(by_debugger=True)
-        from supervisor.actor import debugger  # noqa: PLC0415 - pdb is large, and seldom needed
-
         over = functools.partial(self.parent.held, by_debugger=False)
-        debugger.debug(sys._getframe(1), over)  # noqa: SLF001 - as pdb does
+        try:
+            from supervisor.actor import debugger  # noqa: PLC0415 - pdb is large, and seldom needed
+
+            debugger.debug(sys._getframe(1), over)  # noqa: SLF001 - as pdb does
+        except BaseException:
+            over()
+            raise
         return None
 
     # -- the loop ------------------------------------------------------------------------------

@@ -153,6 +153,7 @@ class Mailbox:
             # and chmod nobody can connect, as the socket does not listen yet. The umask may have
             # denied this user, too.
             self._path.chmod(0o600)
+            self._node = os.lstat(self._path)
             listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
@@ -160,9 +161,14 @@ class Mailbox:
         return listener
 
     def restore(self) -> None:
-        """Listen at the path again, from which the socket was removed with the directory."""
-        if self._path.exists():
-            return
+        """Listen at the path again, from which the socket was removed with the directory.
+
+        What is there may be a copy of the socket, at which nobody listens.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(self._path), self._node):
+                return
+            self._path.unlink()
         former, self._listener = self._listener, self._new_listener()
         self._loop.remove_reader(former.fileno())
         with contextlib.suppress(OSError):

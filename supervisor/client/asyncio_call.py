@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from supervisor.client.asyncio_reader import finish, reading_by, room
@@ -10,7 +11,21 @@ from supervisor.client.connection import FOREVER, Connection, deadline_of
 from supervisor.client.futures import no_reply
 from supervisor.client.pending import Pending
 from supervisor.errors import MailboxFull
+from supervisor.protocol import registry, restoration
 from supervisor.protocol.message_kinds import CALL
+
+
+async def until_restored(name: str | None) -> None:
+    """Wait until a name is found, or no restoration of the runtime directory is under way."""
+    restoration.remember()
+    deadline = time.monotonic() + restoration.MOST
+    while True:
+        is_there = name is None or registry.has_holder(name)
+        if is_there:
+            restoration.it_is_there()
+        if is_there or not restoration.is_under_way() or time.monotonic() > deadline:
+            return
+        await asyncio.sleep(restoration.STEP)
 
 
 async def call(there: Connection, request: Any, deadline: float, who: str) -> Any:

@@ -51,7 +51,9 @@ class CallerSocket:
         self._process = process
         self._sock = new()
         try:
-            self._connect(str(runtime_dir.mailbox(process)))
+            path = str(runtime_dir.mailbox(process))
+            self._connect(path)
+            self._check_who_listens(path)
         except BaseException:
             self._sock.close()
             raise
@@ -65,19 +67,16 @@ class CallerSocket:
         self._reading = map(self._frames.feed, iter(read, b""))
 
     def _connect(self, path: str) -> None:
-        pid = self._process.pid
+        pid, deadline = self._process.pid, time.monotonic() + restoration.PATIENCE
         try:
-            self._sock.settimeout(0)
-            try:
-                self._sock.connect(path)
-            except BlockingIOError:  # the backlog is full
-                self._connect_later(path)
-        except FileNotFoundError:
-            if not self._is_restored(path):
-                raise NoProcess(f"process {pid} has ended") from None
-            self._connect(path)
-        except ConnectionRefusedError:
-            raise NoProcess(f"process {pid} has ended") from None
+            while not self._try_to_connect(path):
+                # If the process lives, it restores a mailbox that somebody has removed with the
+                # directory; or it has closed its mailbox, and is about to end.
+                if not linux.alive(self._process):
+                    raise NoProcess(f"process {pid} has ended")
+                if time.monotonic() > deadline:
+                    raise NoProcess(f"process {pid} does not listen at {path}")
+                time.sleep(restoration.STEP)
         except BlockingIOError:
             raise MailboxFull(f"process {pid} accepts no connection") from None
         except OSError as error:
@@ -87,17 +86,22 @@ class CallerSocket:
                 text += " its actors once before that, and connections stay"
             raise OSError(error.errno, text, path) from None
 
-    def _is_restored(self, path: str) -> bool:
-        """Wait until an actor has its mailbox again, if somebody has removed the directory.
+    def _try_to_connect(self, path: str) -> bool:
+        """Connect; return False if nobody listens."""
+        self._sock.settimeout(0)
+        try:
+            self._sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except BlockingIOError:  # the backlog is full
+            self._connect_later(path)
+        return True
 
-        Otherwise it has closed its mailbox, and is about to end.
-        """
-        deadline = time.monotonic() + restoration.PATIENCE
-        while linux.alive(self._process) and time.monotonic() < deadline:
-            if os.path.exists(path):
-                return True
-            time.sleep(0.01)  # no event is told of a socket to come
-        return False
+    def _check_who_listens(self, path: str) -> None:
+        """Refuse a process that has made the runtime directory after a removal, to get messages."""
+        pid, listens = self._process.pid, framing.peer_of(self._sock)[0]
+        if listens != pid:
+            raise NoProcess(f"process {pid} does not listen at {path}, but process {listens} does")
 
     def _connect_later(self, path: str) -> None:
         """Wait, up to ``_BACKLOG`` seconds, for room in the backlog of the mailbox (SO_SNDTIMEO).

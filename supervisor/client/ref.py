@@ -102,7 +102,10 @@ class Ref:
         """
         from supervisor.client import asyncio_call  # noqa: PLC0415 - asyncio takes megabytes, and few need it
 
-        there = self._connection()
+        there = self._known_connection()
+        if there is None:
+            await asyncio_call.until_restored(self.name)
+            there = self._connection()
         self._not_myself(there)
         try:
             return await asyncio_call.call(there, request, deadline_of(timeout), str(self))
@@ -309,13 +312,21 @@ class Ref:
         if call_cycle.is_me(there.process):
             raise CallCycle(f"{self} would wait for its own reply")
 
-    def _connection(self) -> Connection:
+    def _known_connection(self) -> Connection | None:
+        """Return the connection, if this needs no look at who has the name."""
         if self.name is None:
             assert self._process is not None  # one of both is always there
             return connections.connect(self._process)
         known = _by_name.get(self.name)
-        if known is not None and known.alive():
-            return known  # who has freed a name has ended, or is about to
+        # An actor that has freed its name has ended, or is about to.
+        return known if known is not None and known.alive() else None
+
+    def _connection(self) -> Connection:
+        known = self._known_connection()
+        return self._connection_by_name() if known is None else known
+
+    def _connection_by_name(self) -> Connection:
+        assert self.name is not None  # without a name it is known
         process = registry.lookup(self.name)
         if process is None:
             _by_name.pop(self.name, None)

@@ -87,14 +87,20 @@ def lookup(name: str) -> Process | None:
     A process of another pid namespace cannot be told from here.
     """
     path = _path(name)
-    return _living(path, restoration.look(lambda: _read(path)))
+    return _living(path, restoration.look_up(lambda: _read(path)))
+
+
+def has_holder(name: str) -> bool:
+    """Tell whether somebody has a name, or had it and has ended."""
+    return _read(_path(name)) is not None
 
 
 def _living(path: str, holder: Holder | None) -> Process | None:
     if holder is None:
         return None
     if holder.has_ended():
-        with runtime_dir.lock():
+        # If somebody removes the directory meanwhile, the name is free, too.
+        with contextlib.suppress(FileNotFoundError), runtime_dir.lock():
             if _read(path) == holder:
                 _remove(path)
         return None
@@ -165,6 +171,6 @@ def _read(path: str) -> Holder | None:
     try:
         pid, start, *namespace = linux.read_file(path).decode("ascii").split()
         process = Process(int(pid), int(start))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return Holder(process, "".join(namespace)) if process.pid > 0 else None

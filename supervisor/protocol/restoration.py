@@ -1,9 +1,9 @@
-"""Looks into the runtime directory that wait while what was removed there is being restored.
+"""Lookups in the runtime directory that wait while removed files are being restored.
 
 After a removal the root of each tree makes the directory again, and every process below it restores
-its own files: see ``supervisor.spawn.directory_watch``. Until then a name or a socket is not found,
-although its process lives. A process that has used the directory before tells by the inodes that it
-is not the same one any more.
+its own files: see ``supervisor.spawn.directory_watch``. Until then a lookup does not find a name or
+a socket although its process lives. A process that has used the directory before sees a removal by
+the inodes: the directory is another one, or it is not there.
 """
 
 from __future__ import annotations
@@ -22,18 +22,83 @@ _Found = TypeVar("_Found")
 Inodes = list[tuple[int, int]]
 
 PATIENCE = 1.0
-"""Seconds in which the living have restored what is theirs, after a removal was noticed."""
-_MOST = 3 * PATIENCE  # if the directory is removed again and again
-_STEP = 0.005  # the kernel tells of no single file that is still to come
+"""Seconds in which living processes restore their files, after a removal is noticed."""
+MOST = 3 * PATIENCE
+"""Seconds that one lookup waits at most: the directory may be removed again and again."""
+STEP = 0.005
+"""Seconds between two tries: the kernel has no event for one file that is to come."""
 
-_seen: dict[Path, Inodes] = {}
+# Several threads may write these at a time: what is lost is a part of a second of waiting.
+_whole: dict[Path, Inodes] = {}  # each directory, as it was when it was last there
+_absent_since: dict[Path, float] = {}
 _restored_at = 0.0
+_root = 0
+
+
+def remember() -> None:
+    """Take note of the directory as it is now, if this process has not used it before."""
+    path = _directory()
+    if path is not None and path not in _whole:
+        _whole[path] = _inodes()
+
+
+def this_is_a_root() -> None:
+    """Let this process, not its forks, wait for nothing: nobody but itself restores anything."""
+    global _root
+    _root = os.getpid()
+
+
+def look_up(find: Callable[[], _Found | None]) -> _Found | None:
+    """Return what ``find`` returns; call it again, if that is None, during a restoration."""
+    remember()
+    deadline = time.monotonic() + MOST
+    while (found := find()) is None and is_under_way() and time.monotonic() < deadline:
+        time.sleep(STEP)
+    if found is not None:
+        it_is_there()
+    return found
+
+
+def it_is_there() -> None:
+    """Take note that something was found: the next absence is a later one."""
+    _absent_since.clear()
+
+
+def wait() -> None:
+    """Wait until a restoration that is under way is over: before a list of everything."""
+    remember()
+    deadline = time.monotonic() + MOST
+    while is_under_way() and time.monotonic() < deadline:
+        time.sleep(STEP)
+
+
+def is_under_way() -> bool:
+    """Tell whether living processes may be restoring their files right now."""
+    global _restored_at
+    path, now = _directory(), time.monotonic()
+    if path is None or _root == os.getpid():
+        return False
+    there = _inodes()
+    if len(there) == len(runtime_dir.needed()):
+        _absent_since.pop(path, None)
+        if there != _whole.get(path):
+            _whole[path] = there
+            _restored_at = now + PATIENCE
+        return now < _restored_at
+    if now < _absent_since.setdefault(path, now) + PATIENCE:
+        return True
+    # There is no root to restore it. So that later lookups do not wait again, it is made here.
+    _absent_since.pop(path, None)
+    with contextlib.suppress(OSError):
+        runtime_dir.make_again()
+        _whole[path] = _inodes()
+    return False
 
 
 def _inodes() -> Inodes:
-    """Return what tells the directory, and those that actors need in it, from later ones.
+    """Return the inodes of the directory and of those in it that every process needs.
 
-    A root holds the former inodes until it has found the later ones.
+    A root holds the former inodes until it has found the later ones, so those differ.
     """
     found = []
     for path in runtime_dir.needed():
@@ -41,42 +106,6 @@ def _inodes() -> Inodes:
             there = os.lstat(path)
             found.append((there.st_dev, there.st_ino))
     return found
-
-
-def remember() -> None:
-    """Take note of the directory as it is now, if this process has not looked into it before."""
-    path = _directory()
-    if path is not None and path not in _seen:
-        _seen[path] = _inodes()
-
-
-def look(for_it: Callable[[], _Found | None]) -> _Found | None:
-    """Return what a function finds in the directory; call it again during a restoration."""
-    remember()
-    deadline = time.monotonic() + _MOST
-    while (found := for_it()) is None and _is_being_restored() and time.monotonic() < deadline:
-        time.sleep(_STEP)
-    return found
-
-
-def wait() -> None:
-    """Wait until a restoration that is under way is over: for whoever wants to find all."""
-    remember()
-    deadline = time.monotonic() + _MOST
-    while _is_being_restored() and time.monotonic() < deadline:
-        time.sleep(_STEP)
-
-
-def _is_being_restored() -> bool:
-    global _restored_at
-    path, now = _directory(), time.monotonic()
-    if path is None:
-        return False
-    there = _inodes()
-    if _seen.setdefault(path, there) != there:
-        _seen[path] = there
-        _restored_at = now + PATIENCE
-    return now < _restored_at
 
 
 def _directory() -> Path | None:

@@ -30,7 +30,8 @@ log = logging.getLogger("supervisor")
 
 # sun_path of unix(7), less the longest name: pid, start (in 300 years), pid namespace.
 _LONGEST = 107 - len("/mailboxes/4194304.999999999999.4294967295")
-_PARTS = ("mailboxes", "names")
+parts = ["mailboxes", "names"]
+"""The directories that every process needs in it; packages that put files here add theirs."""
 _DYING = 5.0  # seconds that a process which is being killed may take
 _PATIENCE = 0.5  # seconds that the lock may be held by another process, which needs microseconds
 _STUCK = 10.0  # seconds in which a lock is not waited for again that was waited for in vain
@@ -79,13 +80,27 @@ def make_again() -> bool:
 
 
 def is_whole() -> bool:
-    """Tell whether the directory is there, and those that every process needs in it."""
-    return all(os.path.isdir(f"{directory()}/{part}") for part in _PARTS)
+    """Tell whether the directory is there, and those that every process needs in it.
+
+    After a removal another user may have made it, or put a link in its place.
+    """
+    path = directory()
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return _is_ours(found) and all(os.path.isdir(f"{path}/{part}") for part in parts)
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and private
 
 
 def needed() -> list[Path]:
     """Return the directory, and those that every process needs in it."""
-    return [directory(), *(directory() / part for part in _PARTS)]
+    path = directory()
+    return [path, *(path / part for part in parts)]
 
 
 def _parts() -> list[Path]:
@@ -310,10 +325,9 @@ def _made(path: Path) -> Path:
             f"{path}: sockets cannot be named below so long a path, at most {_LONGEST} bytes"
         )
     make(path)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    if not _is_ours(path.lstat()):
         raise PermissionError(f"{path} must be a directory of this user's with mode 0700")
-    for part in _PARTS:
+    for part in parts:
         make(path / part)
     return path
 

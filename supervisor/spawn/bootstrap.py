@@ -32,7 +32,7 @@ def _run(channel: Channel, payload: bytes, owner: int) -> int:
         cls, args, kwargs, name = _load(payload)
         runtime_dir.make_again()
         held = runtime_dir.hold()  # before this actor's own files are made
-        restoration.remember()
+        restoration.this_is_a_root()
         runtime_dir.sweep()
         actor = Actor(cls, name, channel, {}, supervised=False)
     except RAISED as error:  # whatever it is, it is why the start failed

@@ -1,5 +1,6 @@
 """breakpoint() in an actor, on a real terminal and without one."""
 
+import contextlib
 import os
 import pty
 import sys
@@ -7,10 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from actors import Counter
 from processes import PATIENCE, SUPPORT
 
-from supervisor import ChildSpec, Supervisor, SupervisorRef
+from supervisor import ChildSpec, ProcessDown, Sender, Supervisor, SupervisorRef
 
 PROGRAM = """
 import sys
@@ -77,3 +79,27 @@ def test_a_debugger_may_be_slow_to_import(capfd: Any) -> None:
     ref = Supervisor.start_link([spec]).child("c")
     assert ref.call("breakpoint") == 5
     assert "no terminal to debug on" in capfd.readouterr().err
+
+
+def test_a_watchdog_goes_on_when_the_debugger_fails(capfd: Any) -> None:
+    spec = ChildSpec("c", FailsToImport, (5,), watchdog=1.0)
+    ref = Supervisor.start_link([spec]).child("c")
+    with pytest.raises(ProcessDown, match="hung"):
+        ref.call("breakpoint, and hang", timeout=PATIENCE)
+    capfd.readouterr()
+
+
+class FailsToImport(ImportsSlowly):
+    """Finds no pdb, and hangs after that if it is told to."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pdb":
+            raise ImportError("no pdb here")
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        if request == "breakpoint, and hang":
+            with contextlib.suppress(ImportError):
+                breakpoint()  # noqa: T100 - what is tried
+            time.sleep(2 * PATIENCE)
+        return super().handle_call(request, sender)

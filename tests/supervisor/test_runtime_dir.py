@@ -1,9 +1,11 @@
 """The runtime directory: removed, squatted, swapped, full of nonsense, shared with others."""
 
+import asyncio
 import contextlib
 import errno
 import fcntl
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -21,7 +23,7 @@ import pytest
 from actors import Counter
 from processes import PATIENCE, eventually, program
 from traffic import send_one
-from users import run_as_user
+from users import only_one_user, run_as_user
 
 import tuncer
 from supervisor import (
@@ -35,7 +37,8 @@ from supervisor import (
     linux,
     whereis,
 )
-from supervisor.protocol import registry
+from supervisor.client import connections
+from supervisor.protocol import registry, restoration
 from supervisor.protocol import runtime_dir as runtime
 from tuncer import Flag
 
@@ -158,6 +161,112 @@ def test_the_first_look_after_a_removal_finds_everything(runtime_dir: Path) -> N
             remove(runtime_dir)
             assert look()
     assert whereis("nobody") is None
+
+
+def test_each_removal_is_noticed_however_long_after_the_one_before(runtime_dir: Path) -> None:
+    Counter.start_link(5, name="named")
+    for _ in range(3):
+        remove(runtime_dir)
+        assert whereis("named").call("get") == 5
+        time.sleep(restoration.PATIENCE)  # the time itself is what matters
+
+
+def test_asyncio_goes_on_while_a_name_is_being_restored(runtime_dir: Path) -> None:
+    async def main() -> int:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.create_task(count())
+        assert await Ref(name="named").acall("get") == 5
+        counting.cancel()
+        return turns
+
+    Counter.start_link(5, name="named")
+    remove(runtime_dir)
+    assert asyncio.run(main()) > 100
+
+
+def test_one_directory_in_it_may_be_removed_alone(runtime_dir: Path) -> None:
+    Counter.start_link(5, name="named")
+    with tuncer.create("d0", Flag.TUN | Flag.NO_PI):
+        for part in ("names", "mailboxes", "devices"):
+            remove(runtime_dir / part)
+            assert tuncer.attach("d0").mtu() == 1500
+            assert whereis("named").call("get") == 5
+
+
+def test_a_copy_in_its_place_is_restored(runtime_dir: Path) -> None:
+    ref = Counter.start_link(5, name="named")
+    with tuncer.create("d0", Flag.TUN | Flag.NO_PI) as device:
+        copy = f"{runtime_dir}.copy"
+        subprocess.run(["cp", "--archive", str(runtime_dir), copy], check=True)
+        remove(runtime_dir)
+        os.rename(copy, runtime_dir)
+        path = runtime.mailbox(linux.process(ref.pid))
+        eventually(lambda: can_connect(path))
+        with program(sys.executable, "-c", CALLS, pickle.dumps(ref).hex()) as caller:
+            caller.expect("got 5")
+        assert eventually(lambda: [found.name for found in tuncer.devices()]) == ["d0"]
+        assert device.statistics()["restarts"] == 0
+
+
+def can_connect(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(path)) == 0
+
+
+@pytest.mark.parametrize("what", ["a link", "another user's"])
+def test_what_is_not_this_users_gets_nothing(what: str, runtime_dir: Path, capfd: Any) -> None:
+    if what == "another user's" and only_one_user():
+        pytest.skip("there is only one user")
+    ref = Counter.start_link(5, name="named")
+    assert ref.call("get") == 5
+    elsewhere = Path(f"{runtime_dir}.elsewhere")
+    for path in (elsewhere, elsewhere / "names", elsewhere / "mailboxes", elsewhere / "devices"):
+        path.mkdir(mode=0o700)
+    if what != "a link":
+        os.chown(elsewhere, 54321, 54321)
+    away = f"{runtime_dir}.away"
+    runtime_dir.rename(away)
+    if what == "a link":
+        runtime_dir.symlink_to(elsewhere)
+    else:
+        elsewhere.rename(runtime_dir)
+    shutil.rmtree(away)
+    inside = elsewhere if what == "a link" else runtime_dir
+    assert whereis("named") is None
+    assert not list(inside.glob("*/*"))
+    assert ref.call("get") == 5  # an open connection goes on
+    if what == "a link":
+        runtime_dir.unlink()
+        shutil.rmtree(elsewhere)
+    else:
+        shutil.rmtree(runtime_dir)
+    assert eventually(lambda: whereis("named")).call("get") == 5
+    capfd.readouterr()
+
+
+def test_another_process_at_a_mailboxs_path_gets_no_message(runtime_dir: Path) -> None:
+    ref = Counter.start_link(5)
+    path = runtime.mailbox(linux.process(ref.pid))
+    connections.close_all()
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(NoProcess, match=f"but process {os.getpid()}"):
+            ref.call("get")
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.recv(1) == b""
+    path.unlink()
+    remove(runtime_dir)
+    assert eventually(lambda: path.exists() and ref).call("get") == 5
 
 
 def test_an_end_in_order_without_a_directory(runtime_dir: Path) -> None:

@@ -300,7 +300,10 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
         path = paths.control_path_at(*place)
     # The path of its control socket tells where it was created. Since then it may have been moved,
     # and another device may be where it was.
-    for control in (path, *(other for other in paths.control_paths() if other != path)):
+    device = _if_there(path, name, place)
+    if device is not None:
+        return device
+    for control in paths.control_paths():
         device = _if_there(control, name, place)
         if device is not None:
             return device

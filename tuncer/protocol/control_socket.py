@@ -102,7 +102,7 @@ def request(
 
 
 def _connect(path: Path, device: str, deadline: float) -> Channel:
-    found = restoration.look(lambda: _connected(path, device, deadline))
+    found = restoration.look_up(lambda: _connected(path, device, deadline))
     if found is None:
         raise _gone(device)
     return found
@@ -118,7 +118,7 @@ def _connected(path: Path, device: str, deadline: float) -> Channel | None:
     try:
         client.connect(str(path))
         return Channel(client.detach())
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
     except BlockingIOError:
         raise _silent(device) from None

@@ -142,3 +142,4 @@ def is_open(path: Path) -> bool:
 
 
 runtime_dir.sweepers.append(sweep)
+runtime_dir.parts.append("devices")

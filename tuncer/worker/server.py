@@ -109,7 +109,7 @@ class Worker(GenServer):
         self._writer, self._control = self._packets.writer, self._packets.control
         self._listener = socket.socket(fileno=self._stored("control", self._listen))
         self._path = Path(self._listener.getsockname())
-        if not self._path.exists():  # it was removed with the whole runtime directory
+        if not paths.is_open(self._path):  # it was removed with the whole runtime directory
             self._listen_again()
         self.name = self._writer.name
         paths.link_worker(self._path, process(os.getpid()))
@@ -140,7 +140,7 @@ class Worker(GenServer):
         self.store_fd("control", fd)
 
     def _directory_made_again(self) -> None:
-        if self._ended or self._path.exists():
+        if self._ended or paths.is_open(self._path):
             return
         try:
             self._control_server.stop_listening()
