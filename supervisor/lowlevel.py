@@ -46,6 +46,7 @@ __all__ = [
     "starts_again",
     "stop_linked",
     "store_fd_later",
+    "when_restored",
 ]
 
 
@@ -64,6 +65,14 @@ def store_fd_later(
         OSError: ENOTCONN, there is no supervisor.
     """
     server._actor.parent.store_fd_later((name,), fd, done)  # noqa: SLF001 - what this file is for
+
+
+def when_restored(server: GenServer, callback: Callable[[], None]) -> None:
+    """Have a function called, between messages, when the runtime directory was made again.
+
+    It restores what this actor, which must be this process's, has put into the directory.
+    """
+    server._actor.when_restored.append(callback)  # noqa: SLF001 - what this file is for
 
 
 def starts_again(server: GenServer) -> bool:

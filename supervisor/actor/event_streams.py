@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.actor.mailbox import Mailbox
-from supervisor.protocol.message_kinds import EVENT, EVENTS
+from supervisor.protocol.message_kinds import EVENT, EVENTS_UNDER_WAY
 from supervisor.protocol.telemetry import TOPICS, TRACE
 
 
@@ -62,8 +62,8 @@ class Streams:
     def publish(self, topic: str, make: Callable[[], Any]) -> None:
         """Send an event to every subscriber.
 
-        If a subscriber has ``EVENTS`` of them unread, the event is dropped for that one. The gap in
-        the sequence numbers shows it.
+        If a subscriber has ``EVENTS_UNDER_WAY`` of them unread, the event is dropped for that one.
+        The gap in the sequence numbers shows it.
         """
         subscribers = self._topics[topic]
         if not subscribers:
@@ -74,6 +74,6 @@ class Streams:
 
     def _send(self, address: int, number: int, subscriber: _Subscriber, event: Any) -> None:
         seq, subscriber.seq = subscriber.seq, subscriber.seq + 1
-        if subscriber.sent - subscriber.seen < EVENTS:
+        if subscriber.sent - subscriber.seen < EVENTS_UNDER_WAY:
             peer = self._mailbox.find(address)
             subscriber.sent += self._mailbox.answer(peer, EVENT, number, [seq, event])

@@ -32,7 +32,7 @@ from supervisor.actor.callback_results import (
 from supervisor.actor.event_streams import Streams
 from supervisor.actor.links import Links
 from supervisor.actor.mailbox import Mailbox, Peer
-from supervisor.actor.monitors import Watchers
+from supervisor.actor.monitors import Monitors
 from supervisor.actor.owners import Owners
 from supervisor.actor.parent import Parent
 from supervisor.actor.sys_requests import System
@@ -117,17 +117,19 @@ class Actor:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._quiet_since: float | None = None
         self._inbox: deque[Callable[[], None]] = deque()
-        self._watchers = Watchers()
+        self._monitors = Monitors()
         self.owners = Owners(self, self._owner_ended)
         self._had_owners = False
         self._registered = False
         self._started = False
+        self.when_restored: list[Callable[[], None]] = []
+        """What else restores files in a runtime directory that has been made again."""
         self.links = Links(self)
         self._streams = Streams(self._mailbox)
         self._reason: Reason | None = None
         self._status = 0
         self.server = cls._new(self)
-        self._system = System(self.server, self._watchers)
+        self._system = System(self.server, self._monitors)
         self._counts = self._system.counts
         order = self.server._order_to_stop  # noqa: SLF001 - a hook for this loop alone
         self.parent = Parent(channel, self, order, self.restore, supervises=supervised)
@@ -196,6 +198,8 @@ class Actor:
         except (OSError, ActorError) as error:
             self.log.error("%r: new callers do not find it, for now: %s", self.ref, error)
         self.server._directory_made_again()  # noqa: SLF001 - a hook for this loop alone
+        for callback in self.when_restored:
+            callback()
 
     def _crash(self, error: BaseException) -> None:
         remote = RemoteError.of(error)
@@ -253,8 +257,8 @@ class Actor:
                 return
             patience = self._patience()
             replied = self._counts["reply"] != replies  # those who were answered may ask again
-            events = self._busy_wait.poll(self._epoll) if replied and patience != 0.0 else []
-            self._serve_descriptors(events or self._epoll.poll(patience))
+            ready = self._busy_wait.poll(self._epoll) if replied and patience != 0.0 else []
+            self._serve_descriptors(ready or self._epoll.poll(patience))
             if self._quiet_since is not None and not self._has_messages():
                 self._fire_idle()
 
@@ -359,7 +363,7 @@ class Actor:
             self._then("handle_call", result)
 
     def _serve_monitor(self, sender: Sender, _: Any) -> None:
-        self._watchers.add(sender.address, sender.number)
+        self._monitors.add(sender.address, sender.number)
 
     def _serve_stop(self, sender: Sender, reason: Any) -> None:
         self._serve_monitor(sender, None)
@@ -408,7 +412,7 @@ class Actor:
     def _serve_forget(self, sender: Sender, number: Any) -> None:
         if isinstance(number, int):
             self._streams.remove(sender.address, number)
-            self._watchers.remove(sender.address, number)
+            self._monitors.remove(sender.address, number)
 
     def _note(self, kind: str, term: Any) -> None:
         """Count a message, and tell whoever traces this actor."""
@@ -440,7 +444,7 @@ class Actor:
 
     def _caller_gone(self, peer: Peer) -> None:
         """Forget what the caller of a connection that has ended wanted to be told."""
-        self._watchers.forget(peer.number)
+        self._monitors.forget(peer.number)
         self._streams.forget(peer.number)
 
     def _attempt(self, sender: Sender, function: Callable[[Any], Any], argument: Any) -> None:
@@ -483,12 +487,12 @@ class Actor:
         """Poll a descriptor for reading."""
         self.poll(fd, callback, select.EPOLLIN)
 
-    def poll(self, fd: int, callback: Callable[[], None], events: int) -> None:
+    def poll(self, fd: int, callback: Callable[[], None], mask: int) -> None:
         """Call back at events of epoll_ctl(2) on a descriptor: errors and hang-ups, too."""
         try:
-            self._epoll.register(fd, events)
+            self._epoll.register(fd, mask)
         except FileExistsError:
-            self._epoll.modify(fd, events)
+            self._epoll.modify(fd, mask)
         self._readers[fd] = callback
 
     def remove_reader(self, fd: int) -> None:
@@ -521,7 +525,7 @@ class Actor:
             self.reply(sender, None)
             return
         if not self.owners:
-            self._watchers.add(sender.address, sender.number)  # if that ends this actor
+            self._monitors.add(sender.address, sender.number)  # if that ends this actor
         self.server._owner_left(leaving[0], lambda: self.reply(sender, None))  # noqa: SLF001 - a hook for this loop alone
 
     def belong_to(self, program: linux.Process, pidfd: int) -> None:

@@ -50,7 +50,7 @@ _SUSPENDABLE = (CALL, CAST, INFO)
 class Loop(Protocol):
     """An actor's loop."""
 
-    def poll(self, fd: int, callback: Callable[[], None], events: int) -> None:
+    def poll(self, fd: int, callback: Callable[[], None], mask: int) -> None:
         """Call back when a descriptor is ready."""
 
     def remove_reader(self, fd: int) -> None:
@@ -103,7 +103,7 @@ class Peer:
         """Answers for which the kernel had no room."""
         self.waits = False
         """Whether it was taken out of turn because it does not read its answers."""
-        self.events = 0
+        self.mask = 0
         """What the loop watches it for."""
         self.next: Peer | None = None
         """A later connection of the same process, whose messages come after all of these."""
@@ -219,9 +219,9 @@ class Mailbox:
 
     def _cannot_accept(self, error: OSError) -> None:
         """Close who has connected and said nothing; if there is nobody, accept later."""
-        for peer in [peer for peer in self._peers.values() if peer.silent and peer.events]:
+        for peer in [peer for peer in self._peers.values() if peer.silent and peer.mask]:
             self._read(peer)  # it may have sent something since it was accepted
-        silent = [peer for peer in self._peers.values() if peer.silent and peer.events]
+        silent = [peer for peer in self._peers.values() if peer.silent and peer.mask]
         for peer in silent:  # a caller that sends later gets EPIPE, and connects again
             self._close(peer, f"it has sent nothing, and others need its descriptor ({error})")
         if not silent:
@@ -241,20 +241,20 @@ class Mailbox:
     def _poll(self, peer: Peer) -> None:
         """Read of a caller unless it has sent more than its credit, or does not read itself."""
         reads = not peer.held.is_beyond() and len(peer.unsent) <= _UNREAD
-        events = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if peer.unsent else 0)
-        if peer.gone or events == peer.events:
+        mask = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if peer.unsent else 0)
+        if peer.gone or mask == peer.mask:
             return
-        peer.events = events
-        if events:
-            ready = self._read if events == select.EPOLLIN else self._ready
-            self._loop.poll(peer.sock.fileno(), functools.partial(ready, peer), events)
-        else:  # epoll reports EPOLLHUP even for no events: the loop would never wait again
+        peer.mask = mask
+        if mask:
+            ready = self._read if mask == select.EPOLLIN else self._ready
+            self._loop.poll(peer.sock.fileno(), functools.partial(ready, peer), mask)
+        else:  # epoll reports EPOLLHUP even for an empty mask: the loop would never wait again
             self._loop.remove_reader(peer.sock.fileno())
 
     def _ready(self, peer: Peer) -> None:
         if peer.unsent:
             self._flush(peer)
-        if peer.events & select.EPOLLIN:
+        if peer.mask & select.EPOLLIN:
             self._read(peer)
 
     def _read(self, peer: Peer) -> None:

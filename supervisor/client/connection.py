@@ -46,7 +46,7 @@ from supervisor.protocol.message_kinds import (
     CREDIT,
     DOWN,
     EVENT,
-    EVENTS,
+    EVENTS_UNDER_WAY,
     FORGET,
     IN_FLIGHT,
     RAISE,
@@ -411,7 +411,7 @@ class Connection:
         polls = self._polls
         return bool(polls) and any(thread != me for thread, _ in tuple(polls))
 
-    def _wait(self, ready: Callable[[], bool], seconds: float, events: int) -> None:
+    def _wait(self, ready: Callable[[], bool], seconds: float, mask: int) -> None:
         """Wait for one event as the leader, or for the leader, unless ``ready()`` is true."""
         me = threading.get_ident()
         poll = (me, object())
@@ -425,8 +425,8 @@ class Connection:
                     self._settle(there)
                     return
                 leads = not self._is_led_by_another(me)
-                if leads or events & select.POLLOUT:
-                    poller = self._poller(me, events if leads else select.POLLOUT)
+                if leads or mask & select.POLLOUT:
+                    poller = self._poller(me, mask if leads else select.POLLOUT)
                 else:
                     gate = threading.Lock()
                     gate.acquire()
@@ -470,17 +470,17 @@ class Connection:
                 for gate in gates:
                     gate.release()
 
-    def _poller(self, me: int, events: int) -> select.poll:
+    def _poller(self, me: int, mask: int) -> select.poll:
         """Return an object that polls the socket, and in the main thread the wake-up descriptor.
 
         It is cached, but a handler that polls within its thread's poll gets another one: Python
         refuses two polls of one object at a time.
         """
-        usual = events == select.POLLIN and not self._polls
+        usual = mask == select.POLLIN and not self._polls
         if usual and me in self._pollers:
             return self._pollers[me]
         poller = select.poll()
-        poller.register(self.fileno(), events)
+        poller.register(self.fileno(), mask)
         if me == self._table.main_thread:
             poller.register(self._table.open_wakeup(), select.POLLIN)
         if usual:
@@ -555,7 +555,7 @@ class Connection:
 
     def _acknowledge(self, stream: Stream) -> None:
         """Tell the actor how much of a stream has been received, so that it sends more (credit)."""
-        if stream.received % (EVENTS // 4) == 0:
+        if stream.received % (EVENTS_UNDER_WAY // 4) == 0:
             with contextlib.suppress(NoProcess, *_GONE):  # if there is no room, the next time
                 self._sent(SEEN, codec.pack([SEEN, stream.number, stream.received]))
 

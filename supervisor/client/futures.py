@@ -126,7 +126,7 @@ class Events:
         if stream.answer is not None or self._owner != os.getpid():
             return
         stream.settle(RAISE, StopIteration())
-        # The actor has ended; or it does not read, and sends EVENTS more events at most.
+        # The actor has ended; or it does not read, and sends EVENTS_UNDER_WAY more events at most.
         with contextlib.suppress(ActorError):
             self._there.withdraw(stream, 5.0)
 

@@ -69,13 +69,13 @@ class Stream(Pending):
         self._next = 0
         self._taken = taken
 
-    def feed(self, place: int, event: Any) -> None:
-        """Take an event, once; places that were left out are of events that found no room."""
-        if place < self._next:
+    def feed(self, seq: int, event: Any) -> None:
+        """Take an event, once; numbers that are left out are of events that found no room."""
+        if seq < self._next:
             return
         self.received += 1
-        self.lost += place - self._next
-        self._next = place + 1
+        self.lost += seq - self._next
+        self._next = seq + 1
         if self._taken is None and len(self.events) >= _MOST_EVENTS:
             self.lost += 1
             return

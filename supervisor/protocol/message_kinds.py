@@ -20,7 +20,7 @@ IN_FLIGHT = 500
 MAILBOX = 10_000
 """Messages of one process that one actor may not have served yet; further ones wait."""
 
-EVENTS = 500
+EVENTS_UNDER_WAY = 500
 """Events of one subscription that may be under way; further ones are counted as lost. They must not
 fill the connection: answers need it."""
 

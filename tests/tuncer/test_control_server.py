@@ -462,8 +462,8 @@ def test_counts_add_up_at_the_devices_end(run: Run) -> None:
         witness = dev.subscribe()
     # The log outlives the device in the witness's memory, and says how long it became at last.
     assert isinstance(witness, RingSubscription)
-    assert witness._log is not None
-    read = witness._log.control.head
+    assert witness._ring is not None
+    read = witness._ring.control.head
     witness.close()
     packets = list(slow)
     assert slow.stats()["delivered"] == len(packets)

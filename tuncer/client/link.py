@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from tuncer.protocol import codec_types as _terms  # noqa: F401 - addresses and routes travel
+from tuncer.protocol import codec_types
 from tuncer.tunctl import Address, Flag, Namespace, Route, first_address, with_peer
 from tuncer.tunctl import address as addresses
+
+codec_types.register()
 
 
 class Link(ABC):

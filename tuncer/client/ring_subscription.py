@@ -24,41 +24,41 @@ class RingSubscription(QueueSubscription):
         answer, fds, channel = control_socket.request(
             path, device, RING, events, timeout=PATIENCE, descriptors=2
         )
-        log, event = fds
+        ring_fd, wakeup_fd = fds
         try:
-            self._log: ring.Reader | None = ring.Reader(log)
-        except BaseException:  # it has no room in memory
+            self._ring: ring.Reader | None = ring.Reader(ring_fd)
+        except BaseException:  # this process may not map so much memory
             channel.close()
-            os.close(event)
+            os.close(wakeup_fd)
             raise
         finally:
-            os.close(log)
+            os.close(ring_fd)
         self._uncounted = 0
-        super().__init__(device, channel, event, batch=batch, events=events, queue=queue)
+        super().__init__(device, channel, wakeup_fd, batch=batch, events=events, queue=queue)
         self._seq, self._event_seq = answer[1:]
 
     def _clear_wakeup(self) -> None:
-        if self._log is not None:  # after close the number may be anybody's
+        if self._ring is not None:  # after close the number may be anybody's
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wakeup_fd)
 
     def _counted_events(self) -> int:
-        return self._event_seq if self._log is None else self._log.control.events
+        return self._event_seq if self._ring is None else self._ring.control.events
 
     def _unannounced_end(self) -> DeviceError | EOFError:
-        number = None if self._log is None else self._log.control.ended
+        number = None if self._ring is None else self._ring.control.ended
         if number is None:
             return super()._unannounced_end()
         return DeviceError(number, os.strerror(number), self._device) if number else self._over()
 
     def _is_behind(self) -> bool:
-        return self._log is not None and self._seq < self._log.control.head
+        return self._ring is not None and self._seq < self._ring.control.head
 
     def _take_packets(self) -> list[Packet]:
-        if self._log is None:
+        if self._ring is None:
             return []
         before = self._uncounted
-        packets, self._seq, self._uncounted = self._log.read(
+        packets, self._seq, self._uncounted = self._ring.read(
             self._seq, _CHUNK, self._device, before, self._queue
         )
         self._lost += sum(packet.lost for packet in packets) + self._uncounted - before
@@ -66,8 +66,8 @@ class RingSubscription(QueueSubscription):
 
     def close(self) -> None:
         """End the subscription; the device goes on."""
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
             os.close(self._wakeup_fd)
             super().close()

@@ -1,7 +1,8 @@
-"""Addresses and routes as terms that travel in messages: worker and caller both import this."""
+"""Addresses and routes as terms that travel in messages: worker and caller both register them."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any, cast
 
 from supervisor.lowlevel import FIRST_CODE, extend_codec
@@ -43,5 +44,8 @@ def _route(fields: list[Any]) -> Route:
     )
 
 
-extend_codec(_ADDRESS, Address, _pack_address, _address)
-extend_codec(_ROUTE, Route, _pack_route, _route)
+@functools.cache
+def register() -> None:
+    """Let addresses and routes travel in this process's messages."""
+    extend_codec(_ADDRESS, Address, _pack_address, _address)
+    extend_codec(_ROUTE, Route, _pack_route, _route)

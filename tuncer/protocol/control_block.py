@@ -1,6 +1,6 @@
 """The control block of a ring: words in its first page, by which its processes know of one another.
 
-Each word has one writer, the part of the worker under whose name it stands here. Clients map the
+Only the worker writes; each word is grouped by the part of the worker that owns it. Clients map the
 page, and read it. Its layout has a version: another version of tuncer may have another one.
 """
 

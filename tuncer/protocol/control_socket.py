@@ -22,7 +22,7 @@ from tuncer.protocol.packet import DeviceError
 
 _BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
 
-EVENT, END = EVENTS = ("event", "end")
+EVENT, END = UNASKED = ("event", "end")
 """What a worker sends without a request: an event's kind; or at the device's end an errno, 0 for an
 end in order, a text, and how many packets the log has."""
 
@@ -135,7 +135,7 @@ def _answer(channel: Channel, device: str, deadline: float) -> tuple[list[Any], 
     poller.register(channel.fileno(), select.POLLIN)
     while True:
         received = channel.receive()
-        if received is not None and received[0][0] not in EVENTS:
+        if received is not None and received[0][0] not in UNASKED:
             return received
         remaining = deadline - time.monotonic()
         if remaining <= 0:

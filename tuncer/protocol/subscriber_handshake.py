@@ -7,9 +7,8 @@
    that was killed answers, perhaps for the second time.
 3. The worker answers ``ACCEPTED``, the ``seq`` of the first packet, and how many events there were;
    to a ring subscriber with the descriptors of the ring and of the eventfd.
-4. A ZeroMQ subscriber asks the publisher, too, by a subscription to ``wire_format.HELLO`` and bytes
-of
-   its own. The publisher's answer under that topic has the ``seq`` from which on it sends to it.
+4. A ZeroMQ subscriber subscribes to a topic of its own: ``wire_format.HELLO`` and random bytes.
+   The publisher's answer under that topic has the ``seq`` of the first packet that it sends there.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 RING = "subscribe"
-ZMQ = "watch"
+ZMQ = "subscribe_zmq"
 ACCEPTED = "subscribed"
 
 QUIET = "quiet"
-EVENTS = "events"
+WITH_EVENTS = "events"
 EVENTFD = "eventfd"
 HANDSHAKE = "handshake"
-_KINDS = (QUIET, EVENTS, EVENTFD, HANDSHAKE)
+_KINDS = (QUIET, WITH_EVENTS, EVENTFD, HANDSHAKE)
 
 
 class StoreKey(NamedTuple):
     """The name of a subscriber's descriptor in the fd store."""
 
     kind: str
-    """``QUIET`` or ``EVENTS``, its connection, by whether it wants events; ``EVENTFD``; or
+    """``QUIET`` or ``WITH_EVENTS``, its connection, by whether it wants events; ``EVENTFD``; or
     ``HANDSHAKE``, a duplicate of the connection while it has no answer."""
     number: int
     """The subscriber's."""
@@ -42,7 +41,7 @@ class StoreKey(NamedTuple):
     @property
     def is_connection(self) -> bool:
         """Whether it is of a subscriber that is stored completely."""
-        return self.kind in {QUIET, EVENTS}
+        return self.kind in {QUIET, WITH_EVENTS}
 
     @classmethod
     def parse(cls, name: str) -> StoreKey | None:

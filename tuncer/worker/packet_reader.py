@@ -52,12 +52,12 @@ def demand(*, receivers: bool, room: int, active: bool, was_active: bool, settle
 class PacketReader:
     """Reads one queue of a device into its ring."""
 
-    def __init__(self, tun: int, log: int, filter_fd: int, queue: int, queues: int) -> None:
+    def __init__(self, tun: int, ring_fd: int, filter_fd: int, queue: int, queues: int) -> None:
         """Map the ring, and restore the filter of a worker before this one.
 
         Args:
             tun: the device's descriptor.
-            log: the ring's descriptor.
+            ring_fd: the ring's descriptor.
             filter_fd: the memfd where the filter is kept.
             queue: which of the device's queues this is; the first one's filter is the kernel's.
             queues: how many there are.
@@ -65,7 +65,7 @@ class PacketReader:
         self.tun = tun
         self.flags = tunctl.flags(tun)  # whatever was asked for, or adopted
         self._vnet_hdr = tunctl.vnet_hdr_size(tun)
-        self.writer, self.ring = ring.Writer(log), ring.Reader(log)
+        self.writer, self.ring = ring.Writer(ring_fd), ring.Reader(ring_fd)
         self.control = self.writer.control
         self._has_queues = queues > 1
         self._was_active = False
@@ -74,7 +74,7 @@ class PacketReader:
 
     @property
     def is_new(self) -> bool:
-        """Whether no worker has begun this log yet."""
+        """Whether no worker has written to this ring yet."""
         return self.control.transmitted is None
 
     def recover(self, active: Active, log: logging.Logger) -> None:

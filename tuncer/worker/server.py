@@ -23,8 +23,7 @@ from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
 from supervisor.lowlevel import Channel
 from tuncer import tunctl
-from tuncer.protocol import codec_types as _terms  # noqa: F401 - addresses and routes travel
-from tuncer.protocol import control_socket, paths, ring, subscriber_handshake
+from tuncer.protocol import codec_types, control_socket, paths, ring, subscriber_handshake
 from tuncer.protocol.control_socket import WAS_DELETED
 from tuncer.protocol.operations import TUNCTL, WORKER
 from tuncer.protocol.packet import EventValue
@@ -77,6 +76,7 @@ class Worker(GenServer):
             again: whether the device is created again when somebody else has deleted it.
             **settings: of ``open_device.created``.
         """
+        codec_types.register()
         self._queue, self._queues, self._again = queue, queues, again
         self._polled = self._ended = False
         try:
@@ -103,9 +103,9 @@ class Worker(GenServer):
     def _open(self, opened: Callable[[], int], slots: int) -> None:
         """Get each descriptor from the fd store, or make it and store it."""
         self._tun = self._stored("tun", opened)
-        log = self._stored("ring", lambda: ring.create(slots))
+        ring_fd = self._stored("ring", lambda: ring.create(slots))
         filter_fd = self._stored("filter", crash_safe_value.create)
-        self._packets = PacketReader(self._tun, log, filter_fd, self._queue, self._queues)
+        self._packets = PacketReader(self._tun, ring_fd, filter_fd, self._queue, self._queues)
         self._writer, self._control = self._packets.writer, self._packets.control
         self._listener = socket.socket(fileno=self._stored("control", self._listen))
         self._path = Path(self._listener.getsockname())
@@ -114,7 +114,8 @@ class Worker(GenServer):
         self.name = self._writer.name
         paths.link_worker(self._path, process(os.getpid()))
         self._link = LinkMonitor(self, self._tun, self._stored("link", crash_safe_value.create))
-        self._subscribers = Subscribers(self, log)
+        self._subscribers = Subscribers(self, ring_fd)
+        lowlevel.when_restored(self, self._restore_sockets)
         self._receivers = RecvQueue(self, self._control, self._packets.ring)
         self._publisher: Publisher | None = None
 
@@ -139,7 +140,7 @@ class Worker(GenServer):
         self._listener = socket.socket(fileno=fd)
         self.store_fd("control", fd)
 
-    def _directory_made_again(self) -> None:
+    def _restore_sockets(self) -> None:
         if self._ended or paths.is_open(self._path):
             return
         try:

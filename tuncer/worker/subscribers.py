@@ -18,9 +18,9 @@ from tuncer.protocol import control_socket, ring
 from tuncer.protocol.subscriber_handshake import (
     ACCEPTED,
     EVENTFD,
-    EVENTS,
     HANDSHAKE,
     QUIET,
+    WITH_EVENTS,
     StoreKey,
 )
 from tuncer.worker.worker_interface import WorkerInterface
@@ -46,7 +46,7 @@ class Subscriber:
 
     def key(self, kind: str = "") -> str:
         """Return the name of its descriptor of a kind, or of its connection, in the fd store."""
-        connection = EVENTS if self.wants_events else QUIET
+        connection = WITH_EVENTS if self.wants_events else QUIET
         return str(StoreKey(kind or connection, self.number))
 
 
@@ -56,16 +56,16 @@ class Subscribers:
     def __init__(
         self,
         worker: WorkerInterface,
-        log: int,
+        ring_fd: int,
     ) -> None:
         """Serve a worker.
 
         Args:
             worker: its fd store and its loop are used.
-            log: the ring's descriptor; a ring subscriber gets a read-only one of it.
+            ring_fd: the ring's descriptor; a ring subscriber gets a read-only one of it.
         """
         self._worker = worker
-        self._log_for_reading = ring.for_reading(log)
+        self._ring_for_reading = ring.for_reading(ring_fd)
         self._all: list[Subscriber] = []
         self.eventfds: list[int] = []
         """The eventfds of the ring subscribers."""
@@ -80,7 +80,7 @@ class Subscribers:
         for key, fd in stored.items():
             if key.is_connection:
                 eventfd = stored.get(StoreKey(EVENTFD, key.number))
-                subscriber = Subscriber(key.number, Channel(fd), eventfd, key.kind == EVENTS)
+                subscriber = Subscriber(key.number, Channel(fd), eventfd, key.kind == WITH_EVENTS)
                 self._add(subscriber)
                 if StoreKey(HANDSHAKE, key.number) in stored:
                     # The worker may have been killed before or after its answer.
@@ -131,7 +131,7 @@ class Subscribers:
             stored(error.strerror)
 
     def _answer_handshake(self, subscriber: Subscriber) -> None:
-        fds = () if subscriber.eventfd is None else (self._log_for_reading, subscriber.eventfd)
+        fds = () if subscriber.eventfd is None else (self._ring_for_reading, subscriber.eventfd)
         seq, events = self._worker.begin_subscription()
         # Before the answer: when that arrives, the queue is attached and packets are read.
         self._worker.demand_changed()
@@ -198,7 +198,7 @@ class Subscribers:
         for key, fd in stored_keys(stored).items():
             if key.is_connection:
                 channel, end = Channel(fd), (errno.ENODEV, control_socket.WAS_DELETED)
-                if key.kind == EVENTS:
+                if key.kind == WITH_EVENTS:
                     channel.offer(control_socket.EVENT, "deleted", None, packets, events + 1)
                 channel.offer(control_socket.END, *end, packets, events + 1)
 
