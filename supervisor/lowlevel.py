@@ -19,6 +19,7 @@ from supervisor.protocol import restoration, runtime_dir
 from supervisor.protocol.channel import Channel, close_all
 from supervisor.protocol.codec import Code
 from supervisor.protocol.codec import extend as extend_codec
+from supervisor.protocol.framing import peer_of
 from supervisor.protocol.message_kinds import CAST
 from supervisor.spawn.launch import stop_linked
 from supervisor.supervision.strategy import Restart
@@ -40,6 +41,7 @@ __all__ = [
     "call_async",
     "close_all",
     "extend_codec",
+    "peer_of",
     "process_of",
     "restoration",
     "runtime_dir",

@@ -19,7 +19,7 @@ from supervisor.protocol import runtime_dir
 
 _Found = TypeVar("_Found")
 
-Inodes = list[tuple[int, int]]
+_Inodes = dict[Path, tuple[int, int]]
 
 PATIENCE = 1.0
 """Seconds in which living processes restore their files, after a removal is noticed."""
@@ -29,7 +29,7 @@ STEP = 0.005
 """Seconds between two tries: the kernel has no event for one file that is to come."""
 
 # Several threads may write these at a time: what is lost is a part of a second of waiting.
-_whole: dict[Path, Inodes] = {}  # each directory, as it was when it was last there
+_known: dict[Path, _Inodes] = {}  # of each directory, and those in it, as they last were there
 _absent_since: dict[Path, float] = {}
 _restored_at = 0.0
 _root = 0
@@ -38,8 +38,8 @@ _root = 0
 def remember() -> None:
     """Take note of the directory as it is now, if this process has not used it before."""
     path = _directory()
-    if path is not None and path not in _whole:
-        _whole[path] = _inodes()
+    if path is not None and path not in _known:
+        _known[path] = _inodes()
 
 
 def this_is_a_root() -> None:
@@ -78,12 +78,12 @@ def is_under_way() -> bool:
     path, now = _directory(), time.monotonic()
     if path is None or _root == os.getpid():
         return False
-    there = _inodes()
-    if len(there) == len(runtime_dir.needed()):
+    there, known = _inodes(), _known.get(path, {})
+    if known.keys() <= there.keys():
         _absent_since.pop(path, None)
-        if there != _whole.get(path):
-            _whole[path] = there
+        if any(there[one] != known[one] for one in known):
             _restored_at = now + PATIENCE
+        _known[path] = there
         return now < _restored_at
     if now < _absent_since.setdefault(path, now) + PATIENCE:
         return True
@@ -91,20 +91,20 @@ def is_under_way() -> bool:
     _absent_since.pop(path, None)
     with contextlib.suppress(OSError):
         runtime_dir.make_again()
-        _whole[path] = _inodes()
+    _known[path] = _inodes()
     return False
 
 
-def _inodes() -> Inodes:
-    """Return the inodes of the directory and of those in it that every process needs.
+def _inodes() -> _Inodes:
+    """Return the inodes of the directory, and of those in it, as far as they are there.
 
     A root holds the former inodes until it has found the later ones, so those differ.
     """
-    found = []
+    found = {}
     for path in runtime_dir.needed():
         with contextlib.suppress(OSError):
             there = os.lstat(path)
-            found.append((there.st_dev, there.st_ino))
+            found[path] = (there.st_dev, there.st_ino)
     return found
 
 

@@ -269,6 +269,32 @@ def test_another_process_at_a_mailboxs_path_gets_no_message(runtime_dir: Path) -
     assert eventually(lambda: path.exists() and ref).call("get") == 5
 
 
+LISTENS = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+os.setresuid(54321, 54321, 54321)
+listener.listen()
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(only_one_user(), reason="there is only one user")
+def test_another_user_at_a_control_sockets_path_is_no_worker() -> None:
+    with tuncer.create("d0", Flag.TUN | Flag.NO_PI) as device:
+        path = device._path
+        away = path.with_name("away")
+        path.rename(away)
+        with program(sys.executable, "-c", LISTENS, str(path)) as other:
+            other.expect("listening")
+            with pytest.raises(tuncer.DeviceError, match="user 54321 listens in place of"):
+                device.getfd()
+        away.rename(path)
+        os.close(device.getfd())
+
+
 def test_an_end_in_order_without_a_directory(runtime_dir: Path) -> None:
     ref = Supervisor.start_link([ChildSpec("c", Counter)])
     pid = ref.child("c").pid

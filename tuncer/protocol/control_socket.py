@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import struct
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from supervisor.lowlevel import Channel, close_all, restoration, runtime_dir
+from supervisor.lowlevel import Channel, close_all, peer_of, restoration, runtime_dir
 from tuncer.protocol import paths
 from tuncer.protocol.packet import DeviceError
 
@@ -117,6 +118,10 @@ def _connected(path: Path, device: str, deadline: float) -> Channel | None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
     try:
         client.connect(str(path))
+        user = peer_of(client)[1]
+        if user not in {0, os.geteuid(), os.getuid()}:  # who has made a removed directory again
+            problem = f"user {user} listens in place of the device's worker"
+            raise DeviceError(errno.EPERM, problem, device)
         return Channel(client.detach())
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
