@@ -43,8 +43,12 @@ def remember() -> None:
 
 
 def this_is_a_root() -> None:
-    """Let this process, not its forks, wait for nothing: nobody but itself restores anything."""
+    """Let this process, not its forks, wait for nothing: nobody but itself restores anything.
+
+    The forks, which do wait, inherit what is remembered here.
+    """
     global _root
+    remember()
     _root = os.getpid()
 
 
@@ -66,10 +70,7 @@ def it_is_there() -> None:
 
 def wait() -> None:
     """Wait until a restoration that is under way is over: before a list of everything."""
-    remember()
-    deadline = time.monotonic() + MOST
-    while is_under_way() and time.monotonic() < deadline:
-        time.sleep(STEP)
+    look_up(lambda: None)
 
 
 def is_under_way() -> bool:

@@ -1,11 +1,12 @@
 """Real programs and processes, and waiting for what they do."""
 
+import asyncio
 import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,22 @@ def eventually(
         time.sleep(0.001)  # the other tests, and what this one waits for, need the processors too
         found = look()
     return found
+
+
+async def turns_during(work: Awaitable[_Found], pause: float = 0.0) -> tuple[_Found, int]:
+    """Await something; return its result, and how often another task had a turn meanwhile."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(pause)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    found = await work
+    counting.cancel()
+    return found, turns
 
 
 def wait_for_end(pid: int, timeout: float = PATIENCE) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE
+from processes import PATIENCE, turns_during
 from traffic import send_one
 
 import tuncer
@@ -50,18 +50,9 @@ def test_a_subscription_that_is_closed_ends_its_loop() -> None:
 
 def test_acreate_lets_the_loop_go_on() -> None:
     async def main() -> int:
-        steps = 0
-
-        async def count() -> None:
-            nonlocal steps
-            while True:
-                await asyncio.sleep(0.001)
-                steps += 1
-
-        task = asyncio.create_task(count())
-        async with await tuncer.acreate("d0", TUN):
-            task.cancel()
-        return steps
+        device, steps = await turns_during(tuncer.acreate("d0", TUN), pause=0.001)
+        async with device:
+            return steps
 
     assert asyncio.run(main()) > 5
 

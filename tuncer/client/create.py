@@ -303,7 +303,7 @@ def attach(name: str, namespace: Namespace | None = None) -> Device:
     device = _if_there(path, name, place)
     if device is not None:
         return device
-    for control in paths.control_paths():
+    for control in (other for other in paths.control_paths() if other != path):
         device = _if_there(control, name, place)
         if device is not None:
             return device
