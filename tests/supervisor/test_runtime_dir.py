@@ -171,6 +171,17 @@ def test_each_removal_is_noticed_however_long_after_the_one_before(runtime_dir: 
         time.sleep(restoration.PATIENCE)  # the time itself is what matters
 
 
+def test_what_is_found_ends_an_absence(runtime_dir: Path) -> None:
+    runtime.directory()
+    restoration.remember()
+    shutil.rmtree(runtime_dir)
+    for _ in range(2):
+        answers = iter([None, "found"])
+        assert restoration.look_up(lambda answers=answers: next(answers)) == "found"
+        time.sleep(restoration.PATIENCE)  # the time itself is what matters
+    runtime_dir.mkdir()
+
+
 def test_asyncio_goes_on_while_a_name_is_being_restored(runtime_dir: Path) -> None:
     async def main() -> tuple[Any, int]:
         return await turns_during(Ref(name="named").acall("get"))
