@@ -532,3 +532,18 @@ def test_thousands_of_packets_by_ring_and_zmq_at_once(dev: Device) -> None:
                 found.append(number)
         assert found == numbers
         subscription.close()
+
+
+def test_subscribers_of_a_deleted_device_are_none_of_the_one_made_in_its_place(run: Run) -> None:
+    spec = tuncer.child_spec("net", "lab0", TUN, restart="permanent", addresses=[ADDRESS])
+    root: SupervisorRef = Supervisor.start_link([spec])
+    former = tuncer.attach("lab0")
+    with former.subscribe() as subscription:  # it stays open
+        run("ip", "link", "del", "lab0")
+        with pytest.raises(DeviceError, match="was deleted"):
+            while True:
+                subscription.recv(PATIENCE)
+        new = eventually(lambda: next(iter(tuncer.devices()), None))
+        assert new.statistics()["subscribers"] == 0
+        assert not new.statistics()["active"]
+    root.stop()

@@ -30,6 +30,7 @@ from tuncer.client.subscription import Merged, Subscription
 from tuncer.client.worker_client import PATIENCE, WorkerClient
 from tuncer.client.zmq_subscription import ZmqSubscription
 from tuncer.protocol import control_socket, paths
+from tuncer.protocol.operations import GETFD, WORKER_OF
 from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
 from tuncer.tunctl import compile_filter
 from tuncer.tunctl.errors import check_bool
@@ -267,7 +268,7 @@ class Device(Link):
         What it reads passes the worker by, and its numbering. Close it when done.
         """
         _, fds, channel = control_socket.request(
-            self._worker(queue).path, self.name, "getfd", timeout=PATIENCE, descriptors=1
+            self._worker(queue).path, self.name, GETFD, timeout=PATIENCE, descriptors=1
         )
         channel.close()
         return fds[0]
@@ -495,6 +496,6 @@ def known(path: Path, name: str) -> Device:
     Raises:
         DeviceError: ENODEV, nobody is there.
     """
-    answer, _, channel = control_socket.request(path, name, "worker", timeout=PATIENCE)
+    answer, _, channel = control_socket.request(path, name, WORKER_OF, timeout=PATIENCE)
     channel.close()
     return Device(path, answer[2], answer[3])

@@ -10,7 +10,7 @@ from tuncer.client.queue_subscription import QueueSubscription
 from tuncer.client.worker_client import PATIENCE
 from tuncer.protocol import control_socket, ring
 from tuncer.protocol.packet import DeviceError, Packet
-from tuncer.protocol.subscriber_handshake import RING
+from tuncer.protocol.subscriber_handshake import SUBSCRIBE
 
 _CHUNK = 64  # packets taken from the ring at a time
 
@@ -22,7 +22,7 @@ class RingSubscription(QueueSubscription):
         self, path: Path, device: str, *, batch: bool, events: bool, queue: int = 0
     ) -> None:
         answer, fds, channel = control_socket.request(
-            path, device, RING, events, timeout=PATIENCE, descriptors=2
+            path, device, SUBSCRIBE, events, timeout=PATIENCE, descriptors=2
         )
         ring_fd, wakeup_fd = fds
         try:

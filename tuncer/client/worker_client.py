@@ -13,7 +13,7 @@ from typing import Any, cast
 from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref, lowlevel
 from supervisor.lowlevel import CAST, CallFuture, Pending
 from tuncer.protocol import control_socket
-from tuncer.protocol.operations import OPERATIONS
+from tuncer.protocol.operations import OPERATIONS, PUBLISH, WITHDRAW, WORKER_OF
 from tuncer.protocol.timeouts import check_timeout
 
 PATIENCE = 10.0
@@ -38,7 +38,7 @@ class WorkerClient:
         worker = self._worker  # another thread may set it to None at any time
         if worker is None or not worker.is_alive():
             answer, _, channel = control_socket.request(
-                self.path, self._name, "worker", timeout=PATIENCE
+                self.path, self._name, WORKER_OF, timeout=PATIENCE
             )
             channel.close()
             worker = self._worker = answer[1]
@@ -47,7 +47,7 @@ class WorkerClient:
     def publisher(self) -> str:
         """Have the worker bind its publisher; return the endpoint."""
         answer, _, channel = control_socket.request(
-            self.path, self._name, "publish", timeout=PATIENCE
+            self.path, self._name, PUBLISH, timeout=PATIENCE
         )
         channel.close()
         return f"ipc://{answer[1]}"
@@ -116,14 +116,14 @@ class WorkerClient:
         with self._lock:
             self._late.append(CallFuture(there, pending, self._name))
         with contextlib.suppress(NoProcess, MailboxFull):
-            there.send(CAST, ["withdraw", token], PATIENCE)
+            there.send(CAST, [WITHDRAW, token], PATIENCE)
 
     def _withdraw(self, worker: Ref, token: int, reply: CallFuture) -> None:
         """Give up a call to which the reply may be under way."""
         with self._lock:
             self._late.append(reply)
         with contextlib.suppress(NoProcess, MailboxFull):
-            worker.cast(["withdraw", token])
+            worker.cast([WITHDRAW, token])
 
     def _withdraw_asked(self, asked: asyncio.Future[tuple[Ref, CallFuture]], token: int) -> None:
         if not asked.cancelled() and asked.exception() is None:

@@ -14,7 +14,7 @@ from tuncer.client.queue_subscription import QueueSubscription
 from tuncer.client.worker_client import PATIENCE
 from tuncer.protocol import control_socket, paths, wire_format
 from tuncer.protocol.packet import DeviceError, Packet
-from tuncer.protocol.subscriber_handshake import ZMQ
+from tuncer.protocol.subscriber_handshake import SUBSCRIBE_ZMQ
 
 _STRAGGLERS = 1000  # ms that the last messages may be late after the device's end
 
@@ -25,7 +25,9 @@ class ZmqSubscription(QueueSubscription):
     def __init__(
         self, path: Path, device: str, *, batch: bool, events: bool, queue: int = 0
     ) -> None:
-        answer, _, channel = control_socket.request(path, device, ZMQ, events, timeout=PATIENCE)
+        answer, _, channel = control_socket.request(
+            path, device, SUBSCRIBE_ZMQ, events, timeout=PATIENCE
+        )
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)

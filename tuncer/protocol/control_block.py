@@ -35,7 +35,7 @@ _LAYOUT = 1
     TRANSMITTED,
     HANDED_OUT,
     SETTLED,
-    TAKEN,  # and the queue of recv calls
+    TAKEN,
     # -- the active mode --
     ACTIVE,
     LIMIT,

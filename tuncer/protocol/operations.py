@@ -1,15 +1,19 @@
-"""What a client may ask of a device's worker, by calls: the one list of operations.
+"""What a client may ask of a device's worker: the one list, by call, cast and control socket.
 
 A call is ``[operation, arguments, options]``. An operation of ``TUNCTL`` is the function of that
-name of ``tuncer.tunctl``, which gets the device's descriptor first. One of ``WORKER`` is a method
-of the worker. A new setting of a link takes a function of ``tunctl``, a line here, and a method of
-``Link``.
+name of ``tuncer.tunctl``, which gets the device's descriptor first. One of ``WORKER`` is the method
+of the worker that has the same name behind an underscore. A new setting of a link takes a function
+of ``tunctl``, a line here, and a method of ``Link``.
+
+A request by the control socket is ``[request, ...]``. Its answer is a list, or an error.
 """
 
 from __future__ import annotations
 
 import errno
 from typing import NamedTuple
+
+from tuncer.protocol.subscriber_handshake import SUBSCRIBE, SUBSCRIBE_ZMQ
 
 
 class Operation(NamedTuple):
@@ -70,3 +74,18 @@ WORKER = {
 }
 
 OPERATIONS = TUNCTL | WORKER
+
+# -- casts -----------------------------------------------------------------------------------------
+
+WITHDRAW = "withdraw"
+"""With a token: the caller of the ``recv`` that had this token does not wait any longer."""
+
+# -- requests by the control socket: all may be repeated -------------------------------------------
+
+WORKER_OF = "worker"
+"""Answered by the same word, the worker's ``Ref``, the device's name, and its number of queues."""
+GETFD = "getfd"
+"""Answered by the same word, and a duplicate of the device's descriptor."""
+PUBLISH = "publish"
+"""Bind the publisher. Answered by the same word, and the path of its endpoint."""
+REQUESTS = (WORKER_OF, GETFD, PUBLISH, SUBSCRIBE, SUBSCRIBE_ZMQ)

@@ -1,17 +1,26 @@
-"""The worker's side of the control socket: it accepts connections, and answers their requests."""
+"""The worker's side of the control socket: it listens, accepts connections, and reads requests.
+
+The listening descriptor outlives the worker in the fd store. Its path may be removed by others with
+the whole runtime directory, and is bound again then.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from supervisor import GenServer
+from supervisor.linux import process
 from supervisor.lowlevel import Channel, close_all
-from tuncer.protocol import control_socket
-from tuncer.worker.worker_interface import WorkerInterface
+from tuncer.protocol import control_socket, paths
+from tuncer.protocol.fd_store_keys import CONTROL
+from tuncer.worker.fd_store import FdStore
 
-Serve: TypeAlias = Callable[[Channel, list[Any]], bool]
+Answer: TypeAlias = Callable[[Channel, list[Any]], bool]
 """Answers a request; returns False if the peer has no room for the answer."""
 
 _LATER = 1.0  # seconds until connections that could not be accepted are tried again
@@ -20,21 +29,57 @@ _LATER = 1.0  # seconds until connections that could not be accepted are tried a
 class ControlServer:
     """Serves the connections that are no subscriptions (yet)."""
 
-    def __init__(self, worker: WorkerInterface, listener: socket.socket, serve: Serve) -> None:
+    def __init__(
+        self, worker: GenServer, name: str, store: FdStore, first_path: Callable[[], Path]
+    ) -> None:
+        """Listen, where the worker before this one did, if there was any. Accept nothing yet.
+
+        Args:
+            worker: has the loop.
+            name: the device's.
+            store: keeps the listening descriptor.
+            first_path: returns where to listen otherwise.
+
+        Raises:
+            OSError: EBUSY, a living worker has this device already.
+        """
         self._worker = worker
-        self._serve = serve
+        self._name = name
+        self._store = store
         self._connections: dict[int, Channel] = {}
-        self.listen_at(listener)
+        fd = store.get_or_make(CONTROL, lambda: control_socket.listen(first_path(), name))
+        self._listener = socket.socket(fileno=fd)
+        self.path = Path(self._listener.getsockname())
+        """The path of the socket. It stays, though the device may be moved or renamed."""
+        if not paths.is_open(self.path):  # it was removed while no worker ran
+            self._listen_again()
+        paths.link_worker(self.path, process(os.getpid()))
 
-    def listen_at(self, listener: socket.socket) -> None:
-        """Accept connections of a listening socket."""
-        self._listener = listener
-        self._worker.add_reader(listener.fileno(), self._accept)
+    def begin(self, answer: Answer) -> None:
+        """Accept connections, and have their requests answered."""
+        self._answer = answer
+        self._worker.add_reader(self._listener.fileno(), self._accept)
 
-    def stop_listening(self) -> None:
-        """Accept the connections that wait, and then no more."""
+    def _listen_again(self) -> None:
+        paths.directory()
+        fd = control_socket.listen(self.path, self._name)
+        self._listener.close()
+        self._listener = socket.socket(fileno=fd)
+        self._store.put(CONTROL, fd)
+
+    def restore(self) -> None:
+        """Listen again, if the path was removed. Connections that wait are accepted first.
+
+        Raises:
+            OSError: the path cannot be bound.
+        """
+        if paths.is_open(self.path):
+            return
         self._accept()
         self._worker.remove_reader(self._listener.fileno())
+        self._listen_again()
+        self._worker.add_reader(self._listener.fileno(), self._accept)
+        paths.link_worker(self.path, process(os.getpid()))
 
     def _accept(self) -> None:
         try:
@@ -46,13 +91,13 @@ class ControlServer:
             # Most likely this process has too many descriptors. The socket stays readable, and
             # would wake the loop again at once, so it is polled again a little later.
             self._worker.log.warning(
-                "%s: its control socket accepts no connection: %s", self._worker.name, error
+                "%s: its control socket accepts no connection: %s", self._name, error
             )
             self._worker.remove_reader(self._listener.fileno())
-            again = functools.partial(
-                self._worker.add_reader, self._listener.fileno(), self._accept
-            )
-            self._worker.call_later(_LATER, again)
+            self._worker.call_later(_LATER, self._accept_again)
+
+    def _accept_again(self) -> None:
+        self._worker.add_reader(self._listener.fileno(), self._accept)
 
     def _on_readable(self, peer: Channel) -> None:
         try:
@@ -65,13 +110,13 @@ class ControlServer:
             self._drop(peer)
             return
         try:
-            served = self._serve(peer, message)
+            answered = self._answer(peer, message)
         except OSError as error:  # most likely there are too many descriptors
             self._worker.log.warning(
-                "%s: a connection of its control socket is closed: %s", self._worker.name, error
+                "%s: a connection of its control socket is closed: %s", self._name, error
             )
-            served = False
-        if not served:  # or it does not read what it is answered
+            answered = False
+        if not answered:  # or it does not read what it is answered
             self._drop(peer)
 
     def release(self, peer: Channel) -> None:

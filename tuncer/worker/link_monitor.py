@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
+from supervisor import GenServer
 from tuncer import tunctl
 from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
 from tuncer.worker import crash_safe_value
-from tuncer.worker.worker_interface import WorkerInterface
 
 _STEPS, _STEP = 200, 0.05  # looks whether the device has gone with its namespace, and seconds
 
@@ -18,20 +19,29 @@ class LinkMonitor:
 
     def __init__(
         self,
-        worker: WorkerInterface,
+        worker: GenServer,
+        name: str,
         tun: int,
         kept: int,
+        report: Callable[..., None],
+        device_failed: Callable[[OSError], None],
     ) -> None:
         """Serve a worker.
 
         Args:
-            worker: gets the events, and EBADFD when the device was deleted.
+            worker: has the loop.
+            name: the device's.
             tun: the device's descriptor.
             kept: the memfd with the state that was last reported.
+            report: gets each event: its kind, and what goes with it.
+            device_failed: gets EBADFD when the device was deleted.
         """
         self._worker = worker
+        self._name = name
         self._tun = tun
         self._kept = kept
+        self._report = report
+        self._device_failed = device_failed
         self._monitor: Monitor | None = None
 
     def begin(self) -> None:
@@ -40,11 +50,11 @@ class LinkMonitor:
             monitor = self._monitor = Monitor(self._tun)
         except OSError as error:
             if error.errno == errno.EBADFD:
-                self._worker.device_failed(error)
+                self._device_failed(error)
                 return
             # It is where this process may not go: nothing can be told of it any more.
             self._worker.log.warning(
-                "%s: events of its link are not reported: %s", self._worker.name, error
+                "%s: events of its link are not reported: %s", self._name, error
             )
             return
         self._worker.add_reader(monitor.fileno(), self._changed)
@@ -52,7 +62,7 @@ class LinkMonitor:
         if told is not None:
             before = LinkState._make([*told[:-1], frozenset(told[-1])])
             for change in difference(before, monitor.state):
-                self._worker.report_event(*change)
+                self._report(*change)
         self._note(monitor.state)
 
     def _note(self, state: LinkState) -> None:
@@ -65,7 +75,7 @@ class LinkMonitor:
             return
         try:
             for change in monitor.changes():
-                self._worker.report_event(*change)
+                self._report(*change)
         except OSError as error:
             if error.errno not in {errno.ENODEV, errno.ENONET, errno.EBADFD}:
                 raise
@@ -81,7 +91,7 @@ class LinkMonitor:
         if with_its_namespace:
             self._await_end(_STEPS)
         elif self._is_there():
-            self._worker.report_event("moved")
+            self._report("moved")
             self.begin()
 
     def _await_end(self, steps: int) -> None:
@@ -94,6 +104,6 @@ class LinkMonitor:
         try:
             tunctl.devname(self._tun)
         except OSError as error:
-            self._worker.device_failed(error)
+            self._device_failed(error)
             return False
         return True

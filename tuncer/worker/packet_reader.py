@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tuncer import tunctl
 from tuncer.protocol import ring
+from tuncer.protocol.packet import Packet
 from tuncer.tunctl import Flag
 from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.worker import packet_length
@@ -67,7 +68,8 @@ class PacketReader:
         self._vnet_hdr = tunctl.vnet_hdr_size(tun)
         self.writer, self.ring = ring.Writer(ring_fd), ring.Reader(ring_fd)
         self.control = self.writer.control
-        self._has_queues = queues > 1
+        self.queue = queue
+        self.has_queues = queues > 1
         self._was_active = False
         self.filter = Filter(tun, filter_fd, self.writer.address, self._prefix, leads=queue == 0)
         self.mode = Mode(self.control)
@@ -99,6 +101,11 @@ class PacketReader:
 
         self.writer.recover(measure, self.filter.accepts)
 
+    @property
+    def name(self) -> str:
+        """The device's."""
+        return self.writer.name
+
     def decide(self, *, receivers: bool, has_subscribers: bool) -> bool:
         """Attach or detach the queue as ``demand`` says; return whether to poll the device."""
         active = has_subscribers or self.mode.is_active(has_subscribers=has_subscribers)
@@ -109,7 +116,7 @@ class PacketReader:
             was_active=self._was_active,
             settled=bool(self.control.settled),
         )
-        if self._has_queues:
+        if self.has_queues:
             self._attach(attached=wanted.attached)
             self._was_active = active
             self.control.settled = 1
@@ -138,8 +145,25 @@ class PacketReader:
         elif self.writer.fill_filtered(self.tun, room or 1, self.filter.accepts)[1]:
             self.filter.is_dry()
         if room:
-            self.control.taken = self.writer.head
+            self.hand_over()
         return room > 0
+
+    def hand_over(self) -> None:
+        """Leave every packet in the log to the subscribers: no ``recv`` gets any of them."""
+        self.control.taken = self.control.head
+
+    def take(self) -> Packet | None:
+        """Return the next packet for a ``recv``: the first one that nobody has taken, if any."""
+        seq = self.control.taken
+        if seq >= self.control.head:
+            return None
+        (packet,), _, _ = self.ring.read(seq, 1, self.name)
+        self.control.taken = seq + 1
+        return packet
+
+    def put_back(self) -> None:
+        """Undo the last ``take``: nobody got the packet."""
+        self.control.taken -= 1
 
     def vnet_hdr_size(self, size: int | None = None) -> int:
         """Return the size of the header before each packet, after setting it if one is given.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import functools
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from supervisor import Sender
+from supervisor import GenServer, Sender
 from supervisor.lowlevel import Timer
-from tuncer.protocol import ring
-from tuncer.protocol.control_block import ControlBlock
 from tuncer.protocol.timeouts import check_timeout
-from tuncer.worker.worker_interface import WorkerInterface
+from tuncer.worker.packet_reader import PacketReader
 
 
 @dataclass
@@ -27,30 +26,31 @@ class _Receiver:
 class RecvQueue:
     """The calls of ``recv`` that are under way."""
 
-    def __init__(self, worker: WorkerInterface, control: ControlBlock, log: ring.Reader) -> None:
+    def __init__(
+        self, worker: GenServer, packets: PacketReader, changed: Callable[[], None]
+    ) -> None:
         """Serve a worker.
 
         Args:
-            worker: replies to the calls.
-            control: the ring's control words.
-            log: the ring, from which packets are taken.
+            worker: replies to the calls, and has the timers.
+            packets: has the packets that nobody has taken yet.
+            changed: called when a call waits, or waits no longer.
         """
         self._worker = worker
-        self._control = control
-        self._log = log
+        self._packets = packets
+        self._changed = changed
         self._all: deque[_Receiver] = deque()
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, sender: Sender, timeout: float | None, token: int | None, device: str) -> None:
+    def add(self, sender: Sender, timeout: float | None, token: int | None) -> None:
         """Queue a call until there is a packet for it.
 
         Args:
             sender: gets the reply.
             timeout: seconds; None: no limit.
             token: by which the caller may withdraw the call.
-            device: the device's name, for the error.
 
         Raises:
             ValueError, TypeError: no number of seconds.
@@ -58,46 +58,43 @@ class RecvQueue:
         check_timeout(timeout)
         receiver = _Receiver(sender, token)
         if timeout is not None:
-            late = TimeoutError(errno.ETIMEDOUT, "no packet in time", device)
+            late = TimeoutError(errno.ETIMEDOUT, "no packet in time", self._packets.name)
             expire = functools.partial(self._refuse, receiver, late)
             receiver.timer = self._worker.call_later(timeout, expire)
         self._all.append(receiver)
-        self.serve(device)
+        self.serve()
 
-    def serve(self, device: str) -> None:
+    def serve(self) -> None:
         """Reply to the calls that wait, in order, with the packets that nobody has taken yet.
 
         A call whose process has ended is passed over.
         """
-        control = self._control
-        while self._all and control.taken < control.head:
+        while self._all and (packet := self._packets.take()) is not None:
             receiver = self._all.popleft()
             self._forget_timer(receiver)
-            seq = control.taken
-            (packet,), _, _ = self._log.read(seq, 1, device)
-            # Advance before replying: a kill between the two may lose this packet, and never
-            # delivers it twice.
-            control.taken = seq + 1
+            # The packet is taken already: a kill before the reply may lose it, and never delivers
+            # it twice.
             if not self._worker.reply(receiver.sender, list(packet)):
-                control.taken = seq
-        self._worker.demand_changed()
+                self._packets.put_back()
+        self._changed()
 
-    def withdraw(self, token: int, device: str) -> None:
+    def withdraw(self, token: int) -> None:
         """Remove a call whose caller does not wait any longer."""
         for receiver in [one for one in self._all if one.token == token]:
-            self._refuse(receiver, OSError(errno.ECANCELED, "withdrawn", device))
+            withdrawn = OSError(errno.ECANCELED, "withdrawn", self._packets.name)
+            self._refuse(receiver, withdrawn)
 
-    def refuse_all(self, number: int, text: str, device: str) -> None:
+    def refuse_all(self, number: int, text: str) -> None:
         """Answer every call that waits by an OSError."""
         for receiver in list(self._all):
-            self._refuse(receiver, OSError(number, text, device))
+            self._refuse(receiver, OSError(number, text, self._packets.name))
 
     def _refuse(self, receiver: _Receiver, error: OSError) -> None:
         if receiver in self._all:
             self._all.remove(receiver)
             self._forget_timer(receiver)
             self._worker.refuse(receiver.sender, error)
-            self._worker.demand_changed()
+            self._changed()
 
     def _forget_timer(self, receiver: _Receiver) -> None:
         if receiver.timer is not None:

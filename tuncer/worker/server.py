@@ -5,7 +5,8 @@ themselves. Descriptor, ring, control socket and the subscribers' eventfds lie i
 fd store. After a crash a successor goes on with them: neither the interface nor a subscriber
 notices more than a pause.
 
-Here are the worker's life and its calls. ``packet_reader`` has the way of a packet into the ring.
+Here are the worker's life and what it is asked. Packets go from the descriptor into the ring in
+``packet_reader``, and from there to those who want them in ``delivery``.
 """
 
 from __future__ import annotations
@@ -23,23 +24,29 @@ from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
 from supervisor.lowlevel import Channel
 from tuncer import tunctl
-from tuncer.protocol import codec_types, control_socket, paths, ring, subscriber_handshake
+from tuncer.protocol import codec_types, paths, ring
 from tuncer.protocol.control_socket import WAS_DELETED
-from tuncer.protocol.operations import TUNCTL, WORKER
-from tuncer.protocol.packet import EventValue
+from tuncer.protocol.fd_store_keys import CONTROL, FILTER, LINK, RING, TUN
+from tuncer.protocol.operations import (
+    GETFD,
+    PUBLISH,
+    TUNCTL,
+    WITHDRAW,
+    WORKER,
+    WORKER_OF,
+)
+from tuncer.protocol.subscriber_handshake import SUBSCRIBE, SUBSCRIBE_ZMQ
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import explain
 from tuncer.worker import active_mode, crash_safe_value, open_device
 from tuncer.worker.active_mode import Active
 from tuncer.worker.control_server import ControlServer
+from tuncer.worker.delivery import Delivery
+from tuncer.worker.fd_store import FdStore
 from tuncer.worker.link_monitor import LinkMonitor
 from tuncer.worker.open_device import SHORT, TXQUEUELEN
 from tuncer.worker.packet_reader import PacketReader
-from tuncer.worker.recv_queue import RecvQueue
 from tuncer.worker.subscribers import Subscribers
-from tuncer.worker.zmq_publisher import Publisher
-
-_IS_ACTIVE = "the device is in active mode: packets go to its subscriptions"
 
 
 class Worker(GenServer):
@@ -78,191 +85,85 @@ class Worker(GenServer):
         """
         codec_types.register()
         self._queue, self._queues, self._again = queue, queues, again
-        self._polled = self._ended = False
+        self._ended = False
+        self._store = FdStore(self)
         try:
             self._open(lambda: open_device.opened(name, flags, queue, adopt, settings), slots)
             if described is not None and self._packets.is_new:
                 open_device.describe(self._tun, **described)
             self._packets.recover(active, self.log)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            if "tun" in self.stored_fds() and getattr(error, "errno", 0) == errno.EBADFD:
+            if TUN in self._store.inherited and getattr(error, "errno", 0) == errno.EBADFD:
                 self._end_deleted()
                 return None
             return Stop(error)
-        self._control_server = ControlServer(self, self._listener, self._serve_request)
-        self._subscribers.restore()
-        if self._packets.mode.is_active(has_subscribers=self._has_subscribers):
-            self._control.taken = self._writer.head  # what was recovered is for subscribers
+        self._control_server.begin(self._answer)
+        self._delivery.begin()
         self._link.begin()
-        self._report_end_of_count()
+        self._delivery.report_end_of_count()
         if self._control.publishes:
-            self._bind_publisher()
-        self.demand_changed()
+            self._publish()
+        lowlevel.when_restored(self, self._restore_sockets)
         return None
 
     def _open(self, opened: Callable[[], int], slots: int) -> None:
         """Get each descriptor from the fd store, or make it and store it."""
-        self._tun = self._stored("tun", opened)
-        ring_fd = self._stored("ring", lambda: ring.create(slots))
-        filter_fd = self._stored("filter", crash_safe_value.create)
+        store = self._store
+        self._tun = store.get_or_make(TUN, opened)
+        ring_fd = store.get_or_make(RING, lambda: ring.create(slots))
+        filter_fd = store.get_or_make(FILTER, crash_safe_value.create)
         self._packets = PacketReader(self._tun, ring_fd, filter_fd, self._queue, self._queues)
-        self._writer, self._control = self._packets.writer, self._packets.control
-        self._listener = socket.socket(fileno=self._stored("control", self._listen))
-        self._path = Path(self._listener.getsockname())
-        if not paths.is_open(self._path):  # it was removed with the whole runtime directory
-            self._listen_again()
-        self.name = self._writer.name
-        paths.link_worker(self._path, process(os.getpid()))
-        self._link = LinkMonitor(self, self._tun, self._stored("link", crash_safe_value.create))
-        self._subscribers = Subscribers(self, ring_fd)
-        lowlevel.when_restored(self, self._restore_sockets)
-        self._receivers = RecvQueue(self, self._control, self._packets.ring)
-        self._publisher: Publisher | None = None
+        self._control = self._packets.control
+        if CONTROL not in store.inherited:
+            self._packets.writer.name = tunctl.devname(self._tun)
+        self.name = self._packets.name
+        self._control_server = ControlServer(self, self.name, store, self._first_path)
+        self._delivery = Delivery(self, self._packets, store, ring_fd, self._device_failed)
+        self._link = LinkMonitor(
+            self,
+            self.name,
+            self._tun,
+            store.get_or_make(LINK, crash_safe_value.create),
+            self._delivery.report_event,
+            self._device_failed,
+        )
 
-    def _stored(self, name: str, make: Callable[[], int]) -> int:
-        fd = self.stored_fds().get(name)
-        if fd is None:
-            fd = make()
-            self.store_fd(name, fd)
-        return fd
-
-    def _listen(self) -> int:
-        name = tunctl.devname(self._tun)
-        self._writer.name = name
-        path = paths.queue(paths.control_path_of(self._tun), self._queue)
-        return control_socket.listen(path, name)
-
-    def _listen_again(self) -> None:
-        """Listen at the same path, though the device may have been moved or renamed since."""
-        paths.directory()
-        fd = control_socket.listen(self._path, self._writer.name)
-        self._listener.close()
-        self._listener = socket.socket(fileno=fd)
-        self.store_fd("control", fd)
+    def _first_path(self) -> Path:
+        """Return the path of a new device's control socket."""
+        return paths.queue(paths.control_path_of(self._tun), self._queue)
 
     def _restore_sockets(self) -> None:
+        """Bind the paths again that were removed with the runtime directory."""
         if self._ended or paths.is_open(self._path):
             return
         try:
-            self._control_server.stop_listening()
-            self._listen_again()
-            self._control_server.listen_at(self._listener)
-            paths.link_worker(self._path, process(os.getpid()))
-            if self._publisher is not None:
-                self._publisher.bind_again(paths.publisher(self._path))
+            self._control_server.restore()
+            if self._delivery.publisher is not None:
+                self._delivery.publisher.bind_again(paths.publisher(self._path))
         except OSError as error:
             self.log.error("%s: attach() does not find it, for now: %s", self.name, error)
 
-    def _bind_publisher(self) -> None:
-        if self._publisher is not None:
-            return
-        path = paths.publisher(self._path)
-        self._publisher = Publisher(self, self.context, path, self._packets, self._queue)
-        self.add_reader(self._publisher.fileno(), self._publish)
-        self._publish()
+    @property
+    def _path(self) -> Path:
+        return self._control_server.path
+
+    def _publish(self) -> None:
+        self._delivery.publish_at(paths.publisher(self._path))
 
     def _end_deleted(self) -> None:
         """The device was deleted while no worker ran: tell the subscribers, and end."""
         self._ended = True
-        stored = self.stored_fds()
-        if "ring" in stored:  # otherwise the worker before was killed before it had subscribers
-            writer = ring.Writer(stored["ring"])
-            writer.control.ended = errno.ENODEV
-            Subscribers.end_stored(stored, writer.head, writer.control.events)
-        if "control" in stored:
-            with socket.socket(fileno=stored["control"]) as listener:
+        stored = self._store.inherited
+        if RING in stored:  # otherwise the worker before was killed before it had subscribers
+            control = ring.Writer(stored[RING]).control
+            control.ended = errno.ENODEV
+            Subscribers.end_stored(stored, control.head, control.events)
+        if CONTROL in stored:
+            with socket.socket(fileno=stored[CONTROL]) as listener:
                 paths.remove(Path(listener.getsockname()))
         self._forget_stored()
         # Not before this start has succeeded: a start that fails is tried again.
         self.call_later(0.0, lambda: self.exit(Shutdown(WAS_DELETED)))
-
-    # -- packets -----------------------------------------------------------------------------------
-
-    @property
-    def _has_subscribers(self) -> bool:
-        return bool(self._subscribers.eventfds) or self._zmq_subscribers > 0
-
-    @property
-    def _zmq_subscribers(self) -> int:
-        return 0 if self._publisher is None else max(0, self._publisher.subscribers)
-
-    def begin_subscription(self) -> tuple[int, int]:
-        """Make a passive device active; return the next ``seq``, and the events sent so far.
-
-        The next packet may be an older one that no ``recv`` has taken.
-        """
-        self._packets.mode.subscribed()
-        return self._control.taken, self._control.events
-
-    def demand_changed(self) -> None:
-        """Poll the device, and attach its queue, exactly while somebody wants its packets."""
-        if self._receivers and self._packets.mode.is_active(has_subscribers=self._has_subscribers):
-            self._receivers.refuse_all(errno.EINVAL, _IS_ACTIVE, self.name)
-        wanted = self._packets.decide(
-            receivers=bool(self._receivers), has_subscribers=self._has_subscribers
-        )
-        if wanted and not self._polled:
-            self.add_reader(self._tun, self._read)
-        elif not wanted and self._polled:
-            self.remove_reader(self._tun)
-        self._polled = wanted
-
-    def _read(self) -> None:
-        try:
-            if not self._packets.read(has_subscribers=self._has_subscribers):
-                self._receivers.serve(self.name)
-        except OSError as error:
-            self._subscribers.notify()
-            self.device_failed(error)
-            return
-        self._subscribers.notify()
-        if self._publisher is not None and self._publisher.has_work:
-            self._publisher.publish()
-        if self._packets.mode.has_run_out:
-            self._report_end_of_count()
-
-    def _publish(self) -> None:
-        if self._publisher is not None:
-            self._publisher.publish()
-        self.demand_changed()
-
-    # -- events ------------------------------------------------------------------------------------
-
-    def report_event(self, kind: str, value: EventValue = None) -> None:
-        """Send an event, and after which packet it was, to those who have subscribed to events."""
-        # Send before counting: a subscriber that sees the count without the event knows that it
-        # has missed it.
-        number = self._control.events + 1
-        self._subscribers.send_event(kind, value, self._writer.head, number)
-        self._control.events = number
-
-    def _report_end_of_count(self) -> None:
-        """Report once that a counted mode is over: the device is passive."""
-        if self._packets.mode.is_over:
-            self.report_event("passive")
-            self._packets.mode.told()
-        self.demand_changed()
-
-    def device_failed(self, error: OSError) -> None:
-        """End, if the error says that the device was deleted; otherwise raise it."""
-        if error.errno != errno.EBADFD:
-            raise error
-        self._end("deleted", errno.ENODEV, WAS_DELETED)
-        self.log.warning("%s: %s", self.name, WAS_DELETED)
-        self._forget_stored()
-        self.exit(Shutdown(WAS_DELETED))
-
-    def _forget_stored(self) -> None:
-        """Begin with a new device at the next start, if there is to be one."""
-        if self._again:
-            for name in self.stored_fds():
-                self.drop_fd(name)
-            for name in ("tun", "ring", "control", "link", "filter"):
-                self.drop_fd(name)
-
-    def store_fd_later(self, name: str, fd: int, done: Callable[[str | None], None]) -> None:
-        """Store a descriptor without waiting for the supervisor; call back when it is stored."""
-        lowlevel.store_fd_later(self, name, fd, done)
 
     # -- calls: operations of ``tuncer.protocol.operations`` ---------------------------------------
 
@@ -273,7 +174,7 @@ class Worker(GenServer):
         except (OSError, ValueError, TypeError, KeyError) as error:
             self.refuse(sender, error)
             if isinstance(error, OSError) and error.errno == errno.EBADFD:
-                self.device_failed(error)
+                self._device_failed(error)
             return NoReply()
 
     def _carry_out(self, request: Any, sender: Sender) -> Any:
@@ -289,10 +190,10 @@ class Worker(GenServer):
     def handle_cast(self, request: Any) -> None:
         """Forget a ``recv`` whose caller does not wait any longer."""
         match request:
-            case ["withdraw", int(token)]:
-                self._receivers.withdraw(token, self.name)
-                return
-        self.log.warning("%s: a cast is ignored: %.200r", self.name, request)
+            case [str(name), int(token)] if name == WITHDRAW:
+                self._delivery.receivers.withdraw(token)
+            case _:
+                self.log.warning("%s: a cast is ignored: %.200r", self.name, request)
 
     def _send(self, packets: list[bytes]) -> int:
         control = self._control
@@ -306,14 +207,11 @@ class Worker(GenServer):
         return len(packets)
 
     def _recv(self, sender: Sender, timeout: float | None, token: int | None = None) -> NoReply:
-        if self._packets.mode.is_active(has_subscribers=self._has_subscribers):
-            raise OSError(errno.EINVAL, _IS_ACTIVE, self.name)
-        self._receivers.add(sender, timeout, token, self.name)
+        self._delivery.receive(sender, timeout, token)
         return NoReply()
 
     def _set_active(self, active: Active) -> None:
-        self._packets.mode.set(active_mode.check(active), has_subscribers=self._has_subscribers)
-        self._report_end_of_count()
+        self._delivery.set_active(active_mode.check(active))
 
     _add_active = _set_active  # a number is added to what is left of the last one
 
@@ -338,7 +236,7 @@ class Worker(GenServer):
     def _statistics(self) -> dict[str, Any]:
         kernel = tunctl.statistics(self._tun)
         return {
-            **ring.counters(self._writer),
+            **ring.counters(self._packets.writer),
             "filter": self._packets.filter.expression,
             "filter_runs": self._packets.filter.runs_in,
             "dropped": kernel["tx_dropped"],
@@ -347,9 +245,9 @@ class Worker(GenServer):
             "kernel": kernel,
             "queue": self._queue,
             "attached": self._queues == 1 or tunctl.is_attached(self._tun),
-            "subscribers": len(self._subscribers.eventfds) + self._zmq_subscribers,
-            "receivers": len(self._receivers),
-            "active": self._packets.mode.is_active(has_subscribers=self._has_subscribers),
+            "subscribers": self._delivery.count,
+            "receivers": len(self._delivery.receivers),
+            "active": self._delivery.is_active,
         }
 
     def _control_path(self) -> list[Any]:
@@ -370,51 +268,54 @@ class Worker(GenServer):
             self._delete()
         return Stop(Shutdown("destroyed"))
 
-    # -- the control socket ------------------------------------------------------------------------
+    # -- requests by the control socket ------------------------------------------------------------
 
-    def _serve_request(self, peer: Channel, message: list[Any]) -> bool:
+    def _answer(self, peer: Channel, message: list[Any]) -> bool:
         """Answer a request; return False if the peer has no room for the answer."""
         match message:
-            case ["worker"]:
-                return peer.offer("worker", self.ref, self.name, self._queues)
-            case ["getfd"]:
-                return peer.offer("fd", fds=(self._tun,))
-            case [subscriber_handshake.RING, bool(events)]:
-                self._subscribe(
-                    peer, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), wants_events=events
-                )
-            case [subscriber_handshake.ZMQ, bool(events)]:
-                self._bind_publisher()
+            case [request] if request == WORKER_OF:
+                return peer.offer(WORKER_OF, self.ref, self.name, self._queues)
+            case [request] if request == GETFD:
+                return peer.offer(GETFD, fds=(self._tun,))
+            case [request] if request == PUBLISH:
+                self._publish()
+                return peer.offer(PUBLISH, str(paths.publisher(self._path)))
+            case [request, bool(events)] if request == SUBSCRIBE:
+                eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+                self._subscribe(peer, eventfd, wants_events=events)
+            case [request, bool(events)] if request == SUBSCRIBE_ZMQ:
+                self._publish()
                 self._subscribe(peer, None, wants_events=events)
-            case ["publish"]:
-                self._bind_publisher()
-                return peer.offer("publishes", str(paths.publisher(self._path)))
             case _:
                 return peer.offer(ValueError(f"a control socket does not know {message!r:.100}"))
         return True
 
     def _subscribe(self, peer: Channel, eventfd: int | None, *, wants_events: bool) -> None:
         self._control_server.release(peer)
-        self._subscribers.subscribe(peer, eventfd, wants_events=wants_events)
+        self._delivery.subscribers.subscribe(peer, eventfd, wants_events=wants_events)
 
     # -- the end -----------------------------------------------------------------------------------
 
+    def _device_failed(self, error: OSError) -> None:
+        """End, if the error says that the device was deleted; otherwise raise it."""
+        if error.errno != errno.EBADFD:
+            raise error
+        self._end("deleted", errno.ENODEV, WAS_DELETED)
+        self.log.warning("%s: %s", self.name, WAS_DELETED)
+        self._forget_stored()
+        self.exit(Shutdown(WAS_DELETED))
+
+    def _forget_stored(self) -> None:
+        """Begin with a new device at the next start, if there is to be one."""
+        if self._again:
+            self._store.drop_all()
+
     def _end(self, why: str, number: int = 0, text: str = "") -> None:
         """Send every subscriber and receiver the end of the log, and close the control socket."""
-        if self._ended:
-            return
-        self._ended = True
-        # A subscriber that has no room for a message reads it in the ring.
-        self._control.ended = number
-        gone = text or "the device was destroyed"
-        self._receivers.refuse_all(number or errno.ENODEV, gone, self.name)
-        if number == errno.ENODEV:
-            self.report_event("deleted")
-        self._subscribers.send_end(number, text, self._writer.head, self._control.events)
-        self._subscribers.notify()
-        if self._publisher is not None:
-            self._publisher.end(why)
-        paths.remove(self._path)
+        if not self._ended:
+            self._ended = True
+            self._delivery.end(why, number, text)
+            paths.remove(self._path)
 
     def _delete(self) -> None:
         try:

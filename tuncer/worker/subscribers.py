@@ -9,27 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor import GenServer
 from supervisor.lowlevel import Channel, close_all
 from tuncer.protocol import control_socket, ring
-from tuncer.protocol.subscriber_handshake import (
-    ACCEPTED,
-    EVENTFD,
-    HANDSHAKE,
-    QUIET,
-    WITH_EVENTS,
-    StoreKey,
-)
-from tuncer.worker.worker_interface import WorkerInterface
-
-
-def stored_keys(stored: Mapping[str, int]) -> dict[StoreKey, int]:
-    """Return the subscribers' descriptors of an fd store."""
-    found = ((StoreKey.parse(name), fd) for name, fd in stored.items())
-    return {key: fd for key, fd in found if key is not None}
+from tuncer.protocol.fd_store_keys import EVENTFD, HANDSHAKE, QUIET, WITH_EVENTS, StoreKey
+from tuncer.protocol.subscriber_handshake import SUBSCRIBED
+from tuncer.worker.fd_store import FdStore
 
 
 @dataclass
@@ -44,10 +33,10 @@ class Subscriber:
     eventfd: int | None
     wants_events: bool
 
-    def key(self, kind: str = "") -> str:
-        """Return the name of its descriptor of a kind, or of its connection, in the fd store."""
+    def key(self, kind: str = "") -> StoreKey:
+        """Return the key of its descriptor of a kind, or of its connection, in the fd store."""
         connection = WITH_EVENTS if self.wants_events else QUIET
-        return str(StoreKey(kind or connection, self.number))
+        return StoreKey(kind or connection, self.number)
 
 
 class Subscribers:
@@ -55,16 +44,26 @@ class Subscribers:
 
     def __init__(
         self,
-        worker: WorkerInterface,
+        worker: GenServer,
+        store: FdStore,
         ring_fd: int,
+        begin: Callable[[], tuple[int, int]],
+        changed: Callable[[], None],
     ) -> None:
         """Serve a worker.
 
         Args:
-            worker: its fd store and its loop are used.
+            worker: has the loop.
+            store: keeps the subscribers' descriptors.
             ring_fd: the ring's descriptor; a ring subscriber gets a read-only one of it.
+            begin: called before a handshake is answered; returns the next ``seq``, and the events
+                sent so far. From then on the device's packets are read.
+            changed: called when a subscriber has left.
         """
         self._worker = worker
+        self._store = store
+        self._begin = begin
+        self._changed = changed
         self._ring_for_reading = ring.for_reading(ring_fd)
         self._all: list[Subscriber] = []
         self.eventfds: list[int] = []
@@ -75,9 +74,11 @@ class Subscribers:
 
         The killed worker may have read packets of which it had notified nobody.
         """
-        stored = stored_keys(self._worker.stored_fds())
+        stored = self._store.inherited
         complete = {key.number for key in stored if key.is_connection}
         for key, fd in stored.items():
+            if key.number is None:
+                continue
             if key.is_connection:
                 eventfd = stored.get(StoreKey(EVENTFD, key.number))
                 subscriber = Subscriber(key.number, Channel(fd), eventfd, key.kind == WITH_EVENTS)
@@ -89,7 +90,7 @@ class Subscribers:
                 # The worker was killed before it had stored all of this subscriber, which finds its
                 # connection closed, and asks again.
                 os.close(fd)
-                self._worker.drop_fd(str(key))
+                self._store.drop(key)
             elif key.kind == HANDSHAKE:
                 os.close(fd)  # a duplicate of the connection
         self.notify()
@@ -108,12 +109,12 @@ class Subscribers:
         self._add(subscriber)
         # The worker does not wait for its supervisor: if that is stopped (SIGSTOP), this subscriber
         # waits for its answer, and nobody else is held up.
-        self._store(subscriber, subscriber.key(HANDSHAKE), channel.fileno())
+        self._keep(subscriber, subscriber.key(HANDSHAKE), channel.fileno())
         if eventfd is not None:
-            self._store(subscriber, subscriber.key(EVENTFD), eventfd)
-        self._store(subscriber, subscriber.key(), channel.fileno())
+            self._keep(subscriber, subscriber.key(EVENTFD), eventfd)
+        self._keep(subscriber, subscriber.key(), channel.fileno())
 
-    def _store(self, subscriber: Subscriber, name: str, fd: int) -> None:
+    def _keep(self, subscriber: Subscriber, key: StoreKey, fd: int) -> None:
         """Store a descriptor of a new subscriber; the handshake is answered after the last one."""
 
         def stored(refusal: str | None) -> None:
@@ -122,21 +123,20 @@ class Subscribers:
             if refusal is not None:
                 subscriber.channel.offer(OSError(errno.ENOSPC, refusal))
                 self._remove(subscriber)
-            elif name == subscriber.key():
+            elif key == subscriber.key():
                 self._answer_handshake(subscriber)
 
         try:
-            self._worker.store_fd_later(name, fd, stored)
+            self._store.put_later(key, fd, stored)
         except OSError as error:
             stored(error.strerror)
 
     def _answer_handshake(self, subscriber: Subscriber) -> None:
         fds = () if subscriber.eventfd is None else (self._ring_for_reading, subscriber.eventfd)
-        seq, events = self._worker.begin_subscription()
         # Before the answer: when that arrives, the queue is attached and packets are read.
-        self._worker.demand_changed()
-        subscriber.channel.offer(ACCEPTED, seq, events, fds=fds)
-        self._worker.drop_fd(subscriber.key(HANDSHAKE))
+        seq, events = self._begin()
+        subscriber.channel.offer(SUBSCRIBED, seq, events, fds=fds)
+        self._store.drop(subscriber.key(HANDSHAKE))
 
     def _add(self, subscriber: Subscriber) -> None:
         self._all.append(subscriber)
@@ -157,14 +157,14 @@ class Subscribers:
         self._worker.remove_reader(subscriber.channel.fileno())
         self._all.remove(subscriber)
         subscriber.channel.close()
-        names = [subscriber.key(HANDSHAKE), subscriber.key()]
+        keys = [subscriber.key(HANDSHAKE), subscriber.key()]
         if subscriber.eventfd is not None:
             self.eventfds.remove(subscriber.eventfd)
             os.close(subscriber.eventfd)
-            names.append(subscriber.key(EVENTFD))
-        for name in names:
-            self._worker.drop_fd(name)
-        self._worker.demand_changed()
+            keys.append(subscriber.key(EVENTFD))
+        for key in keys:
+            self._store.drop(key)
+        self._changed()
 
     def notify(self) -> None:
         """Signal every ring subscriber's eventfd."""
@@ -187,15 +187,15 @@ class Subscribers:
                 subscriber.channel.offer(control_socket.EVENT, kind, value, seq, number)
 
     @staticmethod
-    def end_stored(stored: Mapping[str, int], packets: int, events: int) -> None:
+    def end_stored(stored: Mapping[StoreKey, int], packets: int, events: int) -> None:
         """Send the end of a device, that was deleted while no worker ran, to its subscribers.
 
         Args:
-            stored: the fd store, by names.
+            stored: what is in the fd store.
             packets: how many there were in the log.
             events: how many there were.
         """
-        for key, fd in stored_keys(stored).items():
+        for key, fd in stored.items():
             if key.is_connection:
                 channel, end = Channel(fd), (errno.ENODEV, control_socket.WAS_DELETED)
                 if key.kind == WITH_EVENTS:

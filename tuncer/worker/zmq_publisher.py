@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from supervisor import GenServer
 from tuncer.protocol import ring, wire_format
 from tuncer.worker.packet_reader import PacketReader
-from tuncer.worker.worker_interface import WorkerInterface
 
 _QUEUE = 512  # batches that may wait for each subscriber
 _PAUSE = 0.001  # seconds from one batch that is not full to the next one
@@ -41,23 +42,25 @@ class Publisher:
 
     def __init__(
         self,
-        worker: WorkerInterface,
+        worker: GenServer,
         context: zmq.Context[zmq.Socket[bytes]],
         path: Path,
         packets: PacketReader,
-        queue: int,
+        changed: Callable[[], None],
     ) -> None:
         """Bind the endpoint.
 
         Args:
-            worker: has the loop, and attaches the queue for the first subscriber.
+            worker: has the loop.
             context: of the worker's process.
             path: of the endpoint.
             packets: has the ring.
-            queue: which of the device's queues this is.
+            changed: called when a subscriber has come or left; for the first one the device's
+                packets are read when it returns.
         """
         self._worker = worker
-        self._queue = queue
+        self._changed = changed
+        self._queue = packets.queue
         self._log = packets.ring
         writer = self._writer = packets.writer
         self._topic = writer.name.encode()
@@ -161,7 +164,7 @@ class Publisher:
         self.subscribers += change
         # Attach the queue before the handshake is answered: the answer promises that no later
         # packet is missed.
-        self._worker.demand_changed()
+        self._changed()
         if not self._awaited:
             self._writer.control.zmq_subscribers = max(0, self.subscribers)
         self._schedule_heartbeat()

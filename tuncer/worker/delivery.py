@@ -1,0 +1,182 @@
+"""Who gets a queue's packets: they are read exactly while somebody wants them, and handed on.
+
+Ring subscribers, ZeroMQ subscribers and calls of ``recv`` want packets. ``PacketReader`` decides
+what follows for the descriptor. Events take the way of the packets, and are in order with them.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+from supervisor import GenServer, Sender
+from tuncer.protocol.packet import EventValue
+from tuncer.worker.active_mode import Active
+from tuncer.worker.fd_store import FdStore
+from tuncer.worker.packet_reader import PacketReader
+from tuncer.worker.recv_queue import RecvQueue
+from tuncer.worker.subscribers import Subscribers
+from tuncer.worker.zmq_publisher import Publisher
+
+_IS_ACTIVE = "the device is in active mode: packets go to its subscriptions"
+
+
+class Delivery:
+    """Reads one queue of a device for those who want its packets."""
+
+    def __init__(
+        self,
+        worker: GenServer,
+        packets: PacketReader,
+        store: FdStore,
+        ring_fd: int,
+        device_failed: Callable[[OSError], None],
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            worker: has the loop, and replies to calls.
+            packets: reads the descriptor.
+            store: keeps the subscribers.
+            ring_fd: the ring's descriptor, for ring subscribers.
+            device_failed: called when reading fails.
+        """
+        self._worker = worker
+        self._packets = packets
+        self._control = packets.control
+        self._device_failed = device_failed
+        self._polled = False
+        self.receivers = RecvQueue(worker, packets, self.demand_changed)
+        self.subscribers = Subscribers(
+            worker, store, ring_fd, self._begin_subscription, self.demand_changed
+        )
+        self.publisher: Publisher | None = None
+
+    def begin(self) -> None:
+        """Go on with the subscribers of a killed worker, which may have read what nobody knows."""
+        self.subscribers.restore()
+        if self.is_active:
+            self._packets.hand_over()  # what was recovered
+
+    def publish_at(self, path: Path) -> None:
+        """Bind the publisher's endpoint, if it is not bound."""
+        if self.publisher is None:
+            self.publisher = Publisher(
+                self._worker, self._worker.context, path, self._packets, self.demand_changed
+            )
+            self._worker.add_reader(self.publisher.fileno(), self._publish)
+            self._publish()
+
+    # -- demand ------------------------------------------------------------------------------------
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether there is any, of the ring or by ZeroMQ."""
+        return bool(self.subscribers.eventfds) or self._zmq_subscribers > 0
+
+    @property
+    def count(self) -> int:
+        """How many subscribers there are."""
+        return len(self.subscribers.eventfds) + self._zmq_subscribers
+
+    @property
+    def _zmq_subscribers(self) -> int:
+        return 0 if self.publisher is None else max(0, self.publisher.subscribers)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether packets are for subscriptions, not for ``recv``."""
+        return self._packets.mode.is_active(has_subscribers=self.has_subscribers)
+
+    def demand_changed(self) -> None:
+        """Poll the device, and attach its queue, exactly while somebody wants its packets."""
+        if self.receivers and self.is_active:
+            self.receivers.refuse_all(errno.EINVAL, _IS_ACTIVE)
+        polled = self._packets.decide(
+            receivers=bool(self.receivers), has_subscribers=self.has_subscribers
+        )
+        if polled and not self._polled:
+            self._worker.add_reader(self._packets.tun, self._read)
+        elif not polled and self._polled:
+            self._worker.remove_reader(self._packets.tun)
+        self._polled = polled
+
+    def _begin_subscription(self) -> tuple[int, int]:
+        """Make a passive device active; return the next ``seq``, and the events sent so far.
+
+        The next packet may be an older one that no ``recv`` has taken.
+        """
+        self._packets.mode.subscribed()
+        self.demand_changed()
+        return self._control.taken, self._control.events
+
+    def receive(self, sender: Sender, timeout: float | None, token: int | None = None) -> None:
+        """Reply to a call with the next packet, when there is one.
+
+        Raises:
+            OSError: EINVAL, the device is in active mode.
+        """
+        if self.is_active:
+            raise OSError(errno.EINVAL, _IS_ACTIVE, self._packets.name)
+        self.receivers.add(sender, timeout, token)
+
+    def set_active(self, active: Active) -> None:
+        """Change the mode, as ``Mode.set`` does."""
+        self._packets.mode.set(active, has_subscribers=self.has_subscribers)
+        self.report_end_of_count()
+
+    # -- packets and events ------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            if not self._packets.read(has_subscribers=self.has_subscribers):
+                self.receivers.serve()
+        except OSError as error:
+            self.subscribers.notify()
+            self._device_failed(error)
+            return
+        self.subscribers.notify()
+        if self.publisher is not None and self.publisher.has_work:
+            self.publisher.publish()
+        if self._packets.mode.has_run_out:
+            self.report_end_of_count()
+
+    def _publish(self) -> None:
+        if self.publisher is not None:
+            self.publisher.publish()
+        self.demand_changed()
+
+    def report_event(self, kind: str, value: EventValue = None) -> None:
+        """Send an event, and after which packet it was, to those who have subscribed to events."""
+        # Send before counting: a subscriber that sees the count without the event knows that it
+        # has missed it.
+        number = self._control.events + 1
+        self.subscribers.send_event(kind, value, self._control.head, number)
+        self._control.events = number
+
+    def report_end_of_count(self) -> None:
+        """Report once that a counted mode is over: the device is passive."""
+        if self._packets.mode.is_over:
+            self.report_event("passive")
+            self._packets.mode.told()
+        self.demand_changed()
+
+    def end(self, why: str, number: int, text: str) -> None:
+        """Send every subscriber and receiver the end of the log.
+
+        Args:
+            why: for ZeroMQ subscribers: "deleted" or "closed".
+            number: an errno, or 0 for an end in order.
+            text: says why; empty: the device was destroyed.
+        """
+        # A subscriber that has no room for a message reads it in the ring.
+        self._control.ended = number
+        gone = text or "the device was destroyed"
+        self.receivers.refuse_all(number or errno.ENODEV, gone)
+        if number == errno.ENODEV:
+            self.report_event("deleted")
+        self.subscribers.send_end(number, text, self._control.head, self._control.events)
+        self.subscribers.notify()
+        if self.publisher is not None:
+            self.publisher.end(why)
