@@ -11,8 +11,8 @@ import pytest
 from actors import Counter, Refuses, Scripted, Witness
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import PATIENCE, SUPPORT, wait_for_end
-from trees import kill, start, states
+from processes import PATIENCE, SUPPORT, stop, wait_for_end
+from trees import kill_actor, start, states
 
 from supervisor import (
     AlreadyPresent,
@@ -58,7 +58,7 @@ def test_what_is_restarted_and_in_which_order(
     log = runtime_dir / "log"
     sup = start(*(ChildSpec(x, Witness, (str(log), x)) for x in "abc"), strategy=strategy)
     log.write_text("")
-    kill(sup.child("b"))
+    kill_actor(sup.child("b"))
     sup.child("b").call("name")
     assert log.read_text().splitlines() == again
     assert states(sup) == dict.fromkeys("abc", "running")
@@ -77,7 +77,7 @@ def test_a_significant_child_ends_its_supervisor(capfd: Any) -> None:
     sup = start(one, two, auto_shutdown="any_significant")
     monitor = sup.monitor()
     sup.terminate_child("two")
-    kill(sup.child("one"))
+    kill_actor(sup.child("one"))
     assert sup.child("one").call("get") == 0  # neither was its end by itself, for good
     sup.child("one").call("stop")
     assert monitor.wait(PATIENCE).reason == "shutdown"
@@ -85,7 +85,7 @@ def test_a_significant_child_ends_its_supervisor(capfd: Any) -> None:
 
 def test_the_exit_status_of_a_root_tells_whether_it_gave_up(capfd: Any) -> None:
     for spec, end, status in [
-        (ChildSpec("c", Counter), kill, 1),
+        (ChildSpec("c", Counter), kill_actor, 1),
         (
             ChildSpec("c", Counter, restart="transient", significant=True),
             lambda c: c.call("stop"),
@@ -114,7 +114,7 @@ def test_nested_supervisors_escalate_through_every_strategy(capfd: Any, runtime_
     log.write_text("")
     ref = sup.child("inner")
     assert isinstance(ref, SupervisorRef)
-    kill(ref.child("c"))
+    kill_actor(ref.child("c"))
     wait_for_end(ref.pid)
     assert sup.child("inner").child("c").call("name") == "c"  # type: ignore[attr-defined]
     sup.child("after").call("name")
@@ -146,7 +146,7 @@ def test_a_supervisor_may_be_started_as_a_child_of_a_running_one() -> None:
     assert inner.child("c").call("get") == 7
     seven = whereis("seven")
     assert seven is not None
-    kill(inner)  # all below it is killed with it, and comes back with it
+    kill_actor(inner)  # all below it is killed with it, and comes back with it
     assert sup.child("net").child("c").call("get") == 7  # type: ignore[attr-defined]
     assert seven.call("get") == 7
 
@@ -164,7 +164,7 @@ def test_a_restart_loop_can_be_stopped(runtime_dir: Path, capfd: Any) -> None:
     script = (str(runtime_dir), "c", ["ok"] + 10_000 * ["error"])
     specs = [ChildSpec("c", Scripted, script), ChildSpec("d", Counter)]
     sup = start(*specs, intensity=10_000)
-    kill(sup.child("c"))
+    kill_actor(sup.child("c"))
     while (runtime_dir / "c.starts").stat().st_size < 5:
         assert states(sup)["d"] == "running"  # it answers meanwhile
     with pytest.raises((Restarting, StillRunning)):
@@ -184,7 +184,7 @@ def test_a_supervisor_in_a_restart_loop_can_be_stopped(
     script = (str(runtime_dir), "c", ["ok"] + 10_000 * ["error"])
     specs = [ChildSpec("c", Scripted, script, backoff=backoff), ChildSpec("d", Counter)]
     sup = start(*specs, intensity=10_000)
-    kill(sup.child("c"))
+    kill_actor(sup.child("c"))
     if backoff is None:
         while (runtime_dir / "c.starts").stat().st_size < 5:
             assert states(sup)["d"] == "running"
@@ -302,7 +302,7 @@ def test_a_watchdog_lets_the_living_live(capfd: Any) -> None:
     """Neither an idle child, nor one whose supervisor was stopped for longer, is hung."""
     sup = start(ChildSpec("s", Sleeper, watchdog=0.1))
     pid = sup.child("s").call("pid")
-    os.kill(sup.pid, signal.SIGSTOP)
+    stop(sup.pid)
     time.sleep(0.5)  # the time itself is what matters here
     os.kill(sup.pid, signal.SIGCONT)
     time.sleep(0.5)
@@ -314,7 +314,7 @@ def test_restarts_may_wait(capfd: Any) -> None:
     spec = ChildSpec("c", Counter, backoff=Backoff(initial=0.2, jitter=0))
     sup = start(spec, ChildSpec("d", Counter), intensity=5)
     before = time.monotonic()
-    kill(sup.child("c"))
+    kill_actor(sup.child("c"))
     wait_for(sup, {"c": "restarting", "d": "running"})
     with pytest.raises(Restarting):
         sup.restart_child("c")
@@ -322,7 +322,7 @@ def test_restarts_may_wait(capfd: Any) -> None:
         sup.start_child(ChildSpec("c", Counter))
     wait_for(sup, {"c": "running", "d": "running"})
     assert time.monotonic() - before >= 0.2
-    kill(sup.child("c"))
+    kill_actor(sup.child("c"))
     wait_for(sup, {"c": "restarting", "d": "running"})
     sup.terminate_child("c")
     sup.restart_child("c")
@@ -360,7 +360,7 @@ def test_children_of_a_template_come_and_go(capfd: Any) -> None:
     four = sup.start_child(start=4)
     assert four is not None
     assert [ref.call("get") for ref in (one, four)] == [1, 4]
-    kill(one)
+    kill_actor(one)
     wait_for(sup, dict.fromkeys(["c-1", "c-3", "c-4"], "running"))
     again = sup.which_children()[0][1]
     assert again is not None
@@ -418,5 +418,5 @@ def test_a_dynamic_supervisor_in_a_tree(capfd: Any) -> None:
         worker.call("kill")
     with pytest.raises(RemoteError):
         sup.child("pool").start_child(1).call("raise")  # type: ignore[attr-defined]
-    kill(ref)
+    kill_actor(ref)
     assert states(sup.child("pool")) == {}  # it begins again without any

@@ -8,12 +8,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from actors import Counter, Later, Relay
-from processes import PATIENCE, eventually, gone, wait_for_end
+from processes import PATIENCE, eventually, gone, stop, wait_for_end
 
 from supervisor import (
     CallCycle,
@@ -23,22 +22,12 @@ from supervisor import (
     MailboxFull,
     NoProcess,
     ProcessDown,
-    Ref,
     RemoteError,
     Supervisor,
     SupervisorRef,
     multi_call,
 )
 from supervisor.protocol import message_kinds
-
-
-def stop(ref: Ref) -> None:
-    """Stop an actor's process, and wait until it is."""
-    os.kill(ref.pid, signal.SIGSTOP)
-    state = ""
-    while state != "T":
-        state = Path(f"/proc/{ref.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-
 
 # -- pipelines -------------------------------------------------------------------------------------
 
@@ -171,7 +160,7 @@ def test_five_thousand_casts_to_a_stopped_actor_do_not_reach_its_successor(capfd
     ref = sup.child("c")
     assert ref.call("get") == 0
     pid = ref.pid
-    stop(ref)
+    stop(ref.pid)
     for _ in range(5000):
         ref.cast(1)
     calls = [ref.call_async("get") for _ in range(50)]
@@ -211,7 +200,7 @@ def test_a_thousand_stops_with_a_reply(capfd: Any) -> None:
 
 def test_a_mailbox_is_bounded_in_bytes_too() -> None:
     ref = Counter.start_link()
-    stop(ref)
+    stop(ref.pid)
     big = b"x" * (1 << 20)
     sent = 0
     with pytest.raises(MailboxFull):
@@ -327,8 +316,8 @@ def test_multi_call() -> None:
     refs = [Counter.start_link(n) for n in range(5)]
     dead, slow, down = Counter.start_link(), Counter.start_link(), Counter.start_link()
     dead.stop()
-    os.kill(slow.pid, signal.SIGSTOP)
-    os.kill(down.pid, signal.SIGSTOP)
+    stop(slow.pid)
+    stop(down.pid)
     threading.Timer(0.05, os.kill, (down.pid, signal.SIGKILL)).start()
     before = time.monotonic()
     replies, errors = multi_call([dead, *refs, slow, down], "get", timeout=0.5)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from actors import Counter, Later, Refuses, Starter, Witness
-from processes import PATIENCE, eventually, gone, run, wait_for_end
+from processes import PATIENCE, eventually, gone, run, stop, wait_for_end
 from strangers import hear, is_closed, say, stranger
 
 from supervisor import (
@@ -289,7 +289,7 @@ def test_a_mailbox_has_a_bound() -> None:
     """What is over it waits, and is told; nothing is lost."""
     ref = Counter.start_link()
     pid = ref.pid
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     sent = 0
     try:
         with pytest.raises(MailboxFull, match="does not serve its mailbox, which is full"):

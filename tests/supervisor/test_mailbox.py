@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from actors import Counter, Later
-from processes import PATIENCE, SUPPORT, eventually, gone, kill, wait_for_end
+from processes import PATIENCE, SUPPORT, eventually, gone, kill, stop, wait_for_end
 from strangers import hear, is_closed, say, stranger
 from users import only_one_user
 
@@ -260,7 +260,7 @@ def test_one_that_ignores_its_credit_fills_no_memory() -> None:
 def test_an_actor_that_is_busy_holds_as_much_as_is_promised() -> None:
     ref = Recorder.start_link()
     for size in (0, 50, 3000, 40_000):
-        os.kill(ref.pid, signal.SIGSTOP)  # as one that is busy, for however long this takes
+        stop(ref.pid)  # as one that is busy, for however long this takes
         most = min(message_kinds.MAILBOX - 2, message_kinds.MAILBOX_BYTES // (size + 40))
         for _ in range(most * 3 // 4):  # a quarter may have been served, and not given back
             ref.cast(b"x" * size, timeout=0)
@@ -275,7 +275,7 @@ def test_a_full_backlog_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ref = Counter.start_link()
     process = ref._process
     assert process is not None
-    os.kill(process.pid, signal.SIGSTOP)
+    stop(process.pid)
     path = str(runtime.mailbox(process))
     waiting = []
     try:
@@ -308,7 +308,7 @@ def test_an_ordinary_users_buffer_slows_a_sender_and_loses_nothing(
 ) -> None:
     monkeypatch.setattr(framing, "enlarge", ordinary)
     ref = Recorder.start_link()
-    os.kill(ref.pid, signal.SIGSTOP)
+    stop(ref.pid)
     sent = 0
     with pytest.raises(MailboxFull, match="does not serve its mailbox"):
         for _ in itertools.count():
@@ -326,7 +326,7 @@ def test_asyncio_waits_for_the_kernels_room_too(monkeypatch: pytest.MonkeyPatch)
     ref = Recorder.start_link()
 
     async def main() -> None:
-        os.kill(ref.pid, signal.SIGSTOP)  # however busy this machine is, it serves nothing
+        stop(ref.pid)  # however busy this machine is, it serves nothing
         calls = [asyncio.create_task(ref.acall("x" * 20_000, PATIENCE)) for _ in range(300)]
         await asyncio.sleep(0.1)
         began = time.process_time()
@@ -454,7 +454,7 @@ def test_replies_before_a_death_are_read_although_casts_were_left_unread() -> No
         ref = Later.start_link()
         futures = [ref.call_async("log") for _ in range(20)]
         futures[-1].result(PATIENCE)
-        os.kill(ref.pid, signal.SIGSTOP)
+        stop(ref.pid)
         for _ in range(100):
             ref.cast("unread")
         late = ref.call_async("log")

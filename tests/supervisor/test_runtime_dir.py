@@ -15,13 +15,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from actors import Counter
-from processes import PATIENCE, eventually, program, turns_during
+from processes import PATIENCE, Run, eventually, program, turns_during
 from traffic import send_one
 from users import only_one_user, run_as_user
 
@@ -41,8 +41,6 @@ from supervisor.client import connections
 from supervisor.protocol import registry, restoration
 from supervisor.protocol import runtime_dir as runtime
 from tuncer import Flag
-
-Run = Callable[..., str]
 
 
 class Nested(GenServer):

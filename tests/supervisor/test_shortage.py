@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,13 @@ import pytest
 from actors import Counter
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import PATIENCE, eventually
+from processes import PATIENCE, Run, eventually
 from users import run_as_user
 
 import tuncer
 from supervisor import ChildSpec, GenServer, StartFailed, Supervisor
 from supervisor.supervision.strategy import Intensity, pause
 from tuncer import Flag
-
-Run = Callable[..., str]
 
 
 class Short(GenServer):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from processes import PATIENCE, eventually, program
+from processes import PATIENCE, eventually, program, stop
 
 from supervisor import ChildSpec, GenServer, Sender, Supervisor
 
@@ -42,7 +42,7 @@ class Works(GenServer):
 @contextlib.contextmanager
 def stopped(*pids: int) -> Iterator[None]:
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
     try:
         yield
     finally:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from actors import Counter, Flaky, Keeper, Later, Refuses, Starter, Stumbles, Witness
-from processes import PATIENCE, eventually, gone, wait_for_end
-from trees import kill, start, times
+from processes import PATIENCE, eventually, gone, stop, wait_for_end
+from trees import kill_actor, start, times
 
 from supervisor import (
     AlreadyPresent,
@@ -150,7 +150,7 @@ def test_a_killed_child_is_restarted_and_its_name_follows() -> None:
     for _ in range(5):
         before = ref.pid
         ref.cast(1)
-        kill(ref)
+        kill_actor(ref)
         assert sup.child("c").pid != before
         assert ref.call("get") == 5
 
@@ -196,9 +196,9 @@ def test_too_many_restarts_end_the_supervisor(capfd: pytest.CaptureFixture[str])
     sup = start(ChildSpec("c", Counter), ChildSpec("d", Counter), intensity=2, period=60)
     monitor = watch(sup)
     for _ in range(2):
-        kill(sup.child("c"))
+        kill_actor(sup.child("c"))
     sibling = sup.child("d").pid
-    kill(sup.child("c"))
+    kill_actor(sup.child("c"))
     assert monitor.wait(PATIENCE).reason == "shutdown"
     assert gone(sibling)
     assert "more than 2 restarts within 60 s" in capfd.readouterr().err
@@ -210,8 +210,8 @@ def test_a_child_with_a_limit_of_its_own_is_given_up_alone(
     sup = start(
         ChildSpec("c", Counter, intensity=1, period=60), ChildSpec("d", Counter), intensity=0
     )
-    kill(sup.child("c"))
-    kill(sup.child("c"))
+    kill_actor(sup.child("c"))
+    kill_actor(sup.child("c"))
     with pytest.raises(NotFound):
         sup.child("c")
     assert sup.child("d").call("get") == 0
@@ -223,7 +223,7 @@ def test_a_restart_that_fails_counts_and_is_tried_again(runtime_dir: Path, capfd
     sup = start(ChildSpec("f", Flaky, (str(flag),)), intensity=3, period=60)
     monitor = watch(sup)
     flag.touch()
-    kill(sup.child("f"))
+    kill_actor(sup.child("f"))
     assert monitor.wait(PATIENCE).reason == "shutdown"
     assert times(capfd.readouterr().err, "does not start again") == 3
 
@@ -355,7 +355,7 @@ def test_escalation_reaches_the_top(capfd: pytest.CaptureFixture[str]) -> None:
     leaf = ChildSpec("leaf", Counter, name="leaf")
     top = start(ChildSpec("inner", Supervisor, ([leaf],), {"intensity": 0}), intensity=0)
     monitor = watch(top)
-    kill(Ref(name="leaf"))
+    kill_actor(Ref(name="leaf"))
     assert monitor.wait(PATIENCE).reason == "shutdown"
     capfd.readouterr()
 
@@ -365,11 +365,11 @@ def test_a_stored_descriptor_outlives_the_child() -> None:
     keeper = Ref(name="k")
     for expected in range(1, 6):
         assert keeper.call("add") == expected
-        kill(keeper)
+        kill_actor(keeper)
         sup.child("k")
     keeper.call(["store", "extra"])
     keeper.call(["drop", "count"])
-    kill(keeper)
+    kill_actor(keeper)
     sup.child("k")
     assert keeper.call("names") == ["extra"]
 
@@ -377,7 +377,7 @@ def test_a_stored_descriptor_outlives_the_child() -> None:
 def test_a_child_has_its_own_descriptors_and_no_others() -> None:
     sup = start(*(ChildSpec(n, Keeper, name=n) for n in "ab"), intensity=9)
     first = {n: len(Ref(name=n).call("fds")) for n in "ab"}
-    kill(Ref(name="b"))
+    kill_actor(Ref(name="b"))
     sup.child("b")
     # The restarted one has the same number: it holds nothing of its sibling's or its supervisor's.
     assert len(Ref(name="b").call("fds")) == first["b"] == first["a"]
@@ -392,7 +392,7 @@ def test_stored_descriptors_outlive_the_supervisors_below_the_root() -> None:
     for depth in ("inner", "middle"):
         inner = top.child("inner")
         assert isinstance(inner, SupervisorRef)
-        kill(inner if depth == "inner" else inner.child("middle"))
+        kill_actor(inner if depth == "inner" else inner.child("middle"))
         again = top.child("inner")
         assert isinstance(again, SupervisorRef)
         again.child("middle")
@@ -476,7 +476,7 @@ def test_a_stopped_root_ends_with_its_owner_when_it_is_continued() -> None:
     assert owner.stdout is not None
     assert owner.stdin is not None
     root, leaf = map(int, owner.stdout.readline().split())
-    os.kill(root, signal.SIGSTOP)
+    stop(root)
     owner.kill()
     owner.wait(PATIENCE)
     assert not gone(leaf)
@@ -491,7 +491,7 @@ def test_what_a_crashed_actor_had_started_is_ended() -> None:
     sup = start(ChildSpec("c", Counter), intensity=9)
     ref = sup.child("c")
     sleeper = ref.call("child")
-    kill(ref)
+    kill_actor(ref)
     assert wait_for_end(sleeper)
     assert sup.child("c").call("get") == 0
 
@@ -499,11 +499,11 @@ def test_what_a_crashed_actor_had_started_is_ended() -> None:
 def test_an_actor_in_a_tree_may_start_another_tree() -> None:
     sup = start(ChildSpec("s", Starter), ChildSpec("c", Counter), intensity=9)
     other = sup.child("s").call("other")
-    kill(sup.child("c"))  # an unrelated death does not touch it
+    kill_actor(sup.child("c"))  # an unrelated death does not touch it
     assert sup.child("c").is_alive()
     assert other.call("get") == 7
     pid = other.pid
-    kill(sup.child("s"))
+    kill_actor(sup.child("s"))
     assert wait_for_end(pid)
 
 
@@ -590,7 +590,7 @@ def test_a_terminated_child_is_not_restarted_by_a_death_before() -> None:
         terminated = pool.submit(sup.terminate_child, "c")
         victim = next(row[1] for row in sup.which_children() if row[0] == "c")
         assert victim is not None
-        kill(victim)
+        kill_actor(victim)
         (starting,) = (pid for pid in _children_of(sup.pid) if not gone(pid))
         os.kill(starting, signal.SIGKILL)
         with pytest.raises(StartFailed):

@@ -12,14 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from processes import PATIENCE
+from processes import PATIENCE, Run
 from traffic import NUMBER, PORT, number_of
 
 import tuncer
 from supervisor import ActorError
 from tuncer import Device, Flag, Subscription
-
-Run = Callable[..., str]
 
 KINDS = {
     "tun0": (Flag.TUN | Flag.NO_PI, 1),

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from supervisor import linux
 
@@ -16,6 +16,11 @@ ROOT = Path(__file__).parents[2]
 SUPPORT = str(Path(__file__).parent)
 """Where a program that a test writes finds these modules."""
 PATIENCE = 20.0  # seconds, after which a test that waits for an event has failed
+
+EXAMPLES = ROOT / "examples"
+
+Run: TypeAlias = Callable[..., str]
+"""The type of ``run``, and of the fixture of that name."""
 
 _Found = TypeVar("_Found")
 _TRUE = object()
@@ -72,6 +77,20 @@ def kill(pid: int) -> None:
     assert wait_for_end(pid)
 
 
+def stop(pid: int) -> None:
+    """Stop a process by SIGSTOP, and wait until it has stopped: it may run on for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: state(pid), "T")
+
+
+def state(pid: int) -> str:
+    """Return the state of a process, a letter of proc_pid_stat(5); "X" if it has been reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
 def run(*command: str) -> str:
     """Run a real program and return what it printed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -81,10 +100,7 @@ def run(*command: str) -> str:
 
 def gone(pid: int) -> bool:
     """Tell whether a process has ended: a zombie has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+    return state(pid) in "ZX"
 
 
 class Program:
@@ -142,3 +158,11 @@ def _unread(process: subprocess.Popen[str]) -> str:
         return process.stdout.read()
     except (TypeError, ValueError):  # nothing is there; the test has closed it
         return ""
+
+
+@contextlib.contextmanager
+def another_namespace() -> Iterator[int]:
+    """Make a network namespace, with loopback up; yield the pid of a process in it."""
+    with program("unshare", "--net", "sh", "-c", "ip link set lo up; echo ready; cat") as holder:
+        holder.expect("ready")
+        yield holder.process.pid

@@ -13,7 +13,7 @@ def start(*specs: ChildSpec, **options: Any) -> SupervisorRef:
     return ref
 
 
-def kill(ref: Ref) -> None:
+def kill_actor(ref: Ref) -> None:
     """Kill an actor and wait until it has ended."""
     processes.kill(ref.pid)
 

@@ -7,20 +7,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE, ROOT, eventually, heed_ctrl_c, program
+from processes import EXAMPLES, PATIENCE, ROOT, Run, eventually, heed_ctrl_c, program
 from traffic import ping
 
 import tuncer
 from tuncer import tunctl
 
-EXAMPLES = ROOT / "examples"
 TUNCER = str(Path(sys.executable).with_name("tuncer"))
 REAL_ROOT = Path("/proc/self/uid_map").read_text().split()[:2] == ["0", "0"]
-Run = Callable[..., str]
 
 
 def test_ping_responder(run: Run) -> None:

@@ -9,14 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
-from processes import PATIENCE, eventually, gone, heed_ctrl_c, program, wait_for_end
+from devices import ADDRESS, OTHER, TUN
+from processes import PATIENCE, Run, eventually, gone, heed_ctrl_c, program, stop, wait_for_end
 from traffic import number_of, send_numbered, send_one
 
 import tuncer
@@ -25,10 +25,7 @@ from supervisor.protocol import runtime_dir as runtime
 from tuncer import Device, DeviceError, Flag, tunctl
 from tuncer.protocol import wire_format
 
-Run = Callable[..., str]
-TUN = Flag.TUN | Flag.NO_PI
 TAP = Flag.TAP | Flag.NO_PI
-ADDRESS, OTHER = "10.9.0.1", "10.9.0.2"
 
 
 class Subscriber:
@@ -207,7 +204,7 @@ def test_interface_addresses_and_routes_stay(run: Run) -> None:
 def test_what_the_kernel_had_queued_is_delivered_after_the_crash(run: Run) -> None:
     with start_device(run, TUN) as dev, dev.subscribe() as subscription:
         pid = dev.pid
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         for number in range(500):
             send_one(OTHER, number.to_bytes(8, "big"))
         os.kill(pid, signal.SIGKILL)
@@ -402,7 +399,7 @@ def test_ctrl_c_ends_owner_and_device_in_order(run: Run) -> None:
 def test_the_second_ctrl_c_ends_at_once(run: Run) -> None:
     with program(sys.executable, "-c", INTERRUPTED, preexec_fn=heed_ctrl_c) as owner:
         worker = int(owner.expect("ready").split()[1])
-        os.kill(worker, signal.SIGSTOP)  # it will not end in order
+        stop(worker)  # it will not end in order
         os.kill(owner.process.pid, signal.SIGINT)
         owner.expect("interrupted")
         while not gone(worker):
@@ -454,7 +451,7 @@ def test_a_device_deleted_while_its_worker_was_dead(run: Run, capfd: Any) -> Non
     subscription = dev.subscribe()
     root = int(Path(f"/proc/{dev.pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     pid = dev.pid
-    os.kill(root, signal.SIGSTOP)
+    stop(root)
     os.kill(pid, signal.SIGKILL)
     assert wait_for_end(pid)
     run("ip", "link", "del", "lab0")
@@ -491,7 +488,7 @@ def test_a_stopped_root_takes_the_device_down_when_it_is_continued(run: Run) -> 
     with program(sys.executable, "-c", OWNER.format(end="")) as owner:
         worker = int(owner.expect("\n"))
         root = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        os.kill(root, signal.SIGSTOP)
+        stop(root)
         owner.process.kill()
         owner.process.wait(PATIENCE)
         assert not gone(worker)

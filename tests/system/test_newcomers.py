@@ -7,20 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE, turns_during
+from devices import TUN
+from processes import PATIENCE, Run, stop, turns_during
 from traffic import send_one
 
 import tuncer
 from supervisor import GenServer, Sender, Supervisor
-from tuncer import DeviceError, Flag
-
-Run = Callable[..., str]
-TUN = Flag.TUN | Flag.NO_PI
+from tuncer import DeviceError
 
 
 def test_a_subscription_that_is_closed_ends_its_loop() -> None:
@@ -154,7 +151,7 @@ def test_list_shows_what_does_not_answer(run: Run) -> None:
     command = [sys.executable, "-m", "tuncer", "list"]
     with tuncer.create("well0", TUN), tuncer.create("hung0", TUN) as hung:
         pid = hung.pid
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         try:
             found = subprocess.run(command, capture_output=True, text=True, check=False)
             as_json = subprocess.run(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from actors import Counter
 from processes import PATIENCE, eventually, wait_for_end
-from trees import kill
+from trees import kill_actor
 
 from supervisor import (
     AlreadyRegistered,
@@ -231,7 +231,7 @@ def test_an_actor_whose_start_of_another_fails_goes_on(capfd: Any) -> None:
 
 def test_start_name_is_free_after_a_kill() -> None:
     ref = Server.start_link(name="again")
-    kill(ref)
+    kill_actor(ref)
     again = Server.start_link(name="again")
     assert again.call("started_p") == "ok"
 
@@ -338,7 +338,7 @@ def test_call_with_a_timeout_that_is_none(timeout: Any) -> None:
 def test_call_of_a_killed_one() -> None:
     ref = Server.start_link()
     future = ref.call_async(["delayed_answer", PATIENCE])
-    kill(ref)
+    kill_actor(ref)
     with pytest.raises(ProcessDown, match="killed"):
         future.result(PATIENCE)
 
@@ -360,7 +360,7 @@ def test_send_request() -> None:
     assert not futures[3].done()
     assert [futures[n].result(PATIENCE) for n in (1, 2, 3)] == ["delayed"] * 3
     assert futures[1].result(0) == "delayed"  # as often as one likes
-    kill(ref)
+    kill_actor(ref)
     with pytest.raises(NoProcess):
         ref.call_async("started_p")
 
@@ -404,7 +404,7 @@ def test_cast() -> None:
 def test_cast_fast() -> None:
     """A cast to nobody is told at once."""
     ref = Server.start_link()
-    kill(ref)
+    kill_actor(ref)
     for send in (ref.cast, ref.send):
         with pytest.raises(NoProcess):
             send("anything")
@@ -416,7 +416,7 @@ def test_cast_does_not_wait() -> None:
     before = time.monotonic()
     ref.cast("later")
     assert time.monotonic() - before < PATIENCE / 2
-    kill(ref)
+    kill_actor(ref)
     assert isinstance(future.exception(PATIENCE), ProcessDown)
 
 
@@ -466,12 +466,12 @@ def test_multicall() -> None:
 
 def test_multicall_down() -> None:
     alive, dead, slow = (Server.start_link() for _ in range(3))
-    kill(dead)
+    kill_actor(dead)
     slow.call_async("hang")
     replies, errors = multi_call([dead, alive, slow], "started_p", timeout=0.5)
     assert replies == [(alive, "ok")]
     assert {ref: type(error) for ref, error in errors} == {dead: NoProcess, slow: CallTimeout}
-    kill(slow)
+    kill_actor(slow)
 
 
 def test_abcast() -> None:
@@ -490,7 +490,7 @@ def test_get_state() -> None:
     ref.suspend()
     assert ref.get_state()["state"] == [1, 2]  # also of a suspended one
     ref.resume()
-    kill(ref)
+    kill_actor(ref)
     with pytest.raises(NoProcess):
         ref.get_state()
 
@@ -619,4 +619,4 @@ def test_start_monitor(capfd: Any) -> None:
 
 def test_a_monitor_tells_a_kill() -> None:
     ref = Counter.start_link()
-    assert reason_of(ref, lambda: kill(ref)) == "killed"
+    assert reason_of(ref, lambda: kill_actor(ref)) == "killed"

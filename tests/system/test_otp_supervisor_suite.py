@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from actors import Counter, Flaky, Scripted
 from processes import PATIENCE, eventually
-from trees import kill, start, states
+from trees import kill_actor, start, states
 
 from supervisor import (
     AlreadyPresent,
@@ -330,11 +330,11 @@ def test_tree(capfd: Any) -> None:
     inner = child_supervisor(sup, "below")
     assert set(states(inner)) == {"one", "two"}
     former, inner_pid = pids(inner), inner.pid
-    kill(inner.child("one"))
+    kill_actor(inner.child("one"))
     eventually(lambda: not set(former.values()) & set(pids(inner).values()))
     assert child_supervisor(sup, "below").pid == inner_pid
     top = inner.monitor()
-    kill(inner.child("two"))  # more than intensity 1 within the period
+    kill_actor(inner.child("two"))  # more than intensity 1 within the period
     assert top.wait(PATIENCE).reason == "shutdown"
     again = eventually(lambda: new_one(sup, "below", inner_pid))
     assert set(states(again)) == {"one", "two"}
@@ -385,7 +385,7 @@ def test_count_restarting_children(runtime_dir: Path, capfd: Any) -> None:
     sup = start(ChildSpec("c", Stumbling, (str(path),)), spec("other"), intensity=10**6)
     refuse = runtime_dir / "c.refuse"
     refuse.touch()
-    kill(sup.child("c"))
+    kill_actor(sup.child("c"))
     eventually(lambda: states(sup)["c"] in {"restarting", "starting"})
     assert sup.count_children() == {"specs": 2, "active": 1, "supervisors": 0, "workers": 2}
     refuse.unlink()
@@ -415,7 +415,7 @@ def resident(pid: int) -> int:
 def test_do_not_save_child_specs_for_temporary_children(strategy: str, capfd: Any) -> None:
     """Whatever ends one, it is no longer there afterwards."""
     sup = start(strategy=strategy)
-    for stop in (lambda: end(sup.child("t"), "normal"), lambda: kill(sup.child("t"))):
+    for stop in (lambda: end(sup.child("t"), "normal"), lambda: kill_actor(sup.child("t"))):
         sup.start_child(spec("t", restart="temporary"))
         stop()
         eventually(lambda: states(sup) == {})
@@ -444,7 +444,7 @@ def test_temporary_bystander(strategy: str, capfd: Any) -> None:
     """A temporary child that is stopped for another's sake is not started again."""
     sup = start(spec("one"), spec("bystander", restart="temporary"), spec("two"), strategy=strategy)
     bystander = sup.child("bystander").monitor()
-    kill(sup.child("one"))
+    kill_actor(sup.child("one"))
     assert bystander.wait(PATIENCE).reason == "shutdown"
     eventually(lambda: states(sup) == {"one": "running", "two": "running"})
 
@@ -454,10 +454,10 @@ def test_simple_global_supervisor(capfd: Any) -> None:
     inner = ChildSpec("inner", Supervisor, ([spec("c", name="below")],), name="inner")
     start(inner, intensity=5)
     former = found("below")
-    kill(found("inner"))  # and with it what is below
+    kill_actor(found("inner"))  # and with it what is below
     found("inner")
     again = found("below", other_than=former)
-    kill(again)
+    kill_actor(again)
     assert found("below", other_than=again).call("how") == ["ok"]
 
 
@@ -482,7 +482,7 @@ def test_hanging_restart_loop(strategy: str, runtime_dir: Path, capfd: Any) -> N
         strategy=strategy, intensity=10**6, period=1,
     )  # fmt: skip
     (runtime_dir / "c.refuse").touch()
-    kill(sup.child("c"))
+    kill_actor(sup.child("c"))
     eventually(lambda: states(sup)["c"] in {"restarting", "starting"})
     assert sup.count_children()["specs"] == 3
     with pytest.raises((AlreadyStarted, AlreadyPresent)):
@@ -502,7 +502,7 @@ def test_hanging_restart_loop_simple(runtime_dir: Path, capfd: Any) -> None:
     sup = dynamic(ChildSpec("c", Stumbling, (str(path),)), intensity=10**6, period=1)
     ref = started(sup)
     (runtime_dir / "c.refuse").touch()
-    kill(ref)
+    kill_actor(ref)
     eventually(lambda: set(states(sup).values()) <= {"restarting", "starting"})
     with pytest.raises(StartFailed, match="refused"):
         sup.start_child()
@@ -696,7 +696,7 @@ def test_other_child_fails_restart(strategy: str, runtime_dir: Path, capfd: Any)
     )  # fmt: skip
     former = pids(sup)
     flag.touch()
-    kill(sup.child("flaky"))
+    kill_actor(sup.child("flaky"))
     eventually(lambda: states(sup)["flaky"] in {"restarting", "starting"})
     flag.unlink()
     eventually(lambda: set(states(sup).values()) == {"running"})

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from processes import program, run
 from users import only_one_user, run_as_user
 
 from tuncer import doctor, tunctl
-
-Run = Callable[..., str]
 
 several_users = pytest.mark.skipif(
     only_one_user(), reason="there is only one user in this user namespace"

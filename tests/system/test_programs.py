@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE, ROOT, SUPPORT, Program, heed_ctrl_c, program
+from devices import TAP, TUN
+from processes import EXAMPLES, PATIENCE, SUPPORT, Program, Run, heed_ctrl_c, program
 from traffic import ping, reply_to, send_one
 
 import tuncer
 from tuncer import Device, Flag, GsoType, Offload, Packet, VnetHdr
-
-Run = Callable[..., str]
-TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
-EXAMPLES = ROOT / "examples"
 
 
 class Host:

@@ -7,15 +7,15 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from devices import kill_worker
+from devices import ADDRESS, OTHER, TUN, kill_worker
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import PATIENCE, eventually, program
+from processes import PATIENCE, Run, eventually, program, stop
 from traffic import send_one
 
 import tuncer
@@ -24,9 +24,6 @@ from tuncer.protocol.control_block import ControlBlock
 from tuncer.tunctl.linux import monitor
 from tuncer.worker import active_mode, crash_safe_value
 
-Run = Callable[..., str]
-TUN = Flag.TUN | Flag.NO_PI
-ADDRESS, OTHER = "10.9.0.1", "10.9.0.2"
 PASSIVE = DeviceEvent("passive", "lab0")
 
 
@@ -227,7 +224,7 @@ def test_what_happens_to_a_link_is_told(dev: Device, run: Run, transport: str) -
 
 def test_what_happened_while_no_worker_ran_is_told(dev: Device, run: Run) -> None:
     with dev.subscribe(events=True) as subscription:
-        os.kill(dev.pid, signal.SIGSTOP)
+        stop(dev.pid)
         run("ip", "link", "set", "lab0", "mtu", "1300")
         run("ip", "addr", "add", "10.9.1.1/24", "dev", "lab0")
         kill_worker(dev)
@@ -240,7 +237,7 @@ def test_what_happened_while_no_worker_ran_is_told(dev: Device, run: Run) -> Non
 def test_a_storm_of_changes_ends_in_the_right_state(dev: Device, run: Run) -> None:
     with dev.subscribe(events=True) as subscription:
         pid = dev.pid
-        os.kill(pid, signal.SIGSTOP)  # so that its socket overflows
+        stop(pid)  # so that its socket overflows
         lines = [f"link set lab0 mtu {1000 + n % 500}\n" for n in range(3000)]
         lines.append("addr add 10.9.7.7/24 dev lab0\n")
         with program("ip", "-batch", "-") as batch:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from typing import Any
 import msgpack
 import pytest
 from actors import Counter, Later
-from devices import kill_worker
-from processes import PATIENCE, eventually, program, wait_for_end
+from devices import OTHER, TUN, kill_worker
+from processes import PATIENCE, Run, eventually, program, stop, wait_for_end
 from strangers import say, stranger
 from traffic import send_one
 from trees import times
@@ -35,10 +35,6 @@ from supervisor.protocol import codec, message_kinds
 from tuncer import Device, Flag
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.protocol import paths
-
-Run = Callable[..., str]
-TUN = Flag.TUN | Flag.NO_PI
-OTHER = "10.9.0.2"
 
 
 @pytest.fixture(name="dev")
@@ -194,7 +190,7 @@ def test_a_subscriber_that_does_not_read_holds_up_nobody(dev: Device, run: Run) 
 def test_a_worker_killed_while_its_root_has_an_order_of_it(dev: Device) -> None:
     root, pid = root_of(dev), dev.pid
     with ThreadPoolExecutor(1) as pool:
-        os.kill(root, signal.SIGSTOP)
+        stop(root)
         subscribing = pool.submit(dev.subscribe)
         os.kill(pid, signal.SIGKILL)
         assert wait_for_end(pid)
@@ -231,7 +227,7 @@ def test_subscribers_come_and_go_while_workers_are_killed(dev: Device, capfd: An
 
 def test_a_hundred_knocks_while_the_worker_is_stopped(dev: Device) -> None:
     pid = dev.pid
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     with ThreadPoolExecutor(100) as pool:
         asked = [pool.submit(dev.getfd) for _ in range(100)]
         os.kill(pid, signal.SIGCONT)
@@ -536,7 +532,7 @@ def test_a_stopped_root_does_not_hold_up_those_who_leave(dev: Device) -> None:
     root = root_of(dev)
     with dev.subscribe() as stays:
         leaves = dev.subscribe()
-        os.kill(root, signal.SIGSTOP)
+        stop(root)
         leaves.close()
         send_one(OTHER)
         assert stays.recv(PATIENCE)

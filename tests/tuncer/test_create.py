@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from devices import TUN
+from processes import Run
 
 import tuncer
-from tuncer import Flag, tunctl
+from tuncer import tunctl
 
-Run = Callable[..., str]
-TUN = Flag.TUN | Flag.NO_PI
 NAN = float("nan")
 LONG = "x" * 300
 WRONG: list[Any] = [1.5, b"", "", "\0", "\ud800", [], {}, object(), -1, 1 << 80, NAN, LONG]

@@ -9,14 +9,14 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import zmq
-from devices import kill_worker
-from processes import PATIENCE, eventually, gone, program, wait_for_end
+from devices import ADDRESS, OTHER, TUN, kill_worker
+from processes import PATIENCE, Run, eventually, gone, program, wait_for_end
 from traffic import number_of, reply_to, send_one
 
 import tuncer
@@ -24,10 +24,6 @@ from supervisor import Supervisor, SupervisorRef
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet
 from tuncer.client.device import MOST_BYTES
 from tuncer.protocol import paths, wire_format
-
-Run = Callable[..., str]
-TUN = Flag.TUN | Flag.NO_PI
-ADDRESS, OTHER = "10.9.0.1", "10.9.0.2"
 
 
 @pytest.fixture(name="dev")

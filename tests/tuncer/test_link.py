@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices import kill_worker
-from processes import PATIENCE, program, wait_for_end
+from devices import TAP, TUN, kill_worker
+from processes import PATIENCE, Run, another_namespace, wait_for_end
 from traffic import send_one
 
 import tuncer
 from tuncer import Device, DeviceError, Flag, Offload, Protocol, VnetHdr, tunctl
-
-Run = Callable[..., str]
-TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
 
 
 @pytest.fixture(name="dev")
@@ -29,10 +26,9 @@ def tap() -> Iterator[Device]:
 
 
 @pytest.fixture(name="elsewhere")
-def another_namespace() -> Iterator[int]:
-    with program("unshare", "--net", "sh", "-c", "ip link set lo up; echo ready; cat") as holder:
-        holder.expect("ready")
-        yield holder.process.pid
+def namespace_elsewhere() -> Iterator[int]:
+    with another_namespace() as pid:
+        yield pid
 
 
 def inside(pid: int, run: Run, *command: str) -> Any:

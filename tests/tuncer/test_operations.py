@@ -2,21 +2,19 @@
 
 import ast
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE
+from devices import TUN
+from processes import PATIENCE, Run
 
 import tuncer
 from supervisor.lowlevel import close_all
-from tuncer import Flag, tunctl
+from tuncer import tunctl
 from tuncer.protocol import control_socket
 from tuncer.protocol.operations import OPERATIONS, REQUESTS, TUNCTL, WORKER
 from tuncer.worker.server import Worker
 
-Run = Callable[..., str]
-TUN = Flag.TUN | Flag.NO_PI
 CLIENT = Path(tuncer.__file__).with_name("client")
 
 

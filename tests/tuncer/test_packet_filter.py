@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices import kill_worker
+from devices import LOOP, OTHER, TAP, TUN, kill_worker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from processes import PATIENCE, eventually
+from processes import PATIENCE, Run, eventually
 from traffic import send_one
 
 import tuncer
@@ -26,9 +26,6 @@ from tuncer import Device, DeviceError, Flag, VnetHdr, tunctl
 from tuncer.tunctl import Program, pcap
 from tuncer.tunctl.linux import bpf
 
-Run = Callable[..., str]
-TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
-OTHER = "10.9.0.2"
 LINK_TYPES = {Flag.TUN: 12, Flag.TAP: 1}  # DLT_RAW, DLT_EN10MB
 NAMES = {Flag.TUN: "RAW", Flag.TAP: "EN10MB"}
 
@@ -89,7 +86,6 @@ def test_what_was_queued_before_is_filtered_too(dev: Device) -> None:
     assert (counts["packets_read"], counts["packets_filtered"], counts["dropped"]) == (2, 2, 1)
 
 
-LOOP = "ip6 protochain 17 or udp port 53"
 """libpcap makes a loop of it, which no kernel takes."""
 
 

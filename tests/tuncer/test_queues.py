@@ -8,24 +8,22 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 import pytest
 import zmq
+from devices import OTHER, TUN
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import PATIENCE, eventually, gone, kill, wait_for_end
+from processes import PATIENCE, Run, eventually, gone, kill, stop, wait_for_end
 
 import tuncer
 from supervisor import Supervisor
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
 from tuncer.worker.packet_reader import demand
 
-Run = Callable[..., str]
-TUN = Flag.TUN | Flag.NO_PI
-OTHER = "10.9.0.2"
 FLOWS = 64
 
 
@@ -220,7 +218,7 @@ def test_a_device_deleted_while_no_worker_ran(dev: Device, run: Run) -> None:
     above = dev._call("belongs")[1].pid
     pids = dev.pids
     with dev.subscribe(events=True) as subscription:
-        os.kill(above, signal.SIGSTOP)  # so that nobody takes them up
+        stop(above)  # so that nobody takes them up
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             assert wait_for_end(pid)

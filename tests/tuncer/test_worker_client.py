@@ -18,18 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from processes import PATIENCE, eventually, kill, program, wait_for_end
+from devices import LOOP, OTHER, TUN
+from processes import PATIENCE, Run, eventually, kill, program, stop, wait_for_end
 from traffic import send_one
 
 import tuncer
 from supervisor import CallTimeout, ProcessDown, SupervisorRef
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
 
-Run = Callable[..., str]
-TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
-OTHER = "10.9.0.2"
 FLOWS = 40
-LOOP = "ip6 protochain 17 or udp port 53"
 """A filter that no kernel takes."""
 
 
@@ -56,15 +53,6 @@ def send_flows(first: int = 0, port: int = 9) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.bind(("10.9.0.1", 20_000 + flow))
             sender.sendto(b"%d" % flow, (OTHER, port))
-
-
-def stop(pid: int) -> None:
-    """Stop a process, and wait until it has stopped."""
-    os.kill(pid, signal.SIGSTOP)
-    while True:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            if file.read().rsplit(")", 1)[1].split()[0] == "T":
-                return
 
 
 def drained(dev: Device, queue: int) -> int:

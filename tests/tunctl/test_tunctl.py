@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import Run
 
 from tuncer import tunctl
 from tuncer.tunctl import Flag
 from tuncer.tunctl.address import interface
 from tuncer.tunctl.errors import check_name
-
-Run = Callable[..., str]
 
 
 @pytest.fixture(name="fd")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from devices import TAP, TUN
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import PATIENCE, program
+from processes import PATIENCE, Run, another_namespace, program
 from users import only_one_user, run_as_user
 
 from tuncer import tunctl
@@ -25,9 +26,6 @@ from tuncer.tunctl import address as addresses
 from tuncer.tunctl.linux import addresses as ip_addresses
 from tuncer.tunctl.linux import routes
 from tuncer.tunctl.linux.monitor import Monitor
-
-Run = Callable[..., str]
-TUN, TAP = Flag.TUN | Flag.NO_PI, Flag.TAP | Flag.NO_PI
 
 
 @contextlib.contextmanager
@@ -758,10 +756,9 @@ def test_the_receive_filter_of_a_tap(tap: int, run: Run) -> None:
 
 
 @pytest.fixture(name="elsewhere")
-def another_namespace() -> Iterator[int]:
-    with program("unshare", "--net", "sh", "-c", "ip link set lo up; echo ready; cat") as holder:
-        holder.expect("ready")
-        yield holder.process.pid
+def namespace_elsewhere() -> Iterator[int]:
+    with another_namespace() as pid:
+        yield pid
 
 
 def inside(pid: int, run: Run, *command: str) -> str:
