@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import Counter
-from processes import PATIENCE
-from test_mailbox import BESIDE_OTHERS, INTERRUPTED, MANY, PATHS, Recorder, program
+from actors import Counter, Recorder
+from processes import PATHS, PATIENCE, python
+from test_connection import BESIDE_OTHERS, INTERRUPTED
+from test_connections import MANY
 
 from supervisor import ActorError, ChildSpec, NoProcess, ProcessDown, Supervisor, SupervisorRef
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def test_a_thousand_actors_and_a_limit_of_1024_descriptors() -> None:
-    assert program(MANY, "1000", "1024", timeout=600) == "1000\n"
+    assert python(MANY, "1000", "1024", timeout=600) == "1000\n"
 
 
 def test_five_hundred_callers_keep_their_order_beside_one_that_floods() -> None:
@@ -111,11 +112,11 @@ def test_signals_at_any_moment(how: str, turn: int, runtime_dir: Path) -> None:
     code = (
         f"import runpy; sys.argv[1:] = [{how!r}]; runpy.run_path({str(path)!r}, {{}}, '__main__')"
     )
-    assert program(code) == "well\n"
+    assert python(code) == "well\n"
 
 
 def test_signals_of_one_thread_beside_others(runtime_dir: Path) -> None:
     path = runtime_dir / "beside.py"
     path.write_text(f"{PATHS}{BESIDE_OTHERS}")
     code = f"import runpy; sys.argv[1:] = ['30']; runpy.run_path({str(path)!r}, {{}}, '__main__')"
-    assert program(code, timeout=100) == "well\n"
+    assert python(code, timeout=100) == "well\n"

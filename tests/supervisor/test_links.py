@@ -2,34 +2,21 @@
 
 import os
 import signal
-import subprocess
 import sys
 from typing import Any
 
 import pytest
-from actors import Counter, Linked, Refuses
+from actors import Counter, Linked, Relay, seen
 from processes import PATIENCE, eventually, program, wait_for_end
 
 from supervisor import (
-    CallTimeout,
-    ChildSpec,
-    Event,
-    Events,
+    Down,
     Exit,
-    NoProcess,
     Shutdown,
-    StartFailed,
     Supervisor,
-    SupervisorRef,
     linux,
 )
 from supervisor.errors import reason_of
-
-
-def seen(ref: Any, number: int) -> list[Any]:
-    """Wait until an actor has been given so many messages."""
-    eventually(lambda: len(ref.call("seen")) >= number)
-    return list(ref.call("seen"))
 
 
 def watched(ref: Any, by: int = 1) -> None:
@@ -145,105 +132,20 @@ def test_an_actor_that_starts_another_is_linked_to_it(capfd: Any) -> None:
     assert "killed" not in capfd.readouterr().err  # it was no crash of its own
 
 
-def test_an_idle_actor_is_told_so() -> None:
-    ref = Linked.start_link(trap=False, idle=0.05)
-    while ref.get_state()["seen"] != ["idle", "idle"]:  # to ask for that is no message
-        pass
-    busy = Linked.start_link(trap=False, idle=30.0)
-    busy.send("x")
-    assert busy.call("seen") == ["x"]
-    busy.replace_state(idle_timeout=0.01)
-    eventually(lambda: busy.get_state()["seen"][:2], ["x", "idle"])
-
-
-# -- what supervisors tell -------------------------------------------------------------------------
-
-
-def told(events: Events, number: int) -> list[tuple[Any, ...]]:
-    found = [events.next(PATIENCE) for _ in range(number)]
-    return [(event.kind, event.path, event.reason) for event in found]
-
-
-def test_a_supervisor_tells_what_happens(capfd: Any) -> None:
-    sup: SupervisorRef = Supervisor.start_link([ChildSpec("c", Counter)], intensity=1)
-    events = sup.events()
-    sup.start_child(ChildSpec("d", Counter))
-    with pytest.raises(StartFailed):
-        sup.start_child(ChildSpec("r", Refuses, ("exit",)))
-    assert told(events, 2) == [("started", ("d",), None), ("failed", ("r",), "exit status 9")]
-    pid = sup.child("c").pid
-    os.kill(pid, signal.SIGKILL)
-    exited, restarted = events.next(PATIENCE), events.next(PATIENCE)
-    assert isinstance(exited, Event)
-    assert (exited.kind, exited.path, exited.pid, exited.reason) == (
-        "exited",
-        ("c",),
-        pid,
-        "killed",
-    )
-    assert 0 < exited.uptime < 60
-    assert (restarted.kind, restarted.restarts) == ("restarted", 1)
-    assert restarted.pid == sup.child("c").pid
-    with pytest.raises(CallTimeout):
-        events.next(0.01)
-    os.kill(restarted.pid, signal.SIGKILL)
-    assert told(events, 2) == [
-        ("exited", ("c",), "killed"),
-        ("gave_up", (), "more than 1 restarts within 5 s; the last was of child 'c'"),
-    ]
-    assert [(event.kind, event.path) for event in events] == [("exited", ("d",))]
-    with pytest.raises(NoProcess):
-        sup.events()
-
-
-def test_events_of_all_below_reach_the_top_with_their_way(capfd: Any) -> None:
-    counter = ChildSpec("c", Counter)
-    inner = ChildSpec("inner", Supervisor, ([counter],), {"intensity": 0})
-    middle = ChildSpec("middle", Supervisor, ([inner],))
-    sup: SupervisorRef = Supervisor.start_link([middle])
-    events = sup.events()
-    at_middle = sup.child("middle").events()  # type: ignore[attr-defined]
-    child = sup.child("middle").child("inner").child("c")  # type: ignore[attr-defined]
-    os.kill(child.pid, signal.SIGKILL)
-    way = ("middle", "inner")
-    expected = [
-        ("exited", (*way, "c"), "killed"),
-        ("gave_up", way, "more than 0 restarts within 5 s; the last was of child 'c'"),
-        ("exited", way, "shutdown"),
-        ("started", (*way, "c"), None),
-        ("restarted", way, None),
-    ]
-    assert told(events, 5) == expected
-    assert told(at_middle, 5) == [(kind, path[1:], reason) for kind, path, reason in expected]
-
-
-def test_an_actor_may_subscribe(capfd: Any) -> None:
-    sup: SupervisorRef = Supervisor.start_link([ChildSpec("c", Counter)])
-    actor = Linked.start_link(trap=False)
-    actor.call(["subscribe", sup])
-    os.kill(sup.child("c").pid, signal.SIGKILL)
-    exited, restarted = seen(actor, 2)
-    assert (exited.kind, restarted.kind) == ("exited", "restarted")
-
-
-def test_watchers_that_have_gone_are_forgotten() -> None:
-    ref = Counter.start_link(name="watched")
-    watch = (
-        "from supervisor import whereis\n"
-        "ref = whereis('watched')\n"
-        "kept = [ref.monitor() for _ in range(200)]\n"
-        "ref.call('get')"
-    )
-    for _ in range(5):
-        subprocess.run([sys.executable, "-c", watch], check=True)
-    assert ref.statistics()["monitors"] < 5 * 200
-    monitors = [ref.monitor() for _ in range(1000)]
-    assert ref.statistics()["monitors"] >= 1000
-    ref.stop()
-    assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}
-
-
-def test_topics_are_known() -> None:
-    ref = Counter.start_link()
-    with pytest.raises(ValueError, match="events are of"):
-        Events(ref._connection(), "weather").next(PATIENCE)
+@pytest.mark.slow
+def test_a_watched_actors_death_in_a_call_leaves_the_watcher_well() -> None:
+    relay = Relay.start_link()
+    for _ in range(10):
+        dying, others = Counter.start_link(), [Counter.start_link(n) for n in range(3)]
+        assert relay.call(["survive", dying, others]) == [0, 1, 2]
+        eventually(
+            lambda dying=dying: any(
+                isinstance(m, Down) and m.ref == dying for m in relay.call("heard")
+            )
+        )
+        for ref in others:
+            ref.stop()
+    with_fds = len(os.listdir(f"/proc/{relay.pid}/fd"))
+    for _ in range(10):
+        relay.call(["survive", Counter.start_link(), []])
+    assert len(os.listdir(f"/proc/{relay.pid}/fd")) <= with_fds + 4

@@ -12,9 +12,17 @@ from typing import Any
 
 import pytest
 from actors import Counter
-from processes import PATIENCE
+from processes import PATIENCE, gone, program, wait_for_end
+from trees import kill_actor, start
 
-from supervisor import ChildSpec, GenServer, Sender, Supervisor, SupervisorRef
+from supervisor import (
+    ChildSpec,
+    GenServer,
+    Ref,
+    Sender,
+    Supervisor,
+    SupervisorRef,
+)
 
 DAEMONS = {
     "in the background": ["sh", "-c", "sleep 1000 >&- 2>&- & echo $!"],
@@ -174,6 +182,8 @@ def test_a_child_that_another_thread_collects_meanwhile_is_not_in_the_way() -> N
 
 
 MEMORY_FILES = "/dev/shm"  # noqa: S108 - where multiprocessing puts them
+
+
 MEMORY = """
 import os
 from multiprocessing.shared_memory import SharedMemory
@@ -204,3 +214,89 @@ def test_the_resource_tracker_of_a_killed_actor_does_its_work(
     path = Path(f"{MEMORY_FILES}/test{sup.child('o').pid}")
     sup.stop()
     path.unlink(missing_ok=True)
+
+
+FIRST = """
+import os
+from pathlib import Path
+from supervisor import GenServer, StartFailed
+
+class Any(GenServer):
+    def init(self, fails=False):
+        if fails:
+            raise ValueError
+
+if __name__ == "__main__":
+    assert os.getpid() == 1
+    for _ in range(5):
+        Any.start_link().stop()
+        try:
+            Any.start_link(True)
+        except StartFailed:
+            pass
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
+    assert not any(") Z " in stat for stat in stats), stats
+    try:
+        print("a stranger", os.wait())
+    except ChildProcessError:
+        print("nobody")
+"""
+
+
+def test_the_first_process_of_a_container_has_no_zombies(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(FIRST)
+    command = ("unshare", "--pid", "--fork", "--mount-proc", sys.executable)
+    with program(*command, f"{tmp_path}/program.py") as run:
+        run.expect("nobody")
+        assert run.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("victim", ["owner", "root", "worker"])
+@pytest.mark.parametrize("round_", range(3))
+def test_what_is_below_a_killed_process_ends_with_it(
+    victim: str, round_: int, runtime_dir: Path
+) -> None:
+    program = (
+        "import sys; sys.path.insert(0, 'tests/support')\n"
+        "from actors import Counter\n"
+        "from supervisor import *\n"
+        "leaf = ChildSpec('leaf', Counter, name='leaf')\n"
+        "middle = ChildSpec('in', Supervisor, ([leaf],))\n"
+        "s = Supervisor.start_link([middle], intensity=9, name='root')\n"
+        "print(s.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    assert owner.stdin is not None
+    root = int(owner.stdout.readline())
+    inner = SupervisorRef(name="root").child("in").pid
+    leaf = Ref(name="leaf").pid
+    os.kill({"owner": owner.pid, "root": root, "worker": leaf}[victim], signal.SIGKILL)
+    if victim == "worker":
+        assert wait_for_end(leaf)
+        assert not gone(inner)
+        assert not gone(root)
+        again = SupervisorRef(name="root").child("in")
+        assert isinstance(again, SupervisorRef)
+        again.child("leaf")
+        assert Ref(name="leaf").call("get") == 0
+    else:
+        for pid in (root, inner, leaf):
+            assert wait_for_end(pid)
+    owner.stdin.close()
+    owner.wait(PATIENCE)
+    owner.stdout.close()
+    for pid in (root, inner):
+        assert wait_for_end(pid)
+
+
+def test_what_a_crashed_actor_had_started_is_ended() -> None:
+    sup = start(ChildSpec("c", Counter), intensity=9)
+    ref = sup.child("c")
+    sleeper = ref.call("child")
+    kill_actor(ref)
+    assert wait_for_end(sleeper)
+    assert sup.child("c").call("get") == 0

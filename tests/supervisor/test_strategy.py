@@ -1,14 +1,11 @@
 """A supervisor's decisions against plain models of them."""
 
-from collections import deque
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import RemoteError, Shutdown
-from supervisor.protocol.flow_control import Credit, Served
-from supervisor.protocol.message_kinds import MAILBOX, MAILBOX_BYTES
 from supervisor.supervision.strategy import (
     RESTARTS,
     STRATEGIES,
@@ -18,7 +15,6 @@ from supervisor.supervision.strategy import (
     shuts_down,
     verdict,
 )
-from supervisor.supervision.task_queue import Task, TaskQueue
 
 reasons = st.sampled_from(
     [
@@ -82,66 +78,3 @@ def test_when_a_supervisor_shuts_down(significant: bool, others: list[bool]) -> 
     assert shuts_down("any_significant", others, significant=significant) == significant
     last = significant and True not in others
     assert shuts_down("all_significant", others, significant=significant) == last
-
-
-@given(st.lists(st.integers(0, 3), max_size=6))
-def test_jobs_are_done_in_order_each_to_its_end(waits: list[int]) -> None:
-    jobs, done = TaskQueue(), []
-
-    def job(number: int, events: int) -> Task:
-        for _ in range(events):
-            yield
-        done.append(number)
-
-    for number, events in enumerate(waits):
-        jobs.add(job(number, events))
-    for _ in range(sum(waits)):
-        jobs.advance()
-    assert done == list(range(len(waits)))
-
-
-def test_a_preempting_job_ends_the_others() -> None:
-    jobs, done = TaskQueue(), deque[str]()
-
-    def endless() -> Task:
-        while True:
-            yield
-
-    def last() -> Task:
-        done.append("last")
-        return
-        yield
-
-    def preempts() -> Task:
-        jobs.preempt(last())
-        yield
-        done.append("never")
-
-    jobs.add(preempts())
-    assert list(done) == ["last"]
-    jobs.add(endless())
-    jobs.preempt(last())
-    assert list(done) == ["last", "last"]
-
-
-@given(st.lists(st.integers(1, MAILBOX_BYTES // 3), max_size=60), st.data())
-def test_a_mailboxs_bound_is_of_what_was_not_served(sizes: list[int], data: st.DataObject) -> None:
-    credit, served, unserved = Credit(), Served(), deque[int]()
-
-    def serve() -> None:
-        if served.count(unserved.popleft()):
-            credit.extend(*served.tell())
-
-    for size in sizes:
-        while not credit.covers(size):
-            assert unserved
-            assert sum(unserved) + size > MAILBOX_BYTES // 2  # nobody waits without a reason
-            serve()
-        unserved.append(size)
-        credit.sent += 1
-        credit.sent_bytes += size
-        assert sum(unserved) <= MAILBOX_BYTES
-        assert len(unserved) <= MAILBOX
-        if data.draw(st.booleans()):
-            for _ in range(data.draw(st.integers(0, len(unserved)))):
-                serve()

@@ -1,12 +1,20 @@
 """Actors that the tests start."""
 
+from __future__ import annotations
+
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
+
+from processes import (
+    eventually,
+)
 
 from supervisor import (
     CallCycle,
@@ -354,3 +362,56 @@ class Threaded(GenServer):
 
 
 __all__ = ["Supervisor"]
+
+
+def seen(ref: Any, number: int) -> list[Any]:
+    """Wait until an actor has been given so many messages."""
+    eventually(lambda: len(ref.call("seen")) >= number)
+    return list(ref.call("seen"))
+
+
+class Recorder(GenServer):
+    """Keeps the order of what it is sent."""
+
+    def init(self) -> None:
+        self.seen: list[Any] = []
+
+    def handle_cast(self, request: Any) -> None:
+        self.seen.append(request)
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        match request:
+            case "seen":
+                return self.seen
+            case ["busy", seconds]:
+                time.sleep(seconds)
+            case ["fork"]:
+                return self.fork()
+            case ["become", user]:
+                os.setgroups([])
+                os.setgid(user)
+                os.setuid(user)
+            case ["unshare"]:
+                os.unshare(os.CLONE_NEWUSER) if hasattr(os, "unshare") else unshare()
+            case ["fds"]:
+                return len(os.listdir("/proc/self/fd"))
+            case ["limit", number]:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+            case ["much", size]:
+                return b"x" * size
+            case term:
+                return term
+        return None
+
+    def fork(self) -> int:
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(1000)
+            os._exit(0)
+        return pid
+
+
+def unshare() -> None:
+    import ctypes
+
+    assert ctypes.CDLL(None, use_errno=True).unshare(0x10000000) == 0

@@ -1,28 +1,43 @@
 """Real programs and processes, and waiting for what they do."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from supervisor import linux
+from supervisor import (
+    linux,
+)
 
 ROOT = Path(__file__).parents[2]
+
+
 SUPPORT = str(Path(__file__).parent)
 """Where a program that a test writes finds these modules."""
+
+
 PATIENCE = 20.0  # seconds, after which a test that waits for an event has failed
 
+
 EXAMPLES = ROOT / "examples"
+
 
 Run: TypeAlias = Callable[..., str]
 """The type of ``run``, and of the fixture of that name."""
 
+
 _Found = TypeVar("_Found")
+
+
 _TRUE = object()
 
 
@@ -166,3 +181,25 @@ def another_namespace() -> Iterator[int]:
     with program("unshare", "--net", "sh", "-c", "ip link set lo up; echo ready; cat") as holder:
         holder.expect("ready")
         yield holder.process.pid
+
+
+PATHS = f"import sys; sys.path[:0] = [{SUPPORT!r}]\n"
+"""The head of a program that imports what the tests have."""
+
+
+def python(code: str, *arguments: str, timeout: float = 50.0) -> str:
+    """Run a program that may import the tests' actors; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{PATHS}{code}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()

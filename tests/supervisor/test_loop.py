@@ -1,4 +1,4 @@
-"""A callback may do anything: its own actor pays for it, and nobody else."""
+"""An actor's loop: whatever a callback does, its own actor pays for it, and nobody else."""
 
 import asyncio
 import atexit

@@ -1,0 +1,50 @@
+"""Monitors, in an actor and in a program that is none."""
+
+import pytest
+from actors import Counter, Later, Linked
+from processes import PATIENCE, eventually
+
+from supervisor import (
+    CallTimeout,
+    Cancelled,
+    Down,
+    Ref,
+    Shutdown,
+)
+
+
+def test_a_monitor_may_be_closed() -> None:
+    ref = Counter.start_link()
+    monitors = [ref.monitor() for _ in range(10)]
+    assert ref.statistics()["monitors"] == 10
+    for monitor in monitors:
+        monitor.close()
+    assert ref.statistics()["monitors"] == 0
+    with pytest.raises(Cancelled):
+        monitors[0].wait()
+
+
+def test_an_actor_takes_its_watches_back() -> None:
+    linked, other = Linked.start_link(trap=True), Counter.start_link()
+    for _ in range(20):
+        linked.call(["link", other])
+        linked.call(["unlink", other])
+    eventually(lambda: not (other.statistics()["monitors"]))
+
+
+def test_monitors_of_a_program_and_of_an_actor_tell_the_reason() -> None:
+    watched, watcher = Later.start_link(), Later.start_link()
+    watcher.call(["monitor", watched])
+    monitor = watched.monitor()
+    pid = watched.pid
+    with pytest.raises(CallTimeout):
+        monitor.wait(0)
+    watched.send("end")
+    assert monitor.wait(PATIENCE) == Down(watched, pid, Shutdown("told to"))
+    eventually(lambda: watcher.call("log")[-1:], [["down", watched, Shutdown("told to")]])
+
+
+def test_a_monitor_of_nobody_tells_so() -> None:
+    watcher = Later.start_link()
+    watcher.call(["monitor", Ref(name="ghost")])
+    assert watcher.call("log")[-1] == ["down", Ref(name="ghost"), "noproc"]
