@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE, run, wait_for_end
+from processes import PATIENCE, another_namespace, run, wait_for_end
 
 from supervisor import linux
 from supervisor.client import connections
@@ -110,3 +110,10 @@ def _target(fd: str) -> str:
 def run_fixture() -> Callable[..., str]:
     """Give the test a way to run real programs."""
     return run
+
+
+@pytest.fixture(name="elsewhere")
+def namespace_elsewhere() -> Iterator[int]:
+    """Give the test the pid of a process in another network namespace."""
+    with another_namespace() as pid:
+        yield pid

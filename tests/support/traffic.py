@@ -7,8 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
+
+from devices import ADDRESS, OTHER
+from processes import PATIENCE
+
+from tuncer import DeviceEvent, Packet
 
 PORT = 9
+FLOWS = 64
 NUMBER = struct.Struct("!Q")
 
 _SENDER = """
@@ -63,6 +70,46 @@ def send_one(address: str, payload: bytes = b"hello") -> None:
     """Send one UDP packet."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(payload, (address, PORT))
+
+
+def send_numbers(first: int, last: int) -> None:
+    """Send packets of which the text is a number, before the last."""
+    for number in range(first, last):
+        send_one(OTHER, b"%d" % number)
+
+
+def number_in(item: Any) -> int | DeviceEvent:
+    """Return the number in a packet of ``send_numbers``; an event as it is."""
+    return int(item.data[28:]) if isinstance(item, Packet) else item
+
+
+def numbers(subscription: Any, count: int) -> list[int | DeviceEvent]:
+    """Return the numbers in the next packets of ``send_numbers``, and the events between them."""
+    found: list[int | DeviceEvent] = []
+    while len(found) < count:
+        item = subscription.recv(PATIENCE)
+        found += map(number_in, item) if isinstance(item, list) else [number_in(item)]
+    return found
+
+
+def send_flows(first: int = 0, count: int = FLOWS, each: int = 1, port: int = PORT) -> None:
+    """Send packets of many flows: a source port each."""
+    for flow in range(first, first + count):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind((ADDRESS, 20_000 + flow))
+            for number in range(each):
+                sender.sendto(b"%05d.%05d" % (flow, number), (OTHER, port))
+
+
+def flow_of(packet: Any) -> tuple[int, int]:
+    """Return the flow of a packet of ``send_flows``, and its number in it."""
+    flow, _, number = packet.data[28:].partition(b".")
+    return int(flow), int(number)
+
+
+def take(subscription: Any, count: int = 1) -> list[Packet]:
+    """Return the next packets of a subscription that gives them one by one."""
+    return [subscription.recv(PATIENCE) for _ in range(count)]
 
 
 def reply_to(packet: bytes) -> bytes | None:

@@ -7,16 +7,15 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from devices import ADDRESS, OTHER, TUN, kill_worker
+from devices import ADDRESS, TUN, kill_worker
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import PATIENCE, Run, eventually, program, stop
-from traffic import send_one
+from traffic import number_in, numbers, send_numbers
 
 import tuncer
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
@@ -27,69 +26,45 @@ from tuncer.worker import active_mode, crash_safe_value
 PASSIVE = DeviceEvent("passive", "lab0")
 
 
-@pytest.fixture(name="dev")
-def device() -> Iterator[Device]:
-    with tuncer.create("lab0", TUN) as dev:
-        dev.up(f"{ADDRESS}/24", link_local=False)  # no packets but ours
-        yield dev
-
-
-def send(first: int, last: int) -> None:
-    for number in range(first, last):
-        send_one(OTHER, b"%d" % number)
-
-
-def number(item: Any) -> int | DeviceEvent:
-    return int(item.data[28:]) if isinstance(item, Packet) else item
-
-
-def received(subscription: Any, count: int) -> list[int | DeviceEvent]:
-    found: list[int | DeviceEvent] = []
-    while len(found) < count:
-        item = subscription.recv(PATIENCE)
-        found += map(number, item) if isinstance(item, list) else [number(item)]
-    return found
-
-
 @pytest.mark.parametrize("transport", ["ring", "zmq"])
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_number_of_packets_and_then_the_notice(dev: Device, transport: str, batch: bool) -> None:
     with dev.subscribe(events=True, transport=transport, batch=batch) as subscription:
         dev.setopt(active=False)
-        send(0, 10)
+        send_numbers(0, 10)
         dev.setopt(active=3)
-        assert received(subscription, 4) == [0, 1, 2, PASSIVE]
+        assert numbers(subscription, 4) == [0, 1, 2, PASSIVE]
         assert not dev.statistics()["active"]
         dev.setopt(active=4)
-        assert received(subscription, 5) == [3, 4, 5, 6, PASSIVE]
+        assert numbers(subscription, 5) == [3, 4, 5, 6, PASSIVE]
         dev.setopt(active=True)
-        assert received(subscription, 3) == [7, 8, 9]
+        assert numbers(subscription, 3) == [7, 8, 9]
         assert subscription.stats() == {"delivered": 10, "lost": 0}
 
 
 def test_once_gives_one_packet_and_no_notice(dev: Device) -> None:
     with dev.subscribe(events=True) as subscription:
         dev.setopt(active="once")
-        send(0, 3)
-        assert received(subscription, 1) == [0]
+        send_numbers(0, 3)
+        assert numbers(subscription, 1) == [0]
         with pytest.raises(TimeoutError):
             subscription.recv(0.05)
         assert int(dev.recv(PATIENCE)[28:]) == 1
         # A subscription sees whatever is read.
-        assert received(subscription, 1) == [1]
+        assert numbers(subscription, 1) == [1]
         dev.setopt(active="once")
-        assert received(subscription, 1) == [2]
+        assert numbers(subscription, 1) == [2]
 
 
 def test_counted_packets_wait_for_a_subscription() -> None:
     with tuncer.create("lab0", TUN, active=2) as dev:
         dev.up(f"{ADDRESS}/24", link_local=False)
-        send(0, 3)
+        send_numbers(0, 3)
         with pytest.raises(OSError, match="active mode") as caught:
             dev.recv(0)
         assert caught.value.errno == errno.EINVAL
         with dev.subscribe(events=True) as subscription:
-            assert received(subscription, 3) == [0, 1, PASSIVE]
+            assert numbers(subscription, 3) == [0, 1, PASSIVE]
         assert int(dev.recv(PATIENCE)[28:]) == 2
 
 
@@ -100,24 +75,24 @@ def test_numbers_add_up_as_in_otp(dev: Device) -> None:
             dev.setopt(active=1)
         assert caught.value.errno == errno.EINVAL
         dev.setopt(active=-32766)
-        send(0, 1)
-        assert received(subscription, 2) == [0, PASSIVE]
+        send_numbers(0, 1)
+        assert numbers(subscription, 2) == [0, PASSIVE]
         dev.setopt(active=5)
         dev.setopt(active=-32768)
         dev.setopt(active=0)
-        assert received(subscription, 2) == [PASSIVE, PASSIVE]
-        send(1, 2)
+        assert numbers(subscription, 2) == [PASSIVE, PASSIVE]
+        send_numbers(1, 2)
         assert int(dev.recv(PATIENCE)[28:]) == 1
 
 
 def test_passive_is_kept_until_somebody_subscribes_anew(dev: Device) -> None:
     with dev.subscribe() as first:
         dev.setopt(active=False)
-        send(0, 2)
+        send_numbers(0, 2)
         assert int(dev.recv(PATIENCE)[28:]) == 0
         with dev.subscribe() as second:
-            assert received(second, 1) == [1]
-        assert received(first, 2) == [0, 1]
+            assert numbers(second, 1) == [1]
+        assert numbers(first, 2) == [0, 1]
 
 
 def test_a_recv_that_waits_is_refused_when_the_device_becomes_active(dev: Device) -> None:
@@ -136,7 +111,7 @@ def test_a_recv_that_waits_is_refused_when_the_device_becomes_active(dev: Device
 
 def test_no_packet_is_lost_between_modes(dev: Device) -> None:
     count, taken = 3000, []
-    feeder = threading.Thread(target=send, args=(0, count))
+    feeder = threading.Thread(target=send_numbers, args=(0, count))
     with dev.subscribe(events=True) as subscription:
         feeder.start()
         modes: list[Any] = [True, False, "once", 7, False, 3, True]
@@ -147,7 +122,7 @@ def test_no_packet_is_lost_between_modes(dev: Device) -> None:
             try:
                 while len(taken) < count:
                     item = subscription.recv(0.002)
-                    taken += [] if isinstance(item, DeviceEvent) else [number(item)]
+                    taken += [] if isinstance(item, DeviceEvent) else [number_in(item)]
                     if isinstance(item, Packet) and len(taken) % 10 == 0:
                         break
             except TimeoutError:
@@ -160,15 +135,15 @@ def test_no_packet_is_lost_between_modes(dev: Device) -> None:
 def test_a_count_goes_on_over_a_restart(dev: Device) -> None:
     with dev.subscribe(events=True) as subscription:
         dev.setopt(active=4)
-        send(0, 2)
-        assert received(subscription, 2) == [0, 1]
+        send_numbers(0, 2)
+        assert numbers(subscription, 2) == [0, 1]
         kill_worker(dev)
-        send(2, 6)
-        assert received(subscription, 3) == [2, 3, PASSIVE]
+        send_numbers(2, 6)
+        assert numbers(subscription, 3) == [2, 3, PASSIVE]
         kill_worker(dev)
         assert not dev.statistics()["active"]
         assert int(dev.recv(PATIENCE)[28:]) == 4
-        assert received(subscription, 1) == [4]
+        assert numbers(subscription, 1) == [4]
         with pytest.raises(TimeoutError):
             subscription.recv(0.05)  # the notice is not told again
 
@@ -254,14 +229,14 @@ def test_a_storm_of_changes_ends_in_the_right_state(dev: Device, run: Run) -> No
 @pytest.mark.parametrize("batch", [False, True])
 def test_an_event_stands_between_the_packets_before_and_after(dev: Device, batch: bool) -> None:
     with dev.subscribe(events=True, batch=batch) as subscription:
-        send(0, 200)  # more than a subscription takes at a time
+        send_numbers(0, 200)  # more than a subscription takes at a time
         eventually(lambda: dev.statistics()["packets_read"] >= 200)
         dev.mtu(1400)
         while event("mtu", 1400) not in [told for _, told in subscription._pending_events]:
             subscription._read_control()
-        send(200, 205)
+        send_numbers(200, 205)
         eventually(lambda: dev.statistics()["packets_read"] >= 205)
-        found = received(subscription, 206)
+        found = numbers(subscription, 206)
         assert found == [*range(200), event("mtu", 1400), *range(200, 205)]
 
 
@@ -306,7 +281,7 @@ def test_asyncio_has_the_same_calls() -> None:
                 await dev.asend(b"")
             waiting = asyncio.ensure_future(dev.arecv(PATIENCE))
             await asyncio.sleep(0)
-            send(0, 1)
+            send_numbers(0, 1)
             packet = await waiting
             assert int(packet[28:]) == 0
             assert await dev.asend(packet) == 1
@@ -317,13 +292,13 @@ def test_asyncio_has_the_same_calls() -> None:
                     await subscription.arecv(0.01)
                 with pytest.raises(ValueError, match="number of seconds"):
                     await subscription.arecv(-1)
-                send(5, 6)
+                send_numbers(5, 6)
                 eventually(lambda: dev.statistics()["packets_read"] >= 2)
-                assert number(await subscription.arecv(0)) == 5
-                send(1, 3)
-                assert number(await subscription.arecv(PATIENCE)) == 1
+                assert number_in(await subscription.arecv(0)) == 5
+                send_numbers(1, 3)
+                assert number_in(await subscription.arecv(PATIENCE)) == 1
                 async for item in subscription:
-                    assert number(item) == 2
+                    assert number_in(item) == 2
                     break
         with pytest.raises(DeviceError):
             await dev.arecv()
@@ -337,7 +312,7 @@ def test_a_cancelled_arecv_loses_no_packet(dev: Device) -> None:
 
     async def main() -> list[int]:
         loop, found = asyncio.get_running_loop(), []
-        feeding = loop.run_in_executor(None, send, 0, count)
+        feeding = loop.run_in_executor(None, send_numbers, 0, count)
         while len(found) < count:
             with contextlib.suppress(TimeoutError):
                 # About as long as an answer takes: it is cancelled before, at, and after it.
@@ -361,20 +336,20 @@ def test_a_recv_that_is_interrupted_while_it_waits_loses_no_packet(
     def interrupt(*_: object) -> None:
         nonlocal sent
         if under_way:  # the worker has it in its hand
-            send(sent, sent + 1)
+            send_numbers(sent, sent + 1)
             sent += 1
             eventually(lambda: tunctl.statistics("lab0")["tx_packets"] >= sent)
         raise Interrupted
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        for number in range(50):
+        for number_in in range(50):
             signal.setitimer(signal.ITIMER_REAL, 0.005)
             with pytest.raises(Interrupted):
                 dev.recv(PATIENCE)
             if not under_way:
-                send(number, number + 1)
-            assert int(dev.recv(PATIENCE)[28:]) == number
+                send_numbers(number_in, number_in + 1)
+            assert int(dev.recv(PATIENCE)[28:]) == number_in
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -481,5 +456,5 @@ def test_a_record_keeps_its_value() -> None:
 
 
 def test_a_device_that_was_pickled_receives_too(dev: Device) -> None:
-    send(0, 1)
+    send_numbers(0, 1)
     assert int(pickle.loads(pickle.dumps(dev)).recv(PATIENCE)[28:]) == 0

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import msgpack
 import pytest
 from actors import Counter, Later
-from devices import OTHER, TUN, kill_worker
+from devices import OTHER, TUN, kill_worker, root_of
 from processes import PATIENCE, Run, eventually, program, stop, wait_for_end
 from strangers import say, stranger
 from traffic import send_one
@@ -35,18 +34,6 @@ from supervisor.protocol import codec, message_kinds
 from tuncer import Device, Flag
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.protocol import paths
-
-
-@pytest.fixture(name="dev")
-def device(run: Run) -> Iterator[Device]:
-    with tuncer.create("lab0", TUN) as dev:
-        run("ip", "link", "set", "lab0", "addrgenmode", "none")
-        dev.up("10.9.0.1/24")
-        yield dev
-
-
-def root_of(dev: Device) -> int:
-    return int(Path(f"/proc/{dev.pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def control_path_of(dev: Device) -> socket.socket:

@@ -9,7 +9,6 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,30 +16,13 @@ import pytest
 import zmq
 from devices import ADDRESS, OTHER, TUN, kill_worker
 from processes import PATIENCE, Run, eventually, gone, program, wait_for_end
-from traffic import number_of, reply_to, send_one
+from traffic import number_of, reply_to, send_one, take
 
 import tuncer
 from supervisor import Supervisor, SupervisorRef
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet
 from tuncer.client.device import MOST_BYTES
 from tuncer.protocol import paths, wire_format
-
-
-@pytest.fixture(name="dev")
-def device() -> Iterator[Device]:
-    with tuncer.create("lab0", TUN) as dev:
-        dev.up(f"{ADDRESS}/24")
-        yield dev
-
-
-def numbered(subscription: Any, count: int = 1) -> list[Packet]:
-    """Return the next UDP packets, past the kernel's own IPv6 ones."""
-    found: list[Packet] = []
-    while len(found) < count:
-        packet = subscription.recv(PATIENCE)
-        if packet.data[0] >> 4 == 4:
-            found.append(packet)
-    return found
 
 
 def names(run: Run) -> list[str]:
@@ -184,11 +166,11 @@ def test_setopt_active(dev: Device, capfd: Any) -> None:
 def test_a_subscription_yields_every_packet_from_its_beginning(dev: Device, transport: str) -> None:
     send_one(OTHER, b"before")
     with dev.subscribe(transport=transport) as subscription:
-        first = numbered(subscription)[0]
+        first = take(subscription)[0]
         payloads = [b"%d" % n for n in range(50)]
         for payload in payloads:
             send_one(OTHER, payload)
-        packets = numbered(subscription, 50)
+        packets = take(subscription, 50)
         assert [p.data[28:] for p in packets] == payloads
         assert [p.seq for p in packets] == list(range(packets[0].seq, packets[0].seq + 50))
         assert packets[0].device == "lab0"
@@ -366,7 +348,7 @@ def test_a_link_set_down_is_an_event_and_no_crash(dev: Device, run: Run) -> None
                 lambda state=state: DeviceEvent(state, "lab0") == subscription.recv(PATIENCE)
             )
         send_one(OTHER)
-        numbered(_packets(subscription))
+        take(_packets(subscription))
         assert dev.pid == pid
 
 
@@ -396,7 +378,7 @@ def test_hundreds_of_subscribers(dev: Device, capfd: Any) -> None:
     kill_worker(dev)
     send_one(OTHER, b"to all")
     for subscription in subscriptions:
-        eventually(lambda subscription=subscription: numbered(subscription)[0].data[28:], b"to all")
+        eventually(lambda subscription=subscription: take(subscription)[0].data[28:], b"to all")
         subscription.close()
     eventually(lambda: not (dev.statistics()["subscribers"]))
     assert dev.statistics()["restarts"] == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from devices import TAP, TUN, kill_worker
-from processes import PATIENCE, Run, another_namespace, wait_for_end
+from processes import PATIENCE, Run, wait_for_end
 from traffic import send_one
 
 import tuncer
@@ -23,12 +23,6 @@ from tuncer import Device, DeviceError, Flag, Offload, Protocol, VnetHdr, tunctl
 def tap() -> Iterator[Device]:
     with tuncer.create("e0", TAP) as dev:
         yield dev
-
-
-@pytest.fixture(name="elsewhere")
-def namespace_elsewhere() -> Iterator[int]:
-    with another_namespace() as pid:
-        yield pid
 
 
 def inside(pid: int, run: Run, *command: str) -> Any:

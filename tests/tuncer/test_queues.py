@@ -6,59 +6,25 @@ import errno
 import json
 import os
 import signal
-import socket
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 import pytest
 import zmq
-from devices import OTHER, TUN
+from devices import TUN, queues
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import PATIENCE, Run, eventually, gone, kill, stop, wait_for_end
+from traffic import FLOWS, flow_of, send_flows, take
 
 import tuncer
 from supervisor import Supervisor
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
 from tuncer.worker.packet_reader import demand
 
-FLOWS = 64
 
-
-@pytest.fixture(name="dev")
-def device() -> Iterator[Device]:
-    with tuncer.create("lab0", TUN, queues=3) as dev:
-        dev.up("10.9.0.1/24", link_local=False)
-        yield dev
-
-
-def queues(run: Run, name: str = "lab0") -> tuple[int, int]:
-    (link,) = json.loads(run("ip", "-j", "-d", "link", "show", "dev", name))
-    data = link["linkinfo"]["info_data"]
-    return data["numqueues"], data["numdisabled"]
-
-
-def send_flows(first: int = 0, count: int = FLOWS, each: int = 1) -> None:
-    """Send packets of many flows: a source port each."""
-    for flow in range(first, first + count):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.bind(("10.9.0.1", 20_000 + flow))
-            for number in range(each):
-                sender.sendto(b"%05d.%05d" % (flow, number), (OTHER, 9))
-
-
-def flow_of(packet: Any) -> tuple[int, int]:
-    flow, _, number = packet.data[28:].partition(b".")
-    return int(flow), int(number)
-
-
-def take(subscription: Any, count: int) -> list[Packet]:
-    return [subscription.recv(PATIENCE) for _ in range(count)]
-
-
-def kill_worker(dev: Device, queue: int) -> None:
+def kill_worker_of(dev: Device, queue: int) -> None:
     """Kill the worker of a queue, while it serves."""
     while True:
         with contextlib.suppress(ProcessLookupError):  # it was killed before, and is just ending
@@ -70,11 +36,11 @@ def await_queues(run: Run, wanted: tuple[int, int]) -> None:
     eventually(lambda: queues(run) == wanted)
 
 
-def test_each_queue_has_a_worker_and_flows_keep_to_one(dev: Device, run: Run) -> None:
-    assert dev.queues == len(set(dev.pids)) == 3
-    assert dev.pid == dev.pids[0]
-    assert dev.flags() == TUN | Flag.MULTI_QUEUE
-    with dev.subscribe() as subscription:
+def test_each_queue_has_a_worker_and_flows_keep_to_one(three_queues: Device, run: Run) -> None:
+    assert three_queues.queues == len(set(three_queues.pids)) == 3
+    assert three_queues.pid == three_queues.pids[0]
+    assert three_queues.flags() == TUN | Flag.MULTI_QUEUE
+    with three_queues.subscribe() as subscription:
         assert queues(run) == (3, 0)
         send_flows(each=4)
         packets = take(subscription, 4 * FLOWS)
@@ -90,96 +56,96 @@ def test_each_queue_has_a_worker_and_flows_keep_to_one(dev: Device, run: Run) ->
             numbers = [p.seq for p in packets if p.queue == queue]
             assert numbers == list(range(counts[queue]))
         assert subscription.stats() == {"delivered": 4 * FLOWS, "lost": 0}
-        found = dev.statistics()
+        found = three_queues.statistics()
         assert (found["packets_read"], found["dropped"]) == (4 * FLOWS, 0)
         assert [q["packets_read"] for q in found["queues"]] == [counts[q] for q in range(3)]
-    assert tuncer.devices() == [dev]
+    assert tuncer.devices() == [three_queues]
     assert tuncer.attach("lab0").queues == 3
 
 
-def test_a_queue_that_nobody_reads_is_detached(dev: Device, run: Run) -> None:
+def test_a_queue_that_nobody_reads_is_detached(three_queues: Device, run: Run) -> None:
     assert queues(run) == (0, 3)
-    with dev.subscribe(queue=1) as second:
+    with three_queues.subscribe(queue=1) as second:
         assert queues(run) == (1, 2)
         send_flows(500)
         assert {p.queue for p in take(second, FLOWS)} == {1}  # the kernel gives it all flows
-        with dev.subscribe() as all_of_them:
+        with three_queues.subscribe() as all_of_them:
             assert queues(run) == (3, 0)
             send_flows()
             assert len(take(all_of_them, FLOWS)) == FLOWS
         await_queues(run, (1, 2))
-        pid = dev.pids[1]
+        pid = three_queues.pids[1]
         os.kill(pid, signal.SIGKILL)
         assert wait_for_end(pid)
         assert queues(run) == (1, 2)
         assert {p.queue for p in take(second, 3)} == {1}
-        assert [s["attached"] for s in dev.statistics()["queues"]] == [False, True, False]
+        assert [s["attached"] for s in three_queues.statistics()["queues"]] == [False, True, False]
     await_queues(run, (0, 3))
     send_flows(100)
-    assert dev.statistics()["dropped"] == FLOWS
-    dev.setopt(active=True)
+    assert three_queues.statistics()["dropped"] == FLOWS
+    three_queues.setopt(active=True)
     assert queues(run) == (3, 0)
-    dev.setopt(active=False)
+    three_queues.setopt(active=False)
     assert queues(run) == (0, 3)
-    assert dev.send(b"\x45" + bytes(39)) == 1  # a detached one still takes what is written
+    assert three_queues.send(b"\x45" + bytes(39)) == 1  # a detached one still takes what is written
 
 
 @pytest.mark.parametrize("transport", ["ring", "zmq"])
 def test_queues_are_attached_when_a_subscription_is_in_force(
-    dev: Device, run: Run, transport: str
+    three_queues: Device, run: Run, transport: str
 ) -> None:
     for _ in range(5):
-        with dev.subscribe(transport=transport) as subscription:
+        with three_queues.subscribe(transport=transport) as subscription:
             send_flows()
             assert len(take(subscription, FLOWS)) == FLOWS
         await_queues(run, (0, 3))
 
 
-def test_recv_of_a_queue_attaches_it_and_it_stays(dev: Device, run: Run) -> None:
+def test_recv_of_a_queue_attaches_it_and_it_stays(three_queues: Device, run: Run) -> None:
     with pytest.raises(TimeoutError):
-        dev.recv(0.01, queue=2)
+        three_queues.recv(0.01, queue=2)
     assert queues(run) == (1, 2)
     send_flows()
     found = []
     for queue in (0, 2):
         while True:
             try:
-                found.append(dev.recv(0.05, queue=queue))
+                found.append(three_queues.recv(0.05, queue=queue))
             except TimeoutError:
                 break
     assert len(found) == FLOWS
 
     async def once() -> None:
         with pytest.raises(TimeoutError):
-            await dev.arecv(0.01, queue=2)
+            await three_queues.arecv(0.01, queue=2)
 
     asyncio.run(once())
 
 
-def test_workers_are_killed_under_load_and_nothing_is_lost(dev: Device, run: Run) -> None:
+def test_workers_are_killed_under_load_and_nothing_is_lost(three_queues: Device, run: Run) -> None:
     before = json.loads(run("ip", "-j", "link", "show", "dev", "lab0"))[0]["ifindex"]
-    with dev.subscribe() as subscription:
+    with three_queues.subscribe() as subscription:
         for turn in range(9):
             send_flows(turn * FLOWS)
-            kill_worker(dev, turn % 3)
+            kill_worker_of(three_queues, turn % 3)
         found = sorted(flow_of(p)[0] for p in take(subscription, 9 * FLOWS))
         assert found == list(range(9 * FLOWS))
         assert subscription.stats()["lost"] == 0
-    counts = dev.statistics()
+    counts = three_queues.statistics()
     assert counts["restarts"] >= 3
     assert counts["dropped"] == 0
     assert json.loads(run("ip", "-j", "link", "show", "dev", "lab0"))[0]["ifindex"] == before
 
 
-def test_the_supervisor_of_the_queues_is_killed(dev: Device, run: Run) -> None:
-    above = dev._call("belongs")[1].pid
-    with dev.subscribe() as subscription:
+def test_the_supervisor_of_the_queues_is_killed(three_queues: Device, run: Run) -> None:
+    above = three_queues._call("belongs")[1].pid
+    with three_queues.subscribe() as subscription:
         send_flows()
         kill(above)
         send_flows(FLOWS)
         found = sorted(flow_of(p)[0] for p in take(subscription, 2 * FLOWS))
         assert found == list(range(2 * FLOWS))
-    assert dev._call("belongs")[1].pid != above
+    assert three_queues._call("belongs")[1].pid != above
 
 
 def test_the_end_of_a_device_is_the_end_of_all(run: Run) -> None:
@@ -201,9 +167,9 @@ def test_the_end_of_a_device_is_the_end_of_all(run: Run) -> None:
         dev.subscribe()
 
 
-def test_a_device_that_others_delete_ends_with_an_error(dev: Device, run: Run) -> None:
-    pids = [*dev.pids, dev._call("belongs")[1].pid]
-    with dev.subscribe(events=True) as subscription:
+def test_a_device_that_others_delete_ends_with_an_error(three_queues: Device, run: Run) -> None:
+    pids = [*three_queues.pids, three_queues._call("belongs")[1].pid]
+    with three_queues.subscribe(events=True) as subscription:
         run("ip", "link", "del", "lab0")
         kinds = []
         with pytest.raises(DeviceError, match="was deleted"):
@@ -214,10 +180,10 @@ def test_a_device_that_others_delete_ends_with_an_error(dev: Device, run: Run) -
     assert all(wait_for_end(pid) for pid in pids)
 
 
-def test_a_device_deleted_while_no_worker_ran(dev: Device, run: Run) -> None:
-    above = dev._call("belongs")[1].pid
-    pids = dev.pids
-    with dev.subscribe(events=True) as subscription:
+def test_a_device_deleted_while_no_worker_ran(three_queues: Device, run: Run) -> None:
+    above = three_queues._call("belongs")[1].pid
+    pids = three_queues.pids
+    with three_queues.subscribe(events=True) as subscription:
         stop(above)  # so that nobody takes them up
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
@@ -230,15 +196,15 @@ def test_a_device_deleted_while_no_worker_ran(dev: Device, run: Run) -> None:
     assert wait_for_end(above)
 
 
-def test_events_are_told_once_and_passive_of_each_queue(dev: Device) -> None:
-    with dev.subscribe(events=True) as subscription:
-        dev.setopt(active=1)
+def test_events_are_told_once_and_passive_of_each_queue(three_queues: Device) -> None:
+    with three_queues.subscribe(events=True) as subscription:
+        three_queues.setopt(active=1)
         send_flows()
         found = take(subscription, 6)
         passive = [e for e in found if isinstance(e, DeviceEvent)]
         assert {e.kind for e in passive} == {"passive"}
         assert sorted(e.queue for e in passive) == [0, 1, 2]
-        dev.mtu(1400)
+        three_queues.mtu(1400)
         assert subscription.recv(PATIENCE) == DeviceEvent("mtu", "lab0", 1400)
         with pytest.raises(TimeoutError):
             subscription.recv(0.05)
@@ -247,35 +213,35 @@ def test_events_are_told_once_and_passive_of_each_queue(dev: Device) -> None:
 @pytest.mark.parametrize(
     "expression", ["udp src port 20007", "ip6 protochain 17 or src port 20007"]
 )
-def test_a_filter_is_of_all_queues(dev: Device, expression: str) -> None:
-    with dev.subscribe() as subscription:
-        place = dev.filter(expression)
+def test_a_filter_is_of_all_queues(three_queues: Device, expression: str) -> None:
+    with three_queues.subscribe() as subscription:
+        place = three_queues.filter(expression)
         assert place == ("worker" if "chain" in expression else "kernel")
         send_flows()
         assert flow_of(subscription.recv(PATIENCE)) == (7, 0)
-        for pid in dev.pids:
+        for pid in three_queues.pids:
             os.kill(pid, signal.SIGKILL)
             assert wait_for_end(pid)
         send_flows()
         assert flow_of(subscription.recv(PATIENCE)) == (7, 0)
-        assert {q["filter_runs"] for q in dev.statistics()["queues"]} == {place}
-        dev.filter(None)
+        assert {q["filter_runs"] for q in three_queues.statistics()["queues"]} == {place}
+        three_queues.filter(None)
         send_flows()
         assert len(take(subscription, FLOWS)) == FLOWS
 
 
-def test_each_queue_has_an_endpoint_of_messages(dev: Device) -> None:
+def test_each_queue_has_an_endpoint_of_messages(three_queues: Device) -> None:
     context = zmq.Context()
     found: dict[int, int] = {}
-    with dev.subscribe(transport="zmq") as ours:
+    with three_queues.subscribe(transport="zmq") as ours:
         sockets = []
-        for endpoint in dev.endpoints:
+        for endpoint in three_queues.endpoints:
             plain = context.socket(zmq.SUB)
             plain.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
             plain.subscribe(b"lab0")
             plain.connect(endpoint)
             sockets.append(plain)
-        eventually(lambda: dev.statistics()["subscribers"] >= 2)
+        eventually(lambda: three_queues.statistics()["subscribers"] >= 2)
         for plain in sockets[1:]:  # a message a second says where the log ends
             msgpack.unpackb(plain.recv_multipart()[1])
         send_flows()
@@ -348,9 +314,9 @@ def test_a_wrong_number_of_queues(run: Run, count: Any, error: type[Exception]) 
         (lambda d: d.getfd(queue=3), ValueError),
     ],
 )
-def test_a_queue_that_is_none(dev: Device, use: Any, error: type[Exception]) -> None:
+def test_a_queue_that_is_none(three_queues: Device, use: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="queue"):
-        use(dev)
+        use(three_queues)
 
 
 def test_persistent_and_taken_up_again(run: Run) -> None:

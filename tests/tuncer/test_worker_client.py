@@ -13,46 +13,18 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from devices import LOOP, OTHER, TUN
+from devices import LOOP, OTHER, TUN, make
 from processes import PATIENCE, Run, eventually, kill, program, stop, wait_for_end
-from traffic import send_one
+from traffic import FLOWS, send_flows, send_one
 
 import tuncer
 from supervisor import CallTimeout, ProcessDown, SupervisorRef
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
-
-FLOWS = 40
-"""A filter that no kernel takes."""
-
-
-def make(name: str = "lab0", flags: int = TUN, **options: Any) -> Device:
-    dev = tuncer.create(name, flags, **options)
-    dev.up("10.9.0.1/24", link_local=False)
-    return dev
-
-
-@pytest.fixture(name="dev")
-def device() -> Iterator[Device]:
-    with make() as dev:
-        yield dev
-
-
-@pytest.fixture(name="wide")
-def two_queues() -> Iterator[Device]:
-    with make(queues=2) as dev:
-        yield dev
-
-
-def send_flows(first: int = 0, port: int = 9) -> None:
-    for flow in range(first, first + FLOWS):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.bind(("10.9.0.1", 20_000 + flow))
-            sender.sendto(b"%d" % flow, (OTHER, port))
 
 
 def drained(dev: Device, queue: int) -> int:
@@ -122,34 +94,34 @@ def test_a_descriptor_that_blocks_is_adopted() -> None:
 # -- queues ----------------------------------------------------------------------------------------
 
 
-def test_a_queue_whose_state_was_changed_behind_its_worker(wide: Device) -> None:
-    held = wide.getfd(queue=1)
-    with wide.subscribe():
+def test_a_queue_whose_state_was_changed_behind_its_worker(two_queues: Device) -> None:
+    held = two_queues.getfd(queue=1)
+    with two_queues.subscribe():
         tunctl.detach_queue(held)  # as its worker does, and is killed before it takes note
-        kill(wide.pids[1])
-    assert len(wide.pids) == 2
+        kill(two_queues.pids[1])
+    assert len(two_queues.pids) == 2
     tunctl.attach_queue(held)
-    with wide.subscribe() as subscription:
+    with two_queues.subscribe() as subscription:
         send_flows()
         found = [subscription.recv(PATIENCE) for _ in range(FLOWS)]
         assert {p.queue for p in found if isinstance(p, Packet)} == {0, 1}
     os.close(held)
-    assert wide.statistics()["restarts"] == 1
+    assert two_queues.statistics()["restarts"] == 1
 
 
-def test_what_a_queue_holds_outlives_its_worker(wide: Device) -> None:
+def test_what_a_queue_holds_outlives_its_worker(two_queues: Device) -> None:
     with pytest.raises(TimeoutError):
-        wide.recv(0.01, queue=1)
+        two_queues.recv(0.01, queue=1)
     send_flows()
-    kill(wide.pids[1])
-    assert drained(wide, 0) + drained(wide, 1) == FLOWS
+    kill(two_queues.pids[1])
+    assert drained(two_queues, 0) + drained(two_queues, 1) == FLOWS
 
 
-def test_messages_of_a_queue_outlive_its_stopped_worker(wide: Device) -> None:
-    with wide.subscribe(transport="zmq") as subscription:
+def test_messages_of_a_queue_outlive_its_stopped_worker(two_queues: Device) -> None:
+    with two_queues.subscribe(transport="zmq") as subscription:
         send_flows()
         found = [subscription.recv(PATIENCE) for _ in range(FLOWS)]
-        pid = wide.pids[1]
+        pid = two_queues.pids[1]
         stop(pid)
         send_flows(FLOWS)
         kill(pid)
@@ -168,19 +140,19 @@ def test_a_filter_sees_behind_the_headers_of_every_queue() -> None:
         assert dev.statistics()["packets_filtered"] == 0
 
 
-def test_a_merged_subscription_does_not_sleep_on_what_it_has(wide: Device) -> None:
-    with wide.subscribe(events=True) as subscription:
-        wide.mtu(1300)
+def test_a_merged_subscription_does_not_sleep_on_what_it_has(two_queues: Device) -> None:
+    with two_queues.subscribe(events=True) as subscription:
+        two_queues.mtu(1300)
         assert subscription.recv(PATIENCE) == DeviceEvent("mtu", "lab0", 1300)
-        while wide.statistics()["packets_read"] < FLOWS:
+        while two_queues.statistics()["packets_read"] < FLOWS:
             send_flows()
         for _ in range(FLOWS):
             assert isinstance(subscription.recv(0), Packet)
 
 
-def test_statistics_of_several_queues(wide: Device) -> None:
-    with wide.subscribe(queue=1):
-        counts = wide.statistics()
+def test_statistics_of_several_queues(two_queues: Device) -> None:
+    with two_queues.subscribe(queue=1):
+        counts = two_queues.statistics()
         assert counts["subscribers"] == 1
         assert [q["subscribers"] for q in counts["queues"]] == [0, 1]
         assert "attached" not in counts
@@ -221,11 +193,11 @@ def test_events_that_were_missed_are_counted_and_the_end_is_known(dev: Device) -
     subscription.close()
 
 
-def test_events_that_a_merged_subscription_missed(wide: Device) -> None:
+def test_events_that_a_merged_subscription_missed(two_queues: Device) -> None:
     count = 1500
-    with wide.subscribe(events=True) as subscription:
+    with two_queues.subscribe(events=True) as subscription:
         for number in range(count):
-            wide.mtu(1300 + number % 100)
+            two_queues.mtu(1300 + number % 100)
         found = 0
         while found < count:
             item = subscription.recv(PATIENCE)

@@ -17,7 +17,7 @@ import pytest
 from devices import TAP, TUN
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import PATIENCE, Run, another_namespace, program
+from processes import PATIENCE, Run, program
 from users import only_one_user, run_as_user
 
 from tuncer import tunctl
@@ -753,12 +753,6 @@ def test_the_receive_filter_of_a_tap(tap: int, run: Run) -> None:
 
 
 # -- namespaces ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(name="elsewhere")
-def namespace_elsewhere() -> Iterator[int]:
-    with another_namespace() as pid:
-        yield pid
 
 
 def inside(pid: int, run: Run, *command: str) -> str:

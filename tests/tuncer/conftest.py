@@ -1,0 +1,29 @@
+"""Devices of the tests in this directory. The kernel sends no packets of its own to them."""
+
+from collections.abc import Iterator
+
+import pytest
+from devices import make
+
+from tuncer import Device
+
+
+@pytest.fixture(name="dev")
+def device() -> Iterator[Device]:
+    """Make a device with an address, which is up."""
+    with make() as dev:
+        yield dev
+
+
+@pytest.fixture(name="two_queues")
+def device_with_two_queues() -> Iterator[Device]:
+    """Make the same with two queues."""
+    with make(queues=2) as dev:
+        yield dev
+
+
+@pytest.fixture(name="three_queues")
+def device_with_three_queues() -> Iterator[Device]:
+    """Make the same with three queues."""
+    with make(queues=3) as dev:
+        yield dev
