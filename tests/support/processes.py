@@ -203,3 +203,11 @@ def python(code: str, *arguments: str, timeout: float = 50.0) -> str:
 def resident(pid: int) -> int:
     """Return the bytes of memory that a process has."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def descriptors(pid: int) -> dict[str, str]:
+    found = {}
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[number] = os.readlink(f"/proc/{pid}/fd/{number}")
+    return found

@@ -1,16 +1,17 @@
-"""Devices of the tests in this directory. The kernel sends no packets of its own to them."""
+"""Devices of the tests in this directory."""
 
 from collections.abc import Iterator
 
 import pytest
-from devices import make
+from devices import TAP, make
 
+import tuncer
 from tuncer import Device
 
 
 @pytest.fixture(name="dev")
 def device() -> Iterator[Device]:
-    """Make a device with an address, which is up."""
+    """Make a device with an address. The kernel sends no packets of its own to it."""
     with make() as dev:
         yield dev
 
@@ -26,4 +27,11 @@ def device_with_two_queues() -> Iterator[Device]:
 def device_with_three_queues() -> Iterator[Device]:
     """Make the same with three queues."""
     with make(queues=3) as dev:
+        yield dev
+
+
+@pytest.fixture(name="tap")
+def device_without_address() -> Iterator[Device]:
+    """Make a TAP device, which is down and has no address."""
+    with tuncer.create("e0", TAP) as dev:
         yield dev

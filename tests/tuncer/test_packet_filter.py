@@ -1,9 +1,11 @@
 """Filters: tcpdump's verdicts, in the kernel and in the worker; over restarts, and removed."""
 
 import contextlib
+import errno
 import os
 import random
 import re
+import resource
 import select
 import signal
 import socket
@@ -15,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices import LOOP, OTHER, TAP, TUN, kill_worker
+from devices import LOOP, OTHER, TAP, TUN, kill_worker, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import PATIENCE, Run, eventually
-from traffic import send_one
+from traffic import FLOWS, send_flows, send_one
 
 import tuncer
 from tuncer import Device, DeviceError, Flag, VnetHdr, tunctl
@@ -27,6 +29,8 @@ from tuncer.tunctl import Program, pcap
 from tuncer.tunctl.linux import bpf
 
 LINK_TYPES = {Flag.TUN: 12, Flag.TAP: 1}  # DLT_RAW, DLT_EN10MB
+
+
 NAMES = {Flag.TUN: "RAW", Flag.TAP: "EN10MB"}
 
 
@@ -230,6 +234,7 @@ def test_filter_of_a_device_that_has_gone(dev: Device) -> None:
 
 # -- tcpdump's verdict -----------------------------------------------------------------------------
 
+
 _PRIMITIVES = [
     "ip",
     "ip6",
@@ -265,6 +270,8 @@ _PRIMITIVES = [
     "ip multicast",
     "ip6 protochain 17",
 ]
+
+
 EXPRESSION = st.recursive(
     st.sampled_from(_PRIMITIVES),
     lambda inner: st.one_of(
@@ -274,6 +281,8 @@ EXPRESSION = st.recursive(
     ),
     max_leaves=4,
 )
+
+
 BYTE = st.integers(0, 255)
 
 
@@ -435,11 +444,22 @@ def test_what_the_kernel_would_tell_otherwise(
 
 # -- any program, not only libpcap's ---------------------------------------------------------------
 
+
 _PACKET = bytes.fromhex("46010040000120004011000001020304050607080900ff00") + bytes(range(60))
+
+
 _SMALL = st.integers(0, 90)  # sometimes beyond the packet's end
+
+
 _NUMBER = st.one_of(_SMALL, st.integers(0, 2**32 - 1))
+
+
 _CELL = st.integers(0, 15)
+
+
 _BY_K = [0x04, 0x14, 0x24, 0x34, 0x44, 0x54, 0x94, 0xA4]  # add sub mul div or and mod xor
+
+
 _STEP = st.one_of(
     st.tuples(st.sampled_from([0x20, 0x28, 0x30, 0x40, 0x48, 0x50, 0xB1]), _SMALL),  # of the packet
     st.tuples(st.sampled_from([0x00, 0x01]), _NUMBER),  # immediate
@@ -503,3 +523,31 @@ def test_any_program_is_converted_or_refused(code: bytes) -> None:
 
 def test_a_program_knows_its_size() -> None:
     assert len(Program("", bytes(16))) == 2
+
+
+def test_a_filter_sees_behind_the_headers_of_every_queue() -> None:
+    with make(flags=TUN | Flag.VNET_HDR, queues=2) as dev, dev.subscribe() as subscription:
+        assert dev.vnet_hdr_size(12) == 12
+        assert dev.filter(LOOP) == "worker"
+        send_flows(port=53)
+        for _ in range(FLOWS):
+            subscription.recv(PATIENCE)
+        assert dev.statistics()["packets_filtered"] == 0
+
+
+@pytest.mark.parametrize("dev", [TUN], indirect=True)  # a TAP's takes no descriptor
+def test_a_filter_that_cannot_be_set_leaves_the_one_before(dev: Device) -> None:
+    assert dev.filter("udp port 53") == "kernel"
+    dev.statistics()  # connected
+    program = tunctl.compile_filter("udp port 9", Flag.TUN)
+    before = resource.prlimit(dev.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(dev.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    with pytest.raises(OSError, match="open files") as caught:
+        dev._call("filter", program.expression, program.instructions, None)
+    assert caught.value.errno == errno.EMFILE
+    resource.prlimit(dev.pid, resource.RLIMIT_NOFILE, before)
+    assert dev.statistics()["filter"] == "udp port 53"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for port in (9, 53):
+            sender.sendto(b"%d" % port, (OTHER, port))
+    assert dev.recv(PATIENCE)[28:] == b"53"

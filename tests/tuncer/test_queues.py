@@ -1,27 +1,20 @@
 """Devices of several queues: a worker each, and the kernel's flows among them."""
 
-import asyncio
 import contextlib
-import errno
 import json
 import os
 import signal
 from collections import Counter
 from typing import Any
 
-import msgpack
 import pytest
-import zmq
 from devices import TUN, queues
-from hypothesis import given
-from hypothesis import strategies as st
-from processes import PATIENCE, Run, eventually, gone, kill, stop, wait_for_end
+from processes import PATIENCE, Run, gone, kill, stop, wait_for_end
 from traffic import FLOWS, flow_of, send_flows, take
 
 import tuncer
 from supervisor import Supervisor
-from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet, tunctl
-from tuncer.worker.packet_reader import demand
+from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet
 
 
 def kill_worker_of(dev: Device, queue: int) -> None:
@@ -30,10 +23,6 @@ def kill_worker_of(dev: Device, queue: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it was killed before, and is just ending
             os.kill(dev.pids[queue], signal.SIGKILL)
             return
-
-
-def await_queues(run: Run, wanted: tuple[int, int]) -> None:
-    eventually(lambda: queues(run) == wanted)
 
 
 def test_each_queue_has_a_worker_and_flows_keep_to_one(three_queues: Device, run: Run) -> None:
@@ -61,65 +50,6 @@ def test_each_queue_has_a_worker_and_flows_keep_to_one(three_queues: Device, run
         assert [q["packets_read"] for q in found["queues"]] == [counts[q] for q in range(3)]
     assert tuncer.devices() == [three_queues]
     assert tuncer.attach("lab0").queues == 3
-
-
-def test_a_queue_that_nobody_reads_is_detached(three_queues: Device, run: Run) -> None:
-    assert queues(run) == (0, 3)
-    with three_queues.subscribe(queue=1) as second:
-        assert queues(run) == (1, 2)
-        send_flows(500)
-        assert {p.queue for p in take(second, FLOWS)} == {1}  # the kernel gives it all flows
-        with three_queues.subscribe() as all_of_them:
-            assert queues(run) == (3, 0)
-            send_flows()
-            assert len(take(all_of_them, FLOWS)) == FLOWS
-        await_queues(run, (1, 2))
-        pid = three_queues.pids[1]
-        os.kill(pid, signal.SIGKILL)
-        assert wait_for_end(pid)
-        assert queues(run) == (1, 2)
-        assert {p.queue for p in take(second, 3)} == {1}
-        assert [s["attached"] for s in three_queues.statistics()["queues"]] == [False, True, False]
-    await_queues(run, (0, 3))
-    send_flows(100)
-    assert three_queues.statistics()["dropped"] == FLOWS
-    three_queues.setopt(active=True)
-    assert queues(run) == (3, 0)
-    three_queues.setopt(active=False)
-    assert queues(run) == (0, 3)
-    assert three_queues.send(b"\x45" + bytes(39)) == 1  # a detached one still takes what is written
-
-
-@pytest.mark.parametrize("transport", ["ring", "zmq"])
-def test_queues_are_attached_when_a_subscription_is_in_force(
-    three_queues: Device, run: Run, transport: str
-) -> None:
-    for _ in range(5):
-        with three_queues.subscribe(transport=transport) as subscription:
-            send_flows()
-            assert len(take(subscription, FLOWS)) == FLOWS
-        await_queues(run, (0, 3))
-
-
-def test_recv_of_a_queue_attaches_it_and_it_stays(three_queues: Device, run: Run) -> None:
-    with pytest.raises(TimeoutError):
-        three_queues.recv(0.01, queue=2)
-    assert queues(run) == (1, 2)
-    send_flows()
-    found = []
-    for queue in (0, 2):
-        while True:
-            try:
-                found.append(three_queues.recv(0.05, queue=queue))
-            except TimeoutError:
-                break
-    assert len(found) == FLOWS
-
-    async def once() -> None:
-        with pytest.raises(TimeoutError):
-            await three_queues.arecv(0.01, queue=2)
-
-    asyncio.run(once())
 
 
 def test_workers_are_killed_under_load_and_nothing_is_lost(three_queues: Device, run: Run) -> None:
@@ -230,34 +160,6 @@ def test_a_filter_is_of_all_queues(three_queues: Device, expression: str) -> Non
         assert len(take(subscription, FLOWS)) == FLOWS
 
 
-def test_each_queue_has_an_endpoint_of_messages(three_queues: Device) -> None:
-    context = zmq.Context()
-    found: dict[int, int] = {}
-    with three_queues.subscribe(transport="zmq") as ours:
-        sockets = []
-        for endpoint in three_queues.endpoints:
-            plain = context.socket(zmq.SUB)
-            plain.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
-            plain.subscribe(b"lab0")
-            plain.connect(endpoint)
-            sockets.append(plain)
-        eventually(lambda: three_queues.statistics()["subscribers"] >= 2)
-        for plain in sockets[1:]:  # a message a second says where the log ends
-            msgpack.unpackb(plain.recv_multipart()[1])
-        send_flows()
-        assert len(take(ours, FLOWS)) == FLOWS
-        for number, plain in enumerate(sockets):
-            while True:
-                _, head, payload = plain.recv_multipart()
-                told = msgpack.unpackb(head)
-                assert told["queue"] == number
-                found[number] = found.get(number, 0) + len(msgpack.unpackb(payload))
-                if told["n"] == 0 and told["seq"]:
-                    break
-    assert sum(found.values()) == FLOWS
-    context.destroy(0)
-
-
 def test_it_is_handed_on_as_one(run: Run) -> None:
     reader, writer = os.pipe()
     pid = os.fork()
@@ -286,15 +188,6 @@ def test_below_a_supervisor_of_ones_own(run: Run) -> None:
         tuncer.child_spec("net", "lab%d", TUN, queues=2)
 
 
-def test_a_device_that_another_process_is_attached_to_is_not_shared_unasked(run: Run) -> None:
-    fd = tunctl.create("lab0", TUN | Flag.MULTI_QUEUE)
-    with pytest.raises(OSError, match="another process is attached") as caught:
-        tuncer.create("lab0", TUN, queues=2)
-    assert caught.value.errno == errno.EBUSY
-    assert queues(run) == (1, 0)
-    os.close(fd)
-
-
 @pytest.mark.parametrize(
     ("count", "error"), [(0, ValueError), (257, ValueError), ("2", TypeError), (True, TypeError)]
 )
@@ -317,37 +210,3 @@ def test_a_wrong_number_of_queues(run: Run, count: Any, error: type[Exception]) 
 def test_a_queue_that_is_none(three_queues: Device, use: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="queue"):
         use(three_queues)
-
-
-def test_persistent_and_taken_up_again(run: Run) -> None:
-    with tuncer.create("lab0", TUN, queues=2, persist=True) as dev:
-        dev.up("10.9.0.1/24")
-        index = dev.ifindex()
-        root = dev._call("belongs")[0].pid
-        pids = dev.pids
-        os.kill(root, signal.SIGKILL)
-        assert all(wait_for_end(pid) for pid in pids)
-        assert "lab0" in run("ip", "-br", "link")
-        with tuncer.create("lab0", TUN, queues=2) as again:
-            assert again.ifindex() == index
-            again.persist(False)
-            with again.subscribe() as subscription:
-                send_flows()
-                assert len({p.queue for p in take(subscription, FLOWS) if p.data[0] >> 4 == 4}) == 2
-    assert "lab0" not in run("ip", "-br", "link")
-
-
-@given(st.booleans(), st.sampled_from([0, 1, 64]), st.booleans(), st.booleans(), st.booleans())
-def test_what_is_demanded_of_a_queue(
-    receivers: bool, room: int, active: bool, was_active: bool, settled: bool
-) -> None:
-    wanted = demand(
-        receivers=receivers, room=room, active=active, was_active=was_active, settled=settled
-    )
-    assert wanted.polled == (receivers or room > 0)
-    if active or receivers:
-        assert wanted.attached is True  # whoever reads it gets its packets
-    elif was_active:
-        assert wanted.attached is False  # the last subscriber has gone, and nobody wants them
-    else:  # a passive queue keeps its packets between recv calls; a new one was asked for by nobody
-        assert wanted.attached is (None if settled else False)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from processes import eventually
 
 from tuncer.protocol import control_block, ring
-from tuncer.worker.packet_length import frame_length, ip_length
 
 
 @pytest.fixture(name="source")
@@ -187,22 +186,3 @@ def test_a_ring_of_another_layout_is_refused(fd: int) -> None:
     os.pwrite(fd, (2).to_bytes(8, "little"), 8 * control_block.LAYOUT)
     with pytest.raises(ValueError, match=r"the ring has layout 2, .* knows layout 1"):
         ring.Reader(fd)
-
-
-@given(st.binary(min_size=0, max_size=100), st.integers(0, 2), st.sampled_from([4, 6]))
-def test_a_packet_says_how_long_it_is(payload: bytes, tags: int, version: int) -> None:
-    if version == 4:
-        packet = b"\x45\x00" + (20 + len(payload)).to_bytes(2, "big") + bytes(16) + payload
-    else:
-        packet = b"\x60\0\0\0" + len(payload).to_bytes(2, "big") + b"\x3b" + bytes(33) + payload
-    kind = b"\x08\x00" if version == 4 else b"\x86\xdd"
-    frame = bytes(12) + b"\x81\x00\x00\x05" * tags + kind + packet
-    rest = b"left over from an earlier packet"
-    assert ip_length(memoryview(packet + rest)) == len(packet)
-    assert frame_length(memoryview(frame + rest)) == len(frame)
-
-
-def test_what_says_nothing_of_its_length_is_not_guessed() -> None:
-    assert frame_length(memoryview(bytes(12) + b"\x08\x06" + bytes(50))) == 42
-    assert frame_length(memoryview(bytes(12) + b"\x88\xcc" + bytes(50))) is None
-    assert ip_length(memoryview(bytes(60))) is None

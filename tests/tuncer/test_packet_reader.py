@@ -1,0 +1,127 @@
+"""What is polled and attached, and what a worker reads of a queue."""
+
+import asyncio
+import contextlib
+import os
+import signal
+
+import pytest
+from devices import queues
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import PATIENCE, Run, eventually, kill, wait_for_end
+from traffic import FLOWS, send_flows, take
+
+from tuncer import Device, Packet, tunctl
+from tuncer.worker.packet_reader import demand
+
+
+def await_queues(run: Run, wanted: tuple[int, int]) -> None:
+    eventually(lambda: queues(run) == wanted)
+
+
+def test_a_queue_that_nobody_reads_is_detached(three_queues: Device, run: Run) -> None:
+    assert queues(run) == (0, 3)
+    with three_queues.subscribe(queue=1) as second:
+        assert queues(run) == (1, 2)
+        send_flows(500)
+        assert {p.queue for p in take(second, FLOWS)} == {1}  # the kernel gives it all flows
+        with three_queues.subscribe() as all_of_them:
+            assert queues(run) == (3, 0)
+            send_flows()
+            assert len(take(all_of_them, FLOWS)) == FLOWS
+        await_queues(run, (1, 2))
+        pid = three_queues.pids[1]
+        os.kill(pid, signal.SIGKILL)
+        assert wait_for_end(pid)
+        assert queues(run) == (1, 2)
+        assert {p.queue for p in take(second, 3)} == {1}
+        assert [s["attached"] for s in three_queues.statistics()["queues"]] == [False, True, False]
+    await_queues(run, (0, 3))
+    send_flows(100)
+    assert three_queues.statistics()["dropped"] == FLOWS
+    three_queues.setopt(active=True)
+    assert queues(run) == (3, 0)
+    three_queues.setopt(active=False)
+    assert queues(run) == (0, 3)
+    assert three_queues.send(b"\x45" + bytes(39)) == 1  # a detached one still takes what is written
+
+
+@pytest.mark.parametrize("transport", ["ring", "zmq"])
+def test_queues_are_attached_when_a_subscription_is_in_force(
+    three_queues: Device, run: Run, transport: str
+) -> None:
+    for _ in range(5):
+        with three_queues.subscribe(transport=transport) as subscription:
+            send_flows()
+            assert len(take(subscription, FLOWS)) == FLOWS
+        await_queues(run, (0, 3))
+
+
+def test_recv_of_a_queue_attaches_it_and_it_stays(three_queues: Device, run: Run) -> None:
+    with pytest.raises(TimeoutError):
+        three_queues.recv(0.01, queue=2)
+    assert queues(run) == (1, 2)
+    send_flows()
+    found = []
+    for queue in (0, 2):
+        while True:
+            try:
+                found.append(three_queues.recv(0.05, queue=queue))
+            except TimeoutError:
+                break
+    assert len(found) == FLOWS
+
+    async def once() -> None:
+        with pytest.raises(TimeoutError):
+            await three_queues.arecv(0.01, queue=2)
+
+    asyncio.run(once())
+
+
+@given(st.booleans(), st.sampled_from([0, 1, 64]), st.booleans(), st.booleans(), st.booleans())
+def test_what_is_demanded_of_a_queue(
+    receivers: bool, room: int, active: bool, was_active: bool, settled: bool
+) -> None:
+    wanted = demand(
+        receivers=receivers, room=room, active=active, was_active=was_active, settled=settled
+    )
+    assert wanted.polled == (receivers or room > 0)
+    if active or receivers:
+        assert wanted.attached is True  # whoever reads it gets its packets
+    elif was_active:
+        assert wanted.attached is False  # the last subscriber has gone, and nobody wants them
+    else:  # a passive queue keeps its packets between recv calls; a new one was asked for by nobody
+        assert wanted.attached is (None if settled else False)
+
+
+def drained(dev: Device, queue: int) -> int:
+    count = 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            dev.recv(0.1, queue=queue)
+            count += 1
+    return count
+
+
+def test_a_queue_whose_state_was_changed_behind_its_worker(two_queues: Device) -> None:
+    held = two_queues.getfd(queue=1)
+    with two_queues.subscribe():
+        tunctl.detach_queue(held)  # as its worker does, and is killed before it takes note
+        kill(two_queues.pids[1])
+    assert len(two_queues.pids) == 2
+    tunctl.attach_queue(held)
+    with two_queues.subscribe() as subscription:
+        send_flows()
+        found = [subscription.recv(PATIENCE) for _ in range(FLOWS)]
+        assert {p.queue for p in found if isinstance(p, Packet)} == {0, 1}
+    os.close(held)
+    assert two_queues.statistics()["restarts"] == 1
+
+
+def test_what_a_queue_holds_outlives_its_worker(two_queues: Device) -> None:
+    with pytest.raises(TimeoutError):
+        two_queues.recv(0.01, queue=1)
+    send_flows()
+    kill(two_queues.pids[1])
+    assert drained(two_queues, 0) + drained(two_queues, 1) == FLOWS

@@ -1,0 +1,45 @@
+"""Calls of recv that wait for a packet."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from actors import Counter
+from devices import OTHER
+from processes import PATIENCE, Run, eventually, program
+from traffic import send_one
+
+from tuncer import Device
+
+
+def test_a_packet_for_a_caller_that_was_killed_goes_to_the_next(dev: Device) -> None:
+    command = (
+        "import tuncer; d = tuncer.attach('lab0'); d.statistics()\n"
+        "print('now', flush=True); d.recv()\n"
+    )
+    with program(sys.executable, "-c", command) as caller:
+        caller.expect("now")
+        eventually(lambda: "poll" in Path(f"/proc/{caller.process.pid}/wchan").read_text())
+        caller.process.kill()
+        caller.process.wait(PATIENCE)
+        for number in range(3):
+            send_one(OTHER, b"%d" % number)
+        assert [dev.recv(PATIENCE)[28:] for _ in range(3)] == [b"0", b"1", b"2"]
+
+
+def test_recv_while_the_link_is_deleted(dev: Device, run: Run) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(dev.recv, PATIENCE)
+        eventually(lambda: dev.statistics()["restarts"] is not None)
+        run("ip", "link", "del", "lab0")
+        with pytest.raises(OSError, match=r"was deleted|no such device"):
+            waiting.result(PATIENCE)
+
+
+def test_hundreds_of_monitors_do_not_use_up_the_calls() -> None:
+    ref = Counter.start_link(3)
+    monitors = [ref.monitor() for _ in range(600)]
+    assert ref.call("get") == 3
+    ref.stop()
+    assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}

@@ -1,0 +1,87 @@
+"""The publisher: what it sends by ZeroMQ to those who need only the wire format."""
+
+import itertools
+import socket
+from typing import Any
+
+import msgpack
+import zmq
+from devices import OTHER, kill_worker
+from processes import PATIENCE, eventually, kill, stop
+from traffic import FLOWS, send_flows, send_one, take
+
+from tuncer import Device
+
+
+def test_counts_of_a_slow_message_subscriber_add_up(dev: Device) -> None:
+    with dev.subscribe(transport="zmq") as slow:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.connect((OTHER, 9))
+            while dev.statistics()["packets_read"] < 150_000:  # more than all queues hold
+                for _ in range(5_000):
+                    sender.send(b"x" * 100)
+        packets: list[Any] = []
+        while not packets or packets[-1].data[28:] != b"last":
+            try:
+                packets.append(slow.recv(0.1))
+            except TimeoutError:
+                send_one(OTHER, b"last")  # tells of a gap at the end, too
+        told = sum(packet.lost for packet in packets)
+        assert slow.stats() == {"delivered": len(packets), "lost": told}
+        assert told > 0
+        assert [p.seq + 1 + n.lost == n.seq for p, n in itertools.pairwise(packets)].count(
+            False
+        ) == 0
+
+
+def test_a_new_message_subscriber_gets_nothing_from_before(dev: Device) -> None:
+    with dev.subscribe(transport="zmq") as former:
+        for number in range(500):
+            send_one(OTHER, b"%d" % number)
+        eventually(lambda: dev.statistics()["packets_read"] >= 500)
+        kill_worker(dev)
+        with dev.subscribe(transport="zmq") as newcomer:
+            send_one(OTHER, b"new")
+            assert newcomer.recv(PATIENCE).data[28:] == b"new"  # type: ignore[union-attr]
+        assert former.recv(PATIENCE).data[28:] == b"0"  # type: ignore[union-attr]
+
+
+def test_each_queue_has_an_endpoint_of_messages(three_queues: Device) -> None:
+    context = zmq.Context()
+    found: dict[int, int] = {}
+    with three_queues.subscribe(transport="zmq") as ours:
+        sockets = []
+        for endpoint in three_queues.endpoints:
+            plain = context.socket(zmq.SUB)
+            plain.setsockopt(zmq.RCVTIMEO, int(PATIENCE * 1000))
+            plain.subscribe(b"lab0")
+            plain.connect(endpoint)
+            sockets.append(plain)
+        eventually(lambda: three_queues.statistics()["subscribers"] >= 2)
+        for plain in sockets[1:]:  # a message a second says where the log ends
+            msgpack.unpackb(plain.recv_multipart()[1])
+        send_flows()
+        assert len(take(ours, FLOWS)) == FLOWS
+        for number, plain in enumerate(sockets):
+            while True:
+                _, head, payload = plain.recv_multipart()
+                told = msgpack.unpackb(head)
+                assert told["queue"] == number
+                found[number] = found.get(number, 0) + len(msgpack.unpackb(payload))
+                if told["n"] == 0 and told["seq"]:
+                    break
+    assert sum(found.values()) == FLOWS
+    context.destroy(0)
+
+
+def test_messages_of_a_queue_outlive_its_stopped_worker(two_queues: Device) -> None:
+    with two_queues.subscribe(transport="zmq") as subscription:
+        send_flows()
+        found = [subscription.recv(PATIENCE) for _ in range(FLOWS)]
+        pid = two_queues.pids[1]
+        stop(pid)
+        send_flows(FLOWS)
+        kill(pid)
+        found += [subscription.recv(PATIENCE) for _ in range(FLOWS)]
+        assert len(found) == 2 * FLOWS
+        assert subscription.stats() == {"delivered": 2 * FLOWS, "lost": 0}
