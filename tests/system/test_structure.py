@@ -100,3 +100,14 @@ def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         tuncer.nonsense  # noqa: B018
     assert all(hasattr(tuncer, name) for name in tuncer.__all__)
+
+
+def test_tunctl_serves_without_the_rest() -> None:
+    program = (
+        "import sys, tuncer.tunctl\n"
+        "print(sorted(m for m in sys.modules if m.startswith(('supervisor', 'zmq'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

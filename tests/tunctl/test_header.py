@@ -3,17 +3,24 @@
 import os
 import select
 import socket
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from links import read
+from processes import Run
 
 from tuncer import tunctl
 from tuncer.tunctl import Flag, GsoType, Offload, Protocol, TunPi, VnetHdr
 from tuncer.tunctl.flags import REPORTED, difference, named, parse
 
 FLAGS = st.sets(st.sampled_from(list(Flag))).map(lambda found: Flag(sum(found)))
+
+
 WORD = st.integers(0, 2**16 - 1)
+
+
 BYTE = st.integers(0, 255)
 
 
@@ -141,3 +148,23 @@ def test_offload_hands_over_partial_checksums_until_it_is_switched_off() -> None
         sender.sendto(b"hello", ("10.0.0.2", 7))
         assert VnetHdr.parse(next_ipv4(fd, 10))[:6] == (0, 0, 0, 0, 0, 0)
     os.close(fd)
+
+
+def test_packet_information(run: Run) -> None:
+    fd = tunctl.create("t0", Flag.TUN)
+    tunctl.up(fd, "10.0.0.1/24")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"hello", ("10.0.0.2", 7))
+    flags, protocol, payload = tunctl.header(read(fd, lambda p: p[2:4] == b"\x08\x00"))
+    assert (flags, protocol, payload[28:]) == (0, 0x0800, b"hello")
+    os.close(fd)
+
+
+@given(st.binary(max_size=64))
+def test_header_splits_any_bytes(data: bytes) -> None:
+    if len(data) < 4:
+        with pytest.raises(ValueError, match="4 bytes"):
+            tunctl.header(data)
+    else:
+        flags, protocol, payload = tunctl.header(data)
+        assert flags.to_bytes(2, sys.byteorder) + protocol.to_bytes(2, "big") + payload == data
