@@ -101,7 +101,7 @@ def memory(number: int) -> dict[str, float]:
 
 def devices(number: int) -> dict[str, float]:
     """Measure workers of devices to which nobody has subscribed by ZeroMQ."""
-    import tuncer
+    import tuncer  # noqa: PLC0415 - an actor without devices does not import it
 
     made = [tuncer.create(f"bench{n}", tuncer.Flag.TUN | tuncer.Flag.NO_PI) for n in range(number)]
     sizes = [rollup(device.pid) for device in made if device.statistics()]

@@ -87,7 +87,7 @@ def test_kills_while_threads_and_loops_call(capfd: Any) -> None:
         return asyncio.run(main())
 
     with ThreadPoolExecutor() as pool:
-        jobs = [pool.submit(call, n) for n in range(3)] + [pool.submit(loop, n) for n in (3, 4)]
+        futures = [pool.submit(call, n) for n in range(3)] + [pool.submit(loop, n) for n in (3, 4)]
         for _ in range(300):
             time.sleep(random.uniform(0.005, 0.05))
             try:
@@ -95,7 +95,7 @@ def test_kills_while_threads_and_loops_call(capfd: Any) -> None:
             except (ActorError, ProcessLookupError):
                 continue
         over.set()
-        found = [job.result(PATIENCE) for job in jobs]
+        found = [future.result(PATIENCE) for future in futures]
     assert all(count["well"] > 100 for count in found), found
     assert sum(count["ProcessDown"] for count in found) > 100
     while not ref.is_alive():  # the last kill may not have been noticed yet

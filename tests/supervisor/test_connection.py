@@ -268,7 +268,7 @@ def test_asyncio_waits_for_the_kernels_room_too(monkeypatch: pytest.MonkeyPatch)
     async def main() -> None:
         stop(ref.pid)  # however busy this machine is, it serves nothing
         calls = [asyncio.create_task(ref.acall("x" * 20_000, PATIENCE)) for _ in range(300)]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # what there is room for has been sent
         began = time.process_time()
         await asyncio.sleep(1)
         assert time.process_time() - began < 0.5  # the loop does not poll for room all the time

@@ -104,8 +104,6 @@ print("got", ref.call("get"))
 
 
 def test_an_actor_without_a_name_can_be_called_by_others_again(runtime_dir: Path) -> None:
-    import pickle
-
     ref = Counter.start_link(5)
     remove(runtime_dir)
     with program(sys.executable, "-c", CALLS, pickle.dumps(ref).hex()) as caller:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from multiprocessing import spawn
 from pathlib import Path
 
 import pytest
@@ -194,8 +195,6 @@ def test_an_interpreter_that_is_none_is_told(python: str, tmp_path: Path) -> Non
 
 
 def test_a_program_that_is_no_interpreter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiprocessing import spawn
-
     monkeypatch.setattr(spawn, "get_executable", lambda: b"/bin/true")
     with pytest.raises(StartFailed, match="its process, of /bin/true, ended before it served"):
         Runner.start_link()

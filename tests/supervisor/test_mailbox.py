@@ -32,6 +32,7 @@ from supervisor import (
     Supervisor,
     linux,
 )
+from supervisor.client import caller_socket
 from supervisor.protocol import codec, framing, message_kinds
 from supervisor.protocol import runtime_dir as runtime
 from supervisor.protocol.message_kinds import REPLY
@@ -122,8 +123,6 @@ def test_a_caller_that_does_not_read_its_answers_is_not_served_until_it_does() -
 
 
 def test_a_full_backlog_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from supervisor.client import caller_socket
-
     monkeypatch.setattr(caller_socket, "_BACKLOG", 1)
     ref = Counter.start_link()
     process = ref._process

@@ -139,7 +139,7 @@ def test_an_import_gets_the_exit_statuses_of_what_it_runs(
 ) -> None:
     (tmp_path / "probe_of_a_test.py").write_text(PROBE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    import probe_of_a_test
+    import probe_of_a_test  # noqa: PLC0415 - the test has just written it
 
     sup = Supervisor.start_link([])
     ref = sup.start_child(ChildSpec("p", probe_of_a_test.Probe))
@@ -199,7 +199,7 @@ def test_the_resource_tracker_of_a_killed_actor_does_its_work(
 ) -> None:
     (tmp_path / "memory_of_a_test.py").write_text(MEMORY)
     monkeypatch.syspath_prepend(str(tmp_path))
-    import memory_of_a_test
+    import memory_of_a_test  # noqa: PLC0415 - the test has just written it
 
     sup = Supervisor.start_link([ChildSpec("o", memory_of_a_test.Owner)], intensity=100)
     for _ in range(5):

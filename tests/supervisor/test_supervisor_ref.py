@@ -47,7 +47,7 @@ def test_child_that_is_given_up_meanwhile_is_told() -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(0.1)
+    time.sleep(0.1)  # so that it is asked before, most likely; it is told the same if not
     sup.terminate_child("c")
     thread.join(PATIENCE)
     assert "undefined" in str(errors[0])

@@ -9,23 +9,23 @@ from supervisor.supervision.task_queue import Task, TaskQueue
 
 
 @given(st.lists(st.integers(0, 3), max_size=6))
-def test_jobs_are_done_in_order_each_to_its_end(waits: list[int]) -> None:
-    jobs, done = TaskQueue(), []
+def test_tasks_are_done_in_order_each_to_its_end(waits: list[int]) -> None:
+    tasks, done = TaskQueue(), []
 
-    def job(number: int, events: int) -> Task:
+    def task(number: int, events: int) -> Task:
         for _ in range(events):
             yield
         done.append(number)
 
     for number, events in enumerate(waits):
-        jobs.add(job(number, events))
+        tasks.add(task(number, events))
     for _ in range(sum(waits)):
-        jobs.advance()
+        tasks.advance()
     assert done == list(range(len(waits)))
 
 
-def test_a_preempting_job_ends_the_others() -> None:
-    jobs, done = TaskQueue(), deque[str]()
+def test_a_preempting_task_ends_the_others() -> None:
+    tasks, done = TaskQueue(), deque[str]()
 
     def endless() -> Task:
         while True:
@@ -37,12 +37,12 @@ def test_a_preempting_job_ends_the_others() -> None:
         yield
 
     def preempts() -> Task:
-        jobs.preempt(last())
+        tasks.preempt(last())
         yield
         done.append("never")
 
-    jobs.add(preempts())
+    tasks.add(preempts())
     assert list(done) == ["last"]
-    jobs.add(endless())
-    jobs.preempt(last())
+    tasks.add(endless())
+    tasks.preempt(last())
     assert list(done) == ["last", "last"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -412,6 +413,4 @@ class Recorder(GenServer):
 
 
 def unshare() -> None:
-    import ctypes
-
     assert ctypes.CDLL(None, use_errno=True).unshare(0x10000000) == 0

@@ -25,17 +25,18 @@ def test_a_subscription_that_is_closed_ends_its_loop() -> None:
         async with await tuncer.acreate("d0", TUN, queues=queues) as device:
             await device.aup("10.9.0.1/24", link_local=False)
             subscription = await device.asubscribe(transport=transport)
-            taken = 0
+            taken, one_is_there = 0, asyncio.Event()
 
             async def follow() -> None:
                 nonlocal taken
                 async for _ in subscription:
                     taken += 1
+                    one_is_there.set()
 
             task = asyncio.create_task(follow())
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)  # it waits for a packet
             send_one("10.9.0.2")
-            await asyncio.sleep(0.05)
+            await asyncio.wait_for(one_is_there.wait(), PATIENCE)
             subscription.close()
             await asyncio.wait_for(task, PATIENCE)
             return taken

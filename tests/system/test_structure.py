@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from processes import ROOT
 
+import tuncer
+
 PACKAGES = ("supervisor", "tuncer")
 
 
@@ -95,8 +97,6 @@ def test_supervisord_in_our_place_is_told_in_one_sentence(runtime_dir: Path) -> 
 
 
 def test_unknown_names_are_attribute_errors() -> None:
-    import tuncer
-
     with pytest.raises(AttributeError, match="nonsense"):
         tuncer.nonsense  # noqa: B018
     assert all(hasattr(tuncer, name) for name in tuncer.__all__)

@@ -17,13 +17,13 @@ from tuncer import Device, Flag
 from tuncer.protocol import paths
 
 
-def control_path_of(dev: Device) -> socket.socket:
-    visitor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    visitor.connect(str(dev._path))
-    return visitor
+def connect_to(dev: Device) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.connect(str(dev._path))
+    return client
 
 
-def test_junk_at_the_door_leaks_nothing(dev: Device) -> None:
+def test_junk_at_the_control_socket_leaks_nothing(dev: Device) -> None:
     pid = dev.pid
     before = len(os.listdir(f"/proc/{pid}/fd"))
     for junk in (
@@ -37,24 +37,24 @@ def test_junk_at_the_door_leaks_nothing(dev: Device) -> None:
         b"x" * 5000,
     ):
         for _ in range(20):
-            with control_path_of(dev) as visitor:
+            with connect_to(dev) as client:
                 fds = array.array("i", [0, 1, 2]).tobytes()
-                visitor.sendmsg([junk], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                client.sendmsg([junk], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
     while len(os.listdir(f"/proc/{pid}/fd")) > before + 1:
         dev.statistics()
     assert dev.pid == pid
 
 
-def test_a_visitor_that_does_not_read_is_shown_out(dev: Device) -> None:
-    with control_path_of(dev) as visitor:
-        visitor.settimeout(PATIENCE)
+def test_a_client_that_does_not_read_is_disconnected(dev: Device) -> None:
+    with connect_to(dev) as client:
+        client.settimeout(PATIENCE)
         with pytest.raises(OSError, match=r"Broken pipe|reset"):
             while True:
-                visitor.send(msgpack.packb(["worker"]))
+                client.send(msgpack.packb(["worker"]))
         assert dev.mtu() == 1500
 
 
-def test_a_hundred_knocks_while_the_worker_is_stopped(dev: Device) -> None:
+def test_a_hundred_connections_while_the_worker_is_stopped(dev: Device) -> None:
     pid = dev.pid
     stop(pid)
     with ThreadPoolExecutor(100) as pool:
@@ -75,11 +75,11 @@ def test_a_second_worker_for_one_device_is_refused(run: Run) -> None:
         assert tuncer.attach("mq0").devname() == dev.devname() == "mq0"
 
 
-def test_strangers_at_the_door_and_the_mailbox_harm_nobody(dev: Device) -> None:
-    door = paths.control_path(socket.if_nametoindex("lab0"))
+def test_strangers_at_the_control_socket_and_the_mailbox_harm_nobody(dev: Device) -> None:
+    path = paths.control_path(socket.if_nametoindex("lab0"))
     for junk in (b"\xc1", b"x" * 5000, b"\x90", b"\x91\x01", b"\x91\xa9subscribe"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
-            stranger.connect(str(door))
+            stranger.connect(str(path))
             stranger.send(junk)
     worker = dev._first.find()
     for nonsense in (["nonsense", [], {}], ["send"], "send", ["_send", [], {}], [[], [], {}], None):

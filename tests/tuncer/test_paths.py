@@ -59,7 +59,7 @@ def test_a_runtime_directory_that_vanished_is_made_again(dev: Device, runtime_di
     assert dev.statistics()["restarts"] == 1
 
 
-def test_door_paths_are_swept(dev: Device) -> None:
+def test_paths_of_control_sockets_are_swept(dev: Device) -> None:
     stale = paths.directory() / "1-1"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
         dead.bind(str(stale))

@@ -37,12 +37,12 @@ def test_subscribers_come_and_go_while_workers_are_killed(dev: Device, capfd: An
 
     root = root_of(dev)
     with ThreadPoolExecutor(2) as pool:
-        visitors = [pool.submit(come_and_go) for _ in range(2)]
+        futures = [pool.submit(come_and_go) for _ in range(2)]
         for _ in range(60):
             kill_worker(dev)
             dev.statistics()
         stop.set()
-        assert all(visitor.result(PATIENCE) > 0 for visitor in visitors)
+        assert all(future.result(PATIENCE) > 0 for future in futures)
     assert root_of(dev) == root
     eventually(lambda: not (dev.statistics()["subscribers"]))
     capfd.readouterr()

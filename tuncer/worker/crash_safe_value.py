@@ -19,8 +19,8 @@ _START = 4096
 
 
 def create() -> int:
-    """Return the memfd of a record that holds None."""
-    fd = os.memfd_create("tuncer-record", os.MFD_CLOEXEC)
+    """Return a memfd that holds None."""
+    fd = os.memfd_create("tuncer-value", os.MFD_CLOEXEC)
     os.ftruncate(fd, _START + 2 * HALF)
     return fd
 
@@ -40,7 +40,7 @@ def save(fd: int, value: Any) -> None:
     """
     data = msgpack.packb(value)
     if len(data) > HALF:
-        raise ValueError(f"a record holds {HALF} bytes at most, not {len(data)}")
+        raise ValueError(f"a value has {HALF} bytes at most, packed, not {len(data)}")
     half = 1 - _HEAD.unpack(os.pread(fd, _HEAD.size, 0))[0]
     os.pwrite(fd, data, _START + half * HALF)
     os.pwrite(fd, _HEAD.pack(half, len(data)), 0)

@@ -27,7 +27,7 @@ class Filter:
 
         Args:
             tun: the device's descriptor.
-            kept: the descriptor of the record where the filter is kept.
+            kept: the descriptor of the crash-safe value where the filter is kept.
             address: returns where a slot of the ring lies in memory.
             prefix: returns how many bytes before each packet a filter does not see.
             leads: whether the kernel's filter, which is the device's, is this worker's to set.
@@ -75,7 +75,7 @@ class Filter:
             return self.runs_in, self._version
         before = crash_safe_value.load(self._kept)
         program = None if expression is None else Program(expression, instructions)
-        # First the record: whoever takes up a worker that is killed here installs what it says.
+        # Save first: whoever takes up a worker that is killed here installs what it says.
         crash_safe_value.save(self._kept, [expression, instructions, runs_in, version])
         try:
             self._install(program, runs_in)

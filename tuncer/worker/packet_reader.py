@@ -79,7 +79,7 @@ class PacketReader:
         """Whether no worker has written to this ring yet."""
         return self.control.transmitted is None
 
-    def recover(self, active: Active, log: logging.Logger) -> None:
+    def recover(self, active: Active, logger: logging.Logger) -> None:
         """Begin the log; or continue that of a killed worker, with what it had read last."""
         control = self.control
         if self.is_new:
@@ -93,7 +93,7 @@ class PacketReader:
         def measure(packet: memoryview, seq: int, before: int) -> int | None:
             length = self._length(packet, seq, before)
             if length is None:
-                log.warning(
+                logger.warning(
                     "%s: a frame is lost: a kill left it in the ring without its length",
                     self.writer.name,
                 )

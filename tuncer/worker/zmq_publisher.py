@@ -61,7 +61,7 @@ class Publisher:
         self._worker = worker
         self._changed = changed
         self._queue = packets.queue
-        self._log = packets.ring
+        self._ring = packets.ring
         writer = self._writer = packets.writer
         self._topic = writer.name.encode()
         self._epoch = writer.control.restarts
@@ -100,8 +100,8 @@ class Publisher:
         """Handle pending (un)subscriptions, then publish every unsent packet."""
         self._read_subscriptions()
         if self._awaited:
-            room = self._log.slots - (self._writer.head - self._writer.control.published)
-            if self.subscribers < self._awaited and room > self._log.slots // 4:
+            room = self._ring.slots - (self._writer.head - self._writer.control.published)
+            if self.subscribers < self._awaited and room > self._ring.slots // 4:
                 return
             self._wait_no_longer()
         if self.subscribers > 0:
@@ -123,9 +123,9 @@ class Publisher:
         self._socket.close()
 
     def _rewind(self) -> None:
-        oldest = max(0, self._writer.control.reserve - self._log.slots)
+        oldest = max(0, self._writer.control.reserve - self._ring.slots)
         published = self._writer.control.published
-        again = min(_AGAIN, self._log.slots // 2)
+        again = min(_AGAIN, self._ring.slots // 2)
         self._resume = self._writer.control.published = max(oldest, published - again, 0)
         # While it catches up it must not outrun the subscribers: a full queue is an error then.
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
@@ -179,12 +179,12 @@ class Publisher:
     def _publish_pending(self) -> None:
         control = self._writer.control
         # What has been overwritten meanwhile is a gap for all.
-        oldest = control.reserve - self._log.slots
+        oldest = control.reserve - self._ring.slots
         seq = max(control.published, oldest)
         while seq < self._writer.head:
             if self._is_to_pause(self._writer.head - seq):
                 return
-            packets, after, when = self._log.payloads(seq, ring.BATCH, _BATCH_BYTES)
+            packets, after, when = self._ring.payloads(seq, ring.BATCH, _BATCH_BYTES)
             if not self._send_message(self._message(self._topic, seq, packets, when)):
                 self._wait_for_the_slow(seq)
                 return  # readable again when there is room
