@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from processes import EXAMPLES, PATIENCE, ROOT, Run, eventually, heed_ctrl_c, program
-from traffic import ping
+from traffic import ping, send_one
 
 import tuncer
 from tuncer import tunctl
@@ -173,14 +173,12 @@ def blocks_of_readme() -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
-def test_the_readmes_ten_lines_answer_pings(run: Run) -> None:
-    prelude = "import sys; sys.path.insert(0, 'tests/support'); from traffic import reply_to\n"
-    ten_lines = blocks_of_readme()[0].replace("print(", "print('got', flush=True), print(")
-    command = [sys.executable, "-c", prelude + ten_lines]
-    with program(*command, preexec_fn=heed_ctrl_c) as example:
+def test_the_readmes_program_shows_packets(run: Run) -> None:
+    shown = blocks_of_readme()[0].replace(".hex())", ".hex(), flush=True)")
+    with program(sys.executable, "-c", shown, preexec_fn=heed_ctrl_c) as example:
         eventually(lambda: "10.9.0.0/24" in run("ip", "route"))  # up, and has the address
-        ping(run, "10.9.0.2", count=3, interval=0.2)
-        example.expect("got")
+        send_one("10.9.0.2", b"hello")
+        example.expect(b"hello".hex())
         example.process.send_signal(signal.SIGINT)
         example.process.wait(PATIENCE)
 
