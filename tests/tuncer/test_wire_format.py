@@ -1,12 +1,66 @@
 """The wire format of ZeroMQ messages."""
 
+import contextlib
+
+import msgpack
+import pytest
 import zmq
 from devices import OTHER
+from hypothesis import given
+from hypothesis import strategies as st
 from processes import PATIENCE, eventually
 from traffic import send_one
 
 from tuncer import Device
 from tuncer.protocol import wire_format
+
+NUMBER = st.integers(0, 2**64 - 1)
+TERM = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end"])
+
+
+@given(
+    st.builds(
+        wire_format.Batch,
+        st.binary(),
+        NUMBER,
+        NUMBER,
+        NUMBER,
+        NUMBER,
+        st.lists(st.binary(), max_size=4),
+        st.none() | st.text(),
+    )
+)
+def test_a_message_says_what_was_put_into_it(batch: wire_format.Batch) -> None:
+    topic, seq, when, epoch, queue, packets, end = batch
+    frames = wire_format.encode(topic, seq, packets, when, epoch, end, queue)
+    assert wire_format.decode(frames) == batch
+
+
+@given(
+    st.lists(st.binary(), max_size=4)
+    | st.tuples(
+        st.binary(),
+        st.dictionaries(KEYS, TERM).map(lambda said: msgpack.packb({"v": 1} | said)),
+        TERM.map(msgpack.packb),
+    ).map(list)
+)
+def test_any_frames_are_a_batch_or_a_value_error(frames: list[bytes]) -> None:
+    with contextlib.suppress(ValueError):
+        batch = wire_format.decode(frames)
+        assert all(isinstance(packet, bytes) for packet in batch.packets)
+        assert isinstance(batch.seq + batch.timestamp + batch.epoch + batch.queue, int)
+
+
+def test_a_later_version_is_told() -> None:
+    _, header, payload = wire_format.encode(b"t0", 0, [], 0, 0)
+    later = msgpack.packb(msgpack.unpackb(header) | {"v": 2})
+    with pytest.raises(ValueError, match="has version 2 of the wire format, this reader knows 1"):
+        wire_format.decode([b"t0", later, payload])
 
 
 def test_a_plain_subscriber_needs_only_the_wire_format(dev: Device) -> None:

@@ -7,25 +7,17 @@ from hypothesis import strategies as st
 
 from tuncer.tunctl.linux import monitor
 
-
-@given(
-    st.builds(
-        monitor.LinkState,
-        st.sampled_from(["a", "b"]),
-        st.booleans(),
-        st.booleans(),
-        st.integers(68, 70),
-        st.frozensets(st.sampled_from(["10.0.0.1/8", "fd00::1/64", "10.0.0.2/8"])),
-    ),
-    st.builds(
-        monitor.LinkState,
-        st.sampled_from(["a", "b"]),
-        st.booleans(),
-        st.booleans(),
-        st.integers(68, 70),
-        st.frozensets(st.sampled_from(["10.0.0.1/8", "fd00::1/64", "10.0.0.2/8"])),
-    ),
+STATES = st.builds(
+    monitor.LinkState,
+    st.sampled_from(["a", "b"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(68, 70),
+    st.frozensets(st.sampled_from(["10.0.0.1/8", "fd00::1/64", "10.0.0.2/8"])),
 )
+
+
+@given(STATES, STATES)
 def test_the_changes_lead_from_one_state_to_the_other(
     before: monitor.LinkState, after: monitor.LinkState
 ) -> None:

@@ -69,26 +69,28 @@ def decode(frames: list[bytes]) -> Batch:
     """
     try:
         topic, head, payload = frames
-        header: dict[str, Any] = msgpack.unpackb(head)
-        packets: list[bytes] = msgpack.unpackb(payload)
-        declared = (header["v"], header["n"])
-        batch = Batch(
-            topic,
-            header["seq"],
-            header["ts"],
-            header["epoch"],
-            header.get("queue", 0),
-            packets,
-            header.get("end"),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+        header = msgpack.unpackb(head)
+        packets = msgpack.unpackb(payload)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ValueError(f"no message of tuncer's wire format: {error!r}") from error
-    if declared[0] != VERSION:
-        raise ValueError(
-            f"the message has version {declared[0]} of the wire format, this reader knows {VERSION}"
-        )
-    if declared[1] != len(packets):
-        raise ValueError(
-            f"the header speaks of {declared[1]} packets, the payload has {len(packets)}"
-        )
+    match header:
+        case {"v": int(version)} if version != VERSION:
+            raise ValueError(
+                f"the message has version {version} of the wire format, this reader knows {VERSION}"
+            )
+        case {"v": int(), "seq": int(seq), "n": int(count), "ts": int(when), "epoch": int(epoch)}:
+            batch = Batch(
+                topic, seq, when, epoch, header.get("queue", 0), packets, header.get("end")
+            )
+        case _:
+            raise ValueError(f"no message of tuncer's wire format: {header!r:.100}")
+    if not (
+        isinstance(packets, list)
+        and all(isinstance(packet, bytes) for packet in packets)
+        and isinstance(batch.queue, int)
+        and isinstance(batch.end, str | None)
+    ):
+        raise ValueError(f"no message of tuncer's wire format: {batch!r:.100}")
+    if count != len(packets):
+        raise ValueError(f"the header speaks of {count} packets, the payload has {len(packets)}")
     return batch
