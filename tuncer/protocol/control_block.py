@@ -1,7 +1,8 @@
 """The control block of a ring: words in its first page, by which its processes know of one another.
 
-Only the worker writes; each word is grouped by the part of the worker that owns it. Clients map the
-page, and read it. Its layout has a version: another version of tuncer may have another one.
+Only the worker writes. Each word is written by one part of the worker, under which it stands below.
+Clients map the page, and read it. Its layout has a version: another version of tuncer may have
+another one.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ _LAYOUT = 1
     PUBLISHED,
     ZMQ_SUBSCRIBERS,
     PUBLISHES,
-    # -- the worker --
+    # -- the worker's operation "send" --
     SENT,
     SENT_BYTES,
+    # -- the delivery --
     EVENTS,
     ENDED,
 ) = range(28)

@@ -7,10 +7,13 @@ what follows for the descriptor. Events take the way of the packets, and are in 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from supervisor import GenServer, Sender
+from supervisor.lowlevel import Channel
+from tuncer.protocol import control_socket, ring
+from tuncer.protocol.fd_store_keys import RING, WITH_EVENTS, StoreKey
 from tuncer.protocol.packet import EventValue
 from tuncer.worker.active_mode import Active
 from tuncer.worker.fd_store import FdStore
@@ -180,3 +183,23 @@ class Delivery:
         self.subscribers.notify()
         if self.publisher is not None:
             self.publisher.end(why)
+
+
+def end_stored(stored: Mapping[StoreKey, int]) -> None:
+    """Send the subscribers of killed workers the end of a device that was deleted meanwhile.
+
+    Args:
+        stored: what the workers had in the fd store.
+    """
+    if RING not in stored:
+        return  # a worker without a ring has no subscribers yet
+    control = ring.Writer(stored[RING]).control
+    control.ended = errno.ENODEV
+    packets, events = control.head, control.events + 1
+    for key, fd in stored.items():
+        if key.is_connection:
+            channel = Channel(fd)
+            if key.kind == WITH_EVENTS:
+                channel.offer(control_socket.EVENT, "deleted", None, packets, events)
+            end = (errno.ENODEV, control_socket.WAS_DELETED, packets, events)
+            channel.offer(control_socket.END, *end)

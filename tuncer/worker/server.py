@@ -38,7 +38,7 @@ from tuncer.protocol.operations import (
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE, SUBSCRIBE_ZMQ
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import explain
-from tuncer.worker import active_mode, crash_safe_value, open_device
+from tuncer.worker import active_mode, crash_safe_value, delivery, open_device
 from tuncer.worker.active_mode import Active
 from tuncer.worker.control_server import ControlServer
 from tuncer.worker.delivery import Delivery
@@ -46,7 +46,6 @@ from tuncer.worker.fd_store import FdStore
 from tuncer.worker.link_monitor import LinkMonitor
 from tuncer.worker.open_device import SHORT, TXQUEUELEN
 from tuncer.worker.packet_reader import PacketReader
-from tuncer.worker.subscribers import Subscribers
 
 
 class Worker(GenServer):
@@ -154,10 +153,7 @@ class Worker(GenServer):
         """The device was deleted while no worker ran: tell the subscribers, and end."""
         self._ended = True
         stored = self._store.inherited
-        if RING in stored:  # otherwise the worker before was killed before it had subscribers
-            control = ring.Writer(stored[RING]).control
-            control.ended = errno.ENODEV
-            Subscribers.end_stored(stored, control.head, control.events)
+        delivery.end_stored(stored)
         if CONTROL in stored:
             with socket.socket(fileno=stored[CONTROL]) as listener:
                 paths.remove(Path(listener.getsockname()))

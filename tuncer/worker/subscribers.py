@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,22 +185,6 @@ class Subscribers:
         for subscriber in self._all:
             if subscriber.wants_events:
                 subscriber.channel.offer(control_socket.EVENT, kind, value, seq, number)
-
-    @staticmethod
-    def end_stored(stored: Mapping[StoreKey, int], packets: int, events: int) -> None:
-        """Send the end of a device, that was deleted while no worker ran, to its subscribers.
-
-        Args:
-            stored: what is in the fd store.
-            packets: how many there were in the log.
-            events: how many there were.
-        """
-        for key, fd in stored.items():
-            if key.is_connection:
-                channel, end = Channel(fd), (errno.ENODEV, control_socket.WAS_DELETED)
-                if key.kind == WITH_EVENTS:
-                    channel.offer(control_socket.EVENT, "deleted", None, packets, events + 1)
-                channel.offer(control_socket.END, *end, packets, events + 1)
 
     def send_end(self, number: int, text: str, packets: int, events: int) -> None:
         """Send every subscriber the end of the log.
