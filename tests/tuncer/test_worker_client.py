@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from devices import ADDRESS, OTHER, TUN
@@ -16,6 +17,7 @@ from traffic import number_in, send_numbers, send_one
 import tuncer
 from supervisor import CallTimeout, ProcessDown
 from tuncer import Device, DeviceError, tunctl
+from tuncer.client.worker_client import WorkerClient
 
 
 async def asked(dev: Device) -> None:
@@ -60,6 +62,33 @@ def test_a_packet_for_an_arecv_that_was_cancelled_is_the_next_ones(dev: Device) 
         assert (await dev.arecv())[28:] == b"two"
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_a_packet_for_a_call_whose_thread_still_sends_comes_first(
+    dev: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends, may_return = WorkerClient._request, threading.Event()
+
+    def slow(*request: Any) -> Any:
+        """Send, and return late: the machine is busy."""
+        reply = sends(*request)
+        may_return.wait(PATIENCE)
+        return reply
+
+    monkeypatch.setattr(WorkerClient, "_request", slow)
+
+    async def main() -> list[bytes]:
+        dev._first.forget()  # so that a thread looks for the worker, and sends
+        given_up = asyncio.create_task(dev.arecv())
+        await asked(tuncer.attach("lab0"))
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        send_numbers(0, 2)
+        found = [(await dev.arecv(PATIENCE))[28:] for _ in range(2)]
+        may_return.set()
+        return found
+
+    assert asyncio.run(main()) == [b"0", b"1"]
 
 
 def test_a_sync_recv_takes_over_from_an_arecv_of_another_loop(dev: Device) -> None:
