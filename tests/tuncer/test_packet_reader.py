@@ -1,4 +1,4 @@
-"""What is polled and attached, and what a worker reads of a queue."""
+"""What a worker reads of a queue, which is attached while somebody wants its packets."""
 
 import asyncio
 import contextlib
@@ -7,13 +7,10 @@ import signal
 
 import pytest
 from devices import queues
-from hypothesis import given
-from hypothesis import strategies as st
 from processes import PATIENCE, Run, eventually, kill, wait_for_end
 from traffic import FLOWS, send_flows, take
 
 from tuncer import Device, Packet, tunctl
-from tuncer.worker.packet_reader import demand
 
 
 def await_queues(run: Run, wanted: tuple[int, int]) -> None:
@@ -77,22 +74,6 @@ def test_recv_of_a_queue_attaches_it_and_it_stays(three_queues: Device, run: Run
             await three_queues.arecv(0.01, queue=2)
 
     asyncio.run(once())
-
-
-@given(st.booleans(), st.sampled_from([0, 1, 64]), st.booleans(), st.booleans(), st.booleans())
-def test_what_is_demanded_of_a_queue(
-    receivers: bool, room: int, active: bool, was_active: bool, settled: bool
-) -> None:
-    wanted = demand(
-        receivers=receivers, room=room, active=active, was_active=was_active, settled=settled
-    )
-    assert wanted.polled == (receivers or room > 0)
-    if active or receivers:
-        assert wanted.attached is True  # whoever reads it gets its packets
-    elif was_active:
-        assert wanted.attached is False  # the last subscriber has gone, and nobody wants them
-    else:  # a passive queue keeps its packets between recv calls; a new one was asked for by nobody
-        assert wanted.attached is (None if settled else False)
 
 
 def drained(dev: Device, queue: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from devices import TAP, TUN
-from links import device
+from ip_links import device
 
 
 @pytest.fixture(name="tun")

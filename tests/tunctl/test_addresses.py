@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from devices import TUN
-from links import device, routes_shown, shown
+from ip_links import device, routes_shown, shown
 from processes import Run
 
 from tuncer import tunctl

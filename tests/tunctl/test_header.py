@@ -8,7 +8,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from links import read
+from ip_links import read
 from processes import Run
 
 from tuncer import tunctl

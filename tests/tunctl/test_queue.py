@@ -2,7 +2,7 @@
 
 import pytest
 from devices import TUN
-from links import device, shown
+from ip_links import device, shown
 from processes import Run
 
 from tuncer import tunctl

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from links import routes_shown
+from ip_links import routes_shown
 from processes import Run
 
 from tuncer import tunctl

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from devices import TAP, TUN
-from links import device, shown
+from ip_links import device, shown
 from processes import Run
 from users import only_one_user, run_as_user
 

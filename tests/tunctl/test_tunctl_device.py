@@ -10,7 +10,7 @@ import pytest
 from devices import TAP, TUN
 from hypothesis import given
 from hypothesis import strategies as st
-from links import device, read, shown
+from ip_links import device, read, shown
 from processes import Run
 
 from tuncer import tunctl

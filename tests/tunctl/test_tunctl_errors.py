@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from devices import TUN
-from links import routes_shown
+from ip_links import routes_shown
 from processes import Run
 
 from tuncer import tunctl

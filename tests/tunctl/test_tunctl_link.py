@@ -5,7 +5,7 @@ import os
 
 import pytest
 from devices import TUN
-from links import device, shown
+from ip_links import device, shown
 from processes import Run
 
 from tuncer import tunctl

@@ -6,7 +6,6 @@ The ring outlives a worker that is killed. Its successor continues the log where
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
 
 from tuncer import tunctl
 from tuncer.protocol import ring
@@ -15,39 +14,10 @@ from tuncer.tunctl import Flag
 from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.worker import packet_length
 from tuncer.worker.active_mode import Active, Mode
+from tuncer.worker.demand import demand
 from tuncer.worker.packet_filter import Filter
 
 _LARGEST_VNET_HDR = 1024  # so that a slot of the ring holds any packet behind it
-
-
-class Demand(NamedTuple):
-    """What the wishes of subscribers and receivers mean for a device's queue."""
-
-    polled: bool
-    """Whether the worker polls the descriptor."""
-    attached: bool | None
-    """Whether the kernel puts packets into this queue; None: it stays as it is."""
-
-
-def demand(*, receivers: bool, room: int, active: bool, was_active: bool, settled: bool) -> Demand:
-    """Decide whether a queue is polled and attached. Pure.
-
-    The queue of a passive device stays attached between ``recv`` calls, so that its packets are
-    kept. It is detached, and its packets are discarded, when the last subscriber has gone.
-
-    Args:
-        receivers: whether a ``recv`` call waits.
-        room: how many packets may be read for subscribers.
-        active: whether there is a subscriber, or the mode is active.
-        was_active: what ``active`` was at the decision before.
-        settled: whether there was one: a new queue is attached, though nobody has asked for it.
-    """
-    attached = None
-    if active or receivers:
-        attached = True
-    elif was_active or not settled:
-        attached = False
-    return Demand(receivers or room > 0, attached)
 
 
 class PacketReader:
