@@ -243,13 +243,13 @@ def test_a_recv_that_is_interrupted_while_it_waits_loses_no_packet(
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        for number_in in range(50):
+        for number in range(50):
             signal.setitimer(signal.ITIMER_REAL, 0.005)
             with pytest.raises(Interrupted):
                 dev.recv(PATIENCE)
             if not under_way:
-                send_numbers(number, number_in + 1)
-            assert int(dev.recv(PATIENCE)[28:]) == number_in
+                send_numbers(number, number + 1)
+            assert int(dev.recv(PATIENCE)[28:]) == number
     finally:
         signal.signal(signal.SIGALRM, before)
 
