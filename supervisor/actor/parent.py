@@ -112,8 +112,8 @@ class Parent:
                 self._send_unsent(channel)
                 if self._unsent:
                     channel.wait_for_room()
-            self._stores.append(answers.append)
             channel.send(STORE, path, fds=(fd,))
+            self._stores.append(answers.append)  # there is no answer to what could not be sent
             while not answers:
                 self._on_stored(channel)
         except (BrokenPipeError, EOFError):
@@ -129,12 +129,12 @@ class Parent:
         """Deposit a descriptor, and call back from the loop when that is done, or why it is not.
 
         Raises:
-            OSError: there is no supervisor.
+            OSError: there is no supervisor, or no descriptor is left for a duplicate.
             ValueError: the path is none.
         """
         self._supervisor(path)
-        self._stores.append(done)
         self._send((STORE, path), (fd,))
+        self._stores.append(done)  # there is no answer to what could not be sent
 
     def _supervisor(self, path: tuple[str, ...]) -> Channel:
         """Return the channel to the supervisor, to store something under this path."""

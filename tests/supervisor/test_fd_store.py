@@ -4,6 +4,7 @@ import os
 
 import pytest
 from actors import Keeper
+from processes import PATIENCE
 from trees import kill_actor, start
 
 from supervisor import (
@@ -71,3 +72,12 @@ def test_descriptors_are_closed_when_the_child_is_stopped_for_good() -> None:
 def test_without_a_supervisor_there_is_no_store() -> None:
     with pytest.raises(StartFailed, match="no supervisor to store"):
         Keeper.start_link()
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_could_not_be_sent_gets_no_answer_of_anothers(later: bool) -> None:
+    start(ChildSpec("k", Keeper, name="k"))
+    keeper = Ref(name="k")
+    keeper.call(["store what is none", later])
+    for name in ("one", "two"):
+        keeper.call(["store", name], timeout=PATIENCE)

@@ -31,6 +31,7 @@ from supervisor import (
     Stop,
     Supervisor,
     Timeout,
+    lowlevel,
 )
 from supervisor.client import connections
 
@@ -264,6 +265,12 @@ class Keeper(GenServer):
                 self.store_fd(name, writer)
                 os.close(writer)
                 os.close(reader)
+            case ["store what is none", later]:
+                with contextlib.suppress(OSError):
+                    if later:
+                        lowlevel.store_fd_later(self, "none", 1 << 20, lambda _: None)
+                    else:
+                        self.store_fd("none", 1 << 20)
             case ["drop", name]:
                 self.drop_fd(name)
             case "names":

@@ -6,15 +6,23 @@ import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import killed_workers
 import msgpack
 import pytest
 from devices import TUN
+from directories import remove
 from processes import PATIENCE, Run, stop
 
 import tuncer
+from supervisor import Supervisor
 from tuncer import Device, Flag
 from tuncer.protocol import paths
+from tuncer.protocol.fd_store_keys import CONTROL, StoreKey
+from tuncer.worker.fd_store import FdStore
+from tuncer.worker.server import Worker
 
 
 def connect_to(dev: Device) -> socket.socket:
@@ -88,3 +96,28 @@ def test_strangers_at_the_control_socket_and_the_mailbox_harm_nobody(dev: Device
     with pytest.raises(TypeError):
         dev._call("send", 1, 2, 3)
     assert dev.statistics()["restarts"] == 0
+
+
+class IsRefusedOnce(Worker):
+    """The second time it stores its control socket, the fd store has no room."""
+
+    def init(self, *arguments: Any, **options: Any) -> Any:
+        stored, original = 0, FdStore.put
+
+        def put(store: FdStore, key: StoreKey, fd: int) -> None:
+            nonlocal stored
+            stored += key == CONTROL
+            if stored == 2:
+                raise OSError(errno.ENOSPC, "the fd store is full")
+            original(store, key, fd)
+
+        FdStore.put = put  # type: ignore[method-assign]
+        return super().init(*arguments, **options)
+
+
+def test_a_control_socket_that_cannot_be_stored_again_is_served(runtime_dir: Path) -> None:
+    root = Supervisor.start_link([killed_workers.spec(IsRefusedOnce)])
+    dev = tuncer.attach("lab0")
+    remove(runtime_dir)
+    assert tuncer.attach("lab0").pid == dev.pid
+    root.stop()

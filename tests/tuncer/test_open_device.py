@@ -7,12 +7,14 @@ import signal
 import struct
 from typing import Any
 
+import killed_workers
 import pytest
 from devices import OTHER, TAP, TUN, kill_worker, queues
 from processes import PATIENCE, Run, wait_for_end
 from traffic import FLOWS, send_flows, send_one, take
 
 import tuncer
+from supervisor import StartFailed, Supervisor
 from tuncer import Device, Flag, Protocol, VnetHdr, tunctl
 
 
@@ -146,3 +148,14 @@ def test_a_descriptor_that_blocks_is_adopted() -> None:
             assert subscription.recv(PATIENCE).data[28:] == b"one"
         assert dev.statistics()["packets_read"] == 1
     os.close(fd)
+
+
+def test_a_kill_while_a_persistent_device_is_made() -> None:
+    spec = killed_workers.spec(killed_workers.AsItIsPersistent, persist=True)
+    with pytest.raises(StartFailed):
+        Supervisor.start_link([spec])
+    root = Supervisor.start_link([spec])
+    dev = tuncer.attach("lab0")
+    assert dev.txqueuelen() == 10_000
+    dev.destroy()
+    root.stop()

@@ -5,12 +5,15 @@ import contextlib
 import os
 import signal
 
+import killed_workers
 import pytest
 from devices import queues
 from processes import PATIENCE, Run, eventually, kill, wait_for_end
-from traffic import FLOWS, send_flows, take
+from traffic import FLOWS, numbers, send_flows, send_numbers, take
 
-from tuncer import Device, Packet, tunctl
+import tuncer
+from supervisor import Supervisor
+from tuncer import Device, DeviceEvent, Packet, tunctl
 
 
 def await_queues(run: Run, wanted: tuple[int, int]) -> None:
@@ -106,3 +109,16 @@ def test_what_a_queue_holds_outlives_its_worker(two_queues: Device) -> None:
     send_flows()
     kill(two_queues.pids[1])
     assert drained(two_queues, 0) + drained(two_queues, 1) == FLOWS
+
+
+def test_a_kill_before_counted_packets_are_handed_over_gives_none_twice() -> None:
+    root = Supervisor.start_link([killed_workers.spec(killed_workers.BeforeItHandsOver)])
+    dev = tuncer.attach("lab0")
+    dev.up("10.9.0.1/24", link_local=False)
+    with dev.subscribe(events=True) as subscription:
+        dev.setopt(active=3)
+        send_numbers(0, 4)
+        assert numbers(subscription, 4) == [0, 1, 2, DeviceEvent("passive", "lab0")]
+        assert dev.statistics()["restarts"] == 1
+        assert int(dev.recv(PATIENCE)[28:]) == 3
+    root.stop()

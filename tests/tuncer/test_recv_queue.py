@@ -1,5 +1,6 @@
 """Calls of recv that wait for a packet."""
 
+import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,3 +44,15 @@ def test_hundreds_of_monitors_do_not_use_up_the_calls() -> None:
     assert ref.call("get") == 3
     ref.stop()
     assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}
+
+
+def test_hundreds_that_wait_are_refused_when_the_device_becomes_active(dev: Device) -> None:
+    async def main() -> set[str]:
+        waiting = [asyncio.ensure_future(dev.arecv(PATIENCE)) for _ in range(450)]
+        await asyncio.to_thread(eventually, lambda: dev.statistics()["receivers"], 450)
+        await asyncio.to_thread(dev.setopt, active=True)
+        return {str(error) for error in await asyncio.gather(*waiting, return_exceptions=True)}
+
+    (told,) = asyncio.run(main())
+    assert "is in active mode" in told
+    assert dev.statistics()["restarts"] == 0

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import killed_workers
 import msgpack
 import pytest
 from actors import Counter, Later
 from devices import OTHER, TAP, TUN, root_of
-from processes import PATIENCE, descriptors, stop, wait_for_end
+from processes import PATIENCE, Run, descriptors, eventually, stop, wait_for_end
 from strangers import say, stranger
 from traffic import send_one
 from trees import times
@@ -222,3 +223,20 @@ def test_every_descriptor_is_closed_on_exec() -> None:
                 flags = int(info.split("flags:")[1].split()[0], 8)
                 assert flags & os.O_CLOEXEC, (pid, number, descriptors(pid).get(number))
         os.close(held)
+
+
+def test_a_kill_while_a_deleted_device_is_forgotten(run: Run) -> None:
+    described: Any = {"restart": "permanent", "mtu": 1400, "addresses": ["10.9.0.1/24"]}
+    root: SupervisorRef = Supervisor.start_link(
+        [killed_workers.spec(killed_workers.AsItDropsItsDevice, **described)]
+    )
+    former = tuncer.attach("lab0")
+    with former.subscribe():
+        pid = former.pid
+        run("ip", "link", "del", "lab0")
+        assert wait_for_end(pid)
+        new = eventually(lambda: next(iter(tuncer.devices()), None))
+        assert new.mtu() == 1400
+        assert "10.9.0.1" in str(new.list_addresses())
+        assert new.statistics()["subscribers"] == 0
+    root.stop()

@@ -1,16 +1,20 @@
 """The publisher: what it sends by ZeroMQ to those who need only the wire format."""
 
+import errno
 import itertools
+import resource
 import socket
 from typing import Any
 
 import msgpack
+import pytest
 import zmq
 from devices import OTHER, kill_worker
-from processes import PATIENCE, eventually, kill, stop
+from processes import PATIENCE, descriptors, eventually, kill, stop
 from traffic import FLOWS, send_flows, send_one, take
 
 from tuncer import Device
+from tuncer.protocol import paths
 
 
 def test_counts_of_a_slow_message_subscriber_add_up(dev: Device) -> None:
@@ -85,3 +89,36 @@ def test_messages_of_a_queue_outlive_its_stopped_worker(two_queues: Device) -> N
         found += [subscription.recv(PATIENCE) for _ in range(FLOWS)]
         assert len(found) == 2 * FLOWS
         assert subscription.stats() == {"delivered": 2 * FLOWS, "lost": 0}
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_cannot_be_bound_is_an_error_and_the_device_goes_on(dev: Device) -> None:
+    in_the_way = paths.publisher(dev._path)
+    in_the_way.mkdir()
+    pid = dev.pid
+    for use in (lambda: dev.endpoint, lambda: dev.subscribe(transport="zmq")):
+        with pytest.raises(OSError, match="the device's worker could not do it: ZeroMQ: "):
+            use()
+    assert dev.pid == pid
+    in_the_way.rmdir()
+    with dev.subscribe(transport="zmq") as subscription:
+        in_the_way.unlink()
+        in_the_way.mkdir()
+        kill_worker(dev)
+        assert dev.statistics()["restarts"] == 1  # though it has no publisher
+        in_the_way.rmdir()
+        send_one(OTHER, b"after")
+        assert subscription.recv(PATIENCE).data[28:] == b"after"
+
+
+def test_a_worker_without_descriptors_says_so(dev: Device) -> None:
+    dev.statistics()  # connected
+    pid, before = dev.pid, resource.prlimit(dev.pid, resource.RLIMIT_NOFILE)
+    few = len(descriptors(pid)) + 2  # for the connection, and one of the many that ZeroMQ needs
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
+    with pytest.raises(OSError, match="could not do it: ZeroMQ: Too many open files") as caught:
+        dev.endpoint  # noqa: B018
+    assert caught.value.errno == errno.EMFILE
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert dev.endpoint
+    assert dev.pid == pid

@@ -82,6 +82,11 @@ class Mode:
             return 0
         return max(0, self._control.limit - self._control.head)
 
+    @property
+    def limit(self) -> int | None:
+        """Which packets are the subscribers' in a counted mode: those below this ``seq``."""
+        return self._control.limit if self._control.active == _COUNTED else None
+
     def is_active(self, *, has_subscribers: bool) -> bool:
         """Whether packets are for subscriptions, not for ``recv``."""
         word = self._control.active

@@ -77,8 +77,10 @@ class ControlServer:
             return
         self._accept()
         self._worker.remove_reader(self._listener.fileno())
-        self._listen_again()
-        self._worker.add_reader(self._listener.fileno(), self._accept)
+        try:
+            self._listen_again()
+        finally:  # also when it listens at the path, and could not store the descriptor
+            self._worker.add_reader(self._listener.fileno(), self._accept)
         paths.link_worker(self.path, process(os.getpid()))
 
     def _accept(self) -> None:
@@ -112,11 +114,10 @@ class ControlServer:
         try:
             answered = self._answer(peer, message)
         except OSError as error:  # most likely there are too many descriptors
-            self._worker.log.warning(
-                "%s: a connection of its control socket is closed: %s", self._name, error
-            )
-            answered = False
-        if not answered:  # or it does not read what it is answered
+            problem = f"the device's worker could not do it: {error.strerror or error}"
+            self._worker.log.warning("%s: %s", self._name, problem)
+            answered = peer.offer(OSError(error.errno, problem, self._name))
+        if not answered:  # it does not read what it is answered
             self._drop(peer)
 
     def release(self, peer: Channel) -> None:

@@ -57,10 +57,15 @@ class Delivery:
         self.publisher: Publisher | None = None
 
     def begin(self) -> None:
-        """Go on with the subscribers of a killed worker, which may have read what nobody knows."""
+        """Restore the subscribers of a killed worker, and notify them.
+
+        It may have been killed after it had read packets for them, and before it had said so.
+        """
         self.subscribers.restore()
         if self.is_active:
-            self._packets.hand_over()  # what was recovered
+            self._packets.hand_over()
+        elif self._packets.mode.limit is not None:  # the count has come to its end
+            self._packets.hand_over(self._packets.mode.limit)
 
     def publish_at(self, path: Path) -> None:
         """Bind the publisher's endpoint, if it is not bound."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from supervisor import GenServer, lowlevel
-from tuncer.protocol.fd_store_keys import StoreKey
+from tuncer.protocol.fd_store_keys import TUN, StoreKey
 
 
 class FdStore:
@@ -54,6 +54,10 @@ class FdStore:
         self._keys.discard(key)
 
     def drop_all(self) -> None:
-        """Take everything out of the store: the next worker begins with a new device."""
-        for key in list(self._keys):
+        """Take everything out of the store: the next worker begins with a new device.
+
+        The device goes last. The successor of a worker that is killed before that finds a device
+        that was deleted, and drops the rest.
+        """
+        for key in sorted(self._keys, key=lambda key: key == TUN):
             self.drop(key)

@@ -60,13 +60,14 @@ def created(
         if Flag.MULTI_QUEUE in Flag(flags):
             _check_alone(fd, name, 1 + beside)
         existed = Flag.PERSIST in tunctl.flags(fd)
-        if persist is not False and not existed:
-            tunctl.persist(fd, persist)
         for number, setting in zip(wanted, (tunctl.owner, tunctl.group), strict=True):
             if number is not None and number != setting(fd):
                 setting(fd, number)
         if txqueuelen is not None and not existed:
             tunctl.txqueuelen(fd, txqueuelen)
+        # Last: by this a worker that is started again, after a kill, tells a device that existed.
+        if persist is not False and not existed:
+            tunctl.persist(fd, persist)
     except BaseException:
         if not existed:
             tunctl.persist(fd, False)

@@ -118,9 +118,14 @@ class PacketReader:
             self.hand_over()
         return room > 0
 
-    def hand_over(self) -> None:
-        """Leave every packet in the log to the subscribers: no ``recv`` gets any of them."""
-        self.control.taken = self.control.head
+    def hand_over(self, limit: int | None = None) -> None:
+        """Leave the packets in the log, or those below a limit, to the subscribers.
+
+        No ``recv`` gets any of them.
+        """
+        head = self.control.head
+        end = head if limit is None else min(head, limit)
+        self.control.taken = max(self.control.taken, end)
 
     def take(self) -> Packet | None:
         """Return the next packet for a ``recv``: the first one that nobody has taken, if any."""

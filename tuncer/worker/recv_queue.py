@@ -86,15 +86,21 @@ class RecvQueue:
 
     def refuse_all(self, number: int, text: str) -> None:
         """Answer every call that waits by an OSError."""
-        for receiver in list(self._all):
-            self._refuse(receiver, OSError(number, text, self._packets.name))
+        refused, self._all = self._all, deque()
+        for receiver in refused:
+            self._answer(receiver, OSError(number, text, self._packets.name))
+        if refused:
+            self._changed()
 
     def _refuse(self, receiver: _Receiver, error: OSError) -> None:
         if receiver in self._all:
             self._all.remove(receiver)
-            self._forget_timer(receiver)
-            self._worker.refuse(receiver.sender, error)
+            self._answer(receiver, error)
             self._changed()
+
+    def _answer(self, receiver: _Receiver, error: OSError) -> None:
+        self._forget_timer(receiver)
+        self._worker.refuse(receiver.sender, error)
 
     def _forget_timer(self, receiver: _Receiver) -> None:
         if receiver.timer is not None:

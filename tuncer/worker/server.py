@@ -47,6 +47,8 @@ from tuncer.worker.link_monitor import LinkMonitor
 from tuncer.worker.open_device import SHORT, TXQUEUELEN
 from tuncer.worker.packet_reader import PacketReader
 
+_LATER = 1.0  # seconds until sockets that could not be bound are tried again
+
 
 class Worker(GenServer):
     """Owns one queue of a device. A supervisor starts it, and keeps its descriptors."""
@@ -100,9 +102,9 @@ class Worker(GenServer):
         self._delivery.begin()
         self._link.begin()
         self._delivery.report_end_of_count()
-        if self._control.publishes:
-            self._publish()
         lowlevel.when_restored(self, self._restore_sockets)
+        if self._control.publishes:
+            self._restore_sockets()
         return None
 
     def _open(self, opened: Callable[[], int], slots: int) -> None:
@@ -132,15 +134,26 @@ class Worker(GenServer):
         return paths.queue(paths.control_path_of(self._tun), self._queue)
 
     def _restore_sockets(self) -> None:
-        """Bind the paths again that were removed with the runtime directory."""
-        if self._ended or paths.is_open(self._path):
+        """Bind what is not bound, after a restart, or a removal of the runtime directory.
+
+        It is tried again until it succeeds: the device goes on, for those who are connected.
+        """
+        if self._ended:
             return
         try:
             self._control_server.restore()
-            if self._delivery.publisher is not None:
-                self._delivery.publisher.bind_again(paths.publisher(self._path))
+            if self._control.publishes:
+                self._restore_publisher()
         except OSError as error:
-            self.log.error("%s: attach() does not find it, for now: %s", self.name, error)
+            self.log.error("%s: new clients do not find it, for now: %s", self.name, error)
+            self.call_later(_LATER, self._restore_sockets)
+
+    def _restore_publisher(self) -> None:
+        path = paths.publisher(self._path)
+        if self._delivery.publisher is None:
+            self._delivery.publish_at(path)
+        elif not path.exists():
+            self._delivery.publisher.bind_again(path)
 
     @property
     def _path(self) -> Path:

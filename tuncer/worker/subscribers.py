@@ -106,13 +106,23 @@ class Subscribers:
         """
         number = 1 + max((one.number for one in self._all), default=0)
         subscriber = Subscriber(number, channel, eventfd, wants_events)
-        self._add(subscriber)
+        try:
+            self._add(subscriber)
+        except OSError as error:  # the kernel has no room for one more descriptor to poll
+            channel.offer(error)
+            channel.close()
+            if eventfd is not None:
+                os.close(eventfd)
+            return
         # The worker does not wait for its supervisor: if that is stopped (SIGSTOP), this subscriber
         # waits for its answer, and nobody else is held up.
-        self._keep(subscriber, subscriber.key(HANDSHAKE), channel.fileno())
+        descriptors = {subscriber.key(HANDSHAKE): channel.fileno()}
         if eventfd is not None:
-            self._keep(subscriber, subscriber.key(EVENTFD), eventfd)
-        self._keep(subscriber, subscriber.key(), channel.fileno())
+            descriptors[subscriber.key(EVENTFD)] = eventfd
+        descriptors[subscriber.key()] = channel.fileno()
+        for key, fd in descriptors.items():
+            if subscriber in self._all:  # otherwise a refusal has closed them
+                self._keep(subscriber, key, fd)
 
     def _keep(self, subscriber: Subscriber, key: StoreKey, fd: int) -> None:
         """Store a descriptor of a new subscriber; the handshake is answered after the last one."""
@@ -139,10 +149,10 @@ class Subscribers:
         self._store.drop(subscriber.key(HANDSHAKE))
 
     def _add(self, subscriber: Subscriber) -> None:
+        self._worker.add_reader(subscriber.channel.fileno(), lambda: self._on_readable(subscriber))
         self._all.append(subscriber)
         if subscriber.eventfd is not None:
             self.eventfds.append(subscriber.eventfd)
-        self._worker.add_reader(subscriber.channel.fileno(), lambda: self._on_readable(subscriber))
 
     def _on_readable(self, subscriber: Subscriber) -> None:
         """Notice a subscriber's end: it sends nothing, so the connection is readable only then."""

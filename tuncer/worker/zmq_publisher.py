@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
@@ -35,6 +35,15 @@ _RETURN = 0.5  # seconds that former subscribers are waited for, unless the ring
 _SLOW = 0.1  # seconds that a subscriber with a full queue may delay the others, while catching up
 _CATCH_UP = 3.0  # seconds after a restart in which a late former subscriber has all sent again
 _IDLE = 1.0  # seconds between messages at most
+
+
+@contextlib.contextmanager
+def _as_oserror(path: Path) -> Iterator[None]:
+    """Raise a ZMQError as the OSError that it is of: the class of its own is none."""
+    try:
+        yield
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, f"ZeroMQ: {error.strerror}", str(path)) from error
 
 
 class Publisher:
@@ -57,6 +66,9 @@ class Publisher:
             packets: has the ring.
             changed: called when a subscriber has come or left; for the first one the device's
                 packets are read when it returns.
+
+        Raises:
+            OSError: the endpoint cannot be bound, or there are too many descriptors.
         """
         self._worker = worker
         self._changed = changed
@@ -69,14 +81,16 @@ class Publisher:
         self._resume = 0
         self._heartbeat_scheduled = self._pausing = self._ending = self._is_waiting = False
         self.subscribers = 0
-        self._socket = context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.LINGER, 1000)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_WORD)
-        self._socket.setsockopt(zmq.SNDHWM, _QUEUE)
-        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell each subscriber, and each that leaves
         self._connections = 0
-        self._monitor = self._socket.get_monitor_socket(_CAME | _WENT)
-        self._socket.bind(f"ipc://{path}")
+        with _as_oserror(path):
+            self._socket = context.socket(zmq.XPUB)
+        try:
+            with _as_oserror(path):
+                self._prepare(path)
+        except OSError:
+            self._socket.disable_monitor()
+            self._socket.close(0)
+            raise
         self._awaited = writer.control.zmq_subscribers
         # Also when nobody is awaited: this worker's predecessor may have waited in vain itself.
         self._catching_up = writer.control.publishes > 0
@@ -86,11 +100,24 @@ class Publisher:
             worker.call_later(_RETURN, self._wait_no_longer)
             worker.call_later(_CATCH_UP, self._caught_up)
 
+    def _prepare(self, path: Path) -> None:
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_WORD)
+        self._socket.setsockopt(zmq.SNDHWM, _QUEUE)
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell each subscriber, and each that leaves
+        self._monitor = self._socket.get_monitor_socket(_CAME | _WENT)
+        self._socket.bind(f"ipc://{path}")
+
     def bind_again(self, path: Path) -> None:
-        """Bind the endpoint again, whose socket was removed. Subscribers that are there stay."""
+        """Bind the endpoint again, whose socket was removed. Subscribers that are there stay.
+
+        Raises:
+            OSError: it cannot be bound.
+        """
         with contextlib.suppress(zmq.ZMQError):
             self._socket.unbind(f"ipc://{path}")
-        self._socket.bind(f"ipc://{path}")
+        with _as_oserror(path):
+            self._socket.bind(f"ipc://{path}")
 
     def fileno(self) -> int:
         """Return the descriptor to poll: call ``publish`` when it is readable."""
