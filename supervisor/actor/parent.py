@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from supervisor.actor import owners
 from supervisor.errors import Reason
 from supervisor.protocol import message_kinds
-from supervisor.protocol.channel import Channel, close_all
+from supervisor.protocol.channel import Channel
 from supervisor.protocol.message_kinds import DROP, HAPPENED, HELD, PONG, STORE, STORED
 from supervisor.protocol.telemetry import Event
 
@@ -54,8 +54,6 @@ class Parent:
         self._loop = loop
         self._shut = shut
         self._orders: deque[list[Any]] = deque()
-        self._unsent: deque[tuple[tuple[Any, ...], tuple[int, ...]]] = deque()
-        """Messages, with duplicates of descriptors, for which the channel had no room."""
         self._stores: deque[Callable[[str | None], None]] = deque()
         """Callbacks of the requests to store a descriptor, in their order."""
         self._left: Callable[[], None] | None = None
@@ -108,10 +106,8 @@ class Parent:
         channel = self._supervisor(path)
         answers: list[str | None] = []
         try:
-            while self._unsent:
-                self._send_unsent(channel)
-                if self._unsent:
-                    channel.wait_for_room()
+            while not channel.flush():
+                channel.wait_for_room()
             channel.send(STORE, path, fds=(fd,))
             self._stores.append(answers.append)  # there is no answer to what could not be sent
             while not answers:
@@ -164,24 +160,13 @@ class Parent:
     def _send(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
         """Send a word to the supervisor now, or when it has read others."""
         channel = self._channel
-        if channel is None:
-            return
-        if self._unsent or not channel.offer(*message, fds=fds):
-            self._unsent.append((message, tuple(map(os.dup, fds))))
+        if channel is not None and not channel.queue(*message, fds=fds):
             self._loop.poll(channel.fileno(), self._ready, select.EPOLLIN | select.EPOLLOUT)
 
-    def _send_unsent(self, channel: Channel) -> None:
-        while self._unsent:
-            message, fds = self._unsent[0]
-            if not channel.offer(*message, fds=fds):
-                return
-            self._unsent.popleft()
-            close_all(fds)
-        self._loop.poll(channel.fileno(), self._read, select.EPOLLIN)
-
     def _ready(self) -> None:
-        if self._channel is not None:
-            self._send_unsent(self._channel)
+        channel = self._channel
+        if channel is not None and channel.flush():
+            self._loop.poll(channel.fileno(), self._read, select.EPOLLIN)
         self._read()
 
     def _read(self) -> None:

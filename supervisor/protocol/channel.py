@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import socket
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +28,8 @@ class Channel:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
         self._socket.settimeout(0)
+        self.unsent: deque[tuple[tuple[Any, ...], tuple[int, ...]]] = deque()
+        """Messages, with duplicates of descriptors, that wait for room: see ``queue``."""
 
     @staticmethod
     def pair() -> tuple[Channel, int]:
@@ -62,6 +65,30 @@ class Channel:
             return self._sent(message, fds)
         except BrokenPipeError:
             return False
+
+    def queue(self, *message: Any, fds: tuple[int, ...] = ()) -> bool:
+        """Send a message, or keep it for ``flush`` if there is no room; tell whether it was sent.
+
+        For what must neither be lost nor be waited for. The messages of a queue keep their order.
+
+        Raises:
+            ValueError: the message is too long.
+            OSError: a descriptor is none, or none is left for a duplicate of it.
+        """
+        if not self.unsent and self.offer(*message, fds=fds):
+            return True
+        self.unsent.append((message, tuple(map(os.dup, fds))))
+        return False
+
+    def flush(self) -> bool:
+        """Send what ``queue`` has kept, as far as there is room; tell whether nothing is left."""
+        while self.unsent:
+            message, fds = self.unsent[0]
+            if not self.offer(*message, fds=fds):
+                return False
+            self.unsent.popleft()
+            close_all(fds)
+        return True
 
     def _sent(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> bool:
         data = codec.pack(list(message))
@@ -126,8 +153,10 @@ class Channel:
         poller.poll(seconds * 1000)
 
     def close(self) -> None:
-        """Close this end."""
+        """Close this end, and forget what was not sent."""
         self._socket.close()
+        while self.unsent:
+            close_all(self.unsent.popleft()[1])
 
 
 def _message(data: bytes) -> list[Any]:

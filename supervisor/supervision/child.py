@@ -15,10 +15,10 @@ from typing import Any
 from supervisor import linux
 from supervisor.actor.timers import Timer
 from supervisor.client.ref import Ref
-from supervisor.errors import HUNG, KILLED, SHUTDOWN, Reason, reason_of
+from supervisor.errors import HUNG, KILLED, Reason, reason_of
 from supervisor.protocol import codec, registry, runtime_dir
 from supervisor.protocol.channel import Channel
-from supervisor.protocol.message_kinds import FAILED, PING, SHUT
+from supervisor.protocol.message_kinds import FAILED, PING
 from supervisor.spawn.stderr_handler import Repeated
 from supervisor.supervision import fork
 from supervisor.supervision.child_spec import Plan
@@ -147,15 +147,6 @@ class Child:
         if self.retry is not None:
             self.retry.cancelled = True
             self.retry = None
-
-    def order_to_end(self, *, comes_back: bool) -> None:
-        """Send the child the order to end, and whether another start of it may follow.
-
-        A child that does not read its channel gets no order. It is killed when the seconds of its
-        ``shutdown`` are over.
-        """
-        if self.channel is not None:
-            self.channel.offer(SHUT, SHUTDOWN, comes_back)
 
     def send_ping(self) -> None:
         """Ask it for a sign of life."""

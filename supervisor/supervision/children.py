@@ -6,8 +6,10 @@ How to start, watch and stop one; not when.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,16 @@ from typing import Any
 from supervisor import inherited, linux
 from supervisor.actor.loop import Actor
 from supervisor.client.ref import Ref
-from supervisor.errors import HUNG, KILLED, NotFound, Reason, StartFailed, is_shortage, shown
+from supervisor.errors import (
+    HUNG,
+    KILLED,
+    SHUTDOWN,
+    NotFound,
+    Reason,
+    StartFailed,
+    is_shortage,
+    shown,
+)
 from supervisor.protocol import registry, runtime_dir
 from supervisor.protocol.channel import Channel, close_all
 from supervisor.protocol.message_kinds import (
@@ -29,6 +40,7 @@ from supervisor.protocol.message_kinds import (
     PONG,
     READY,
     RESTORE,
+    SHUT,
     STORE,
     STORED,
 )
@@ -47,6 +59,7 @@ _LOOKS = 4  # looks for an answer (PONG) in the seconds of a watchdog
 _STEPS = 8  # timers in a row into which a child's time is divided: see _after
 _START_PING_TIMEOUT = 1.0  # seconds in which a supervisor that is starting answers a PING
 _EXIT_TIMEOUT = 5.0  # seconds from a child's EXIT, FAILED or IGNORE until it is killed
+_MOST_UNSENT = 16_384  # messages for a child that does not read, four for each descriptor stored
 _DUMP_TIMEOUT = 5.0  # seconds that faulthandler has to write the stacks of a hung child
 
 
@@ -179,13 +192,41 @@ class Children:
                 break
             (word, *terms), fds = received
             try:
-                self._on_message(child, child.channel, word, terms, fds)
+                self._on_message(child, word, terms, fds)
             except _NONSENSE as error:
                 self._kill_for_malformed_data(child, f"{shown(word)}: {error!r:.200}")
                 break
             finally:
                 close_all(fds)
         self._tasks.advance()
+
+    def _send(self, child: Child, *message: Any) -> None:
+        """Send a child a message now, or when it has read what was sent to it before."""
+        channel = child.channel
+        if channel is None or channel.queue(*message):
+            return
+        if len(channel.unsent) > _MOST_UNSENT:
+            log.error(
+                "child %r does not read its supervisor's answers, and is killed", child.plan.id
+            )
+            self._actor.remove_reader(channel.fileno())
+            child.kill()
+            return
+        flush = functools.partial(self._flush, child, channel)
+        self._actor.poll(channel.fileno(), flush, select.EPOLLIN | select.EPOLLOUT)
+
+    def _flush(self, child: Child, channel: Channel) -> None:
+        if channel.flush():
+            self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
+        self._read_channel(child)
+
+    def _order_to_end(self, child: Child) -> None:
+        """Send a child the order to end, and whether another start of it may follow.
+
+        A child that does not read its channel is killed when the seconds of its ``shutdown`` are
+        over.
+        """
+        self._send(child, SHUT, SHUTDOWN, self.start_has_failed)
 
     def _kill_for_malformed_data(self, child: Child, what: str) -> None:
         """Kill a child whose own code has written to the channel, by a wrong descriptor number."""
@@ -195,9 +236,7 @@ class Children:
             self._actor.remove_reader(child.channel.fileno())
         child.kill()
 
-    def _on_message(
-        self, child: Child, channel: Channel, word: str, terms: list[Any], fds: list[int]
-    ) -> None:
+    def _on_message(self, child: Child, word: str, terms: list[Any], fds: list[int]) -> None:
         if word in {READY, IGNORE, FAILED}:
             child.outcome = child.outcome or (word, terms[0] if terms else None)
             child.lacks_resources = word == FAILED and len(terms) > 1 and terms[1] is True
@@ -213,7 +252,8 @@ class Children:
         elif word == HAPPENED:
             self._actor.happened(terms[0].below(child.plan.id))
         elif word == STORE:
-            channel.offer(STORED, self._keep((child.plan.id, *_texts(terms[0])), fds))
+            refusal = self._keep((child.plan.id, *_texts(terms[0])), fds)
+            self._send(child, STORED, refusal)
         elif word == DROP:
             self._drop((child.plan.id, *_texts(terms[0])))
 
@@ -230,8 +270,7 @@ class Children:
     def restore(self) -> None:
         """Tell all that the runtime directory has been made again."""
         for child in self:
-            if child.channel is not None:
-                child.channel.offer(RESTORE)
+            self._send(child, RESTORE)
 
     # -- stored descriptors ------------------------------------------------------------------------
 
@@ -360,7 +399,7 @@ class Children:
         if child.plan.type == "worker":
             child.kill()
             return
-        child.order_to_end(comes_back=self.start_has_failed)
+        self._order_to_end(child)
         self._kill_unless_it_serves(child)
 
     def _kill_unless_it_serves(self, child: Child) -> None:
@@ -453,7 +492,7 @@ class Children:
         child.grace_is_over = grace == "brutal_kill" or (starts and child.plan.type == "worker")
         if child.grace_is_over:
             return
-        child.order_to_end(comes_back=self.start_has_failed)
+        self._order_to_end(child)
         if starts:
             self._kill_unless_it_serves(child)
         if grace == "infinity":

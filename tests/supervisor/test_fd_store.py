@@ -1,10 +1,11 @@
 """The fd store: descriptors outlive the child that has stored them, and its supervisors."""
 
 import os
+import signal
 
 import pytest
 from actors import Keeper
-from processes import PATIENCE
+from processes import PATIENCE, eventually, stop
 from trees import kill_actor, start
 
 from supervisor import (
@@ -81,3 +82,13 @@ def test_what_could_not_be_sent_gets_no_answer_of_anothers(later: bool) -> None:
     keeper.call(["store what is none", later])
     for name in ("one", "two"):
         keeper.call(["store", name], timeout=PATIENCE)
+
+
+def test_thousands_of_requests_while_the_supervisor_stands_still_are_all_answered() -> None:
+    sup = start(ChildSpec("k", Keeper, name="k"))
+    keeper = Ref(name="k")
+    keeper.call("names")  # connected
+    stop(sup.pid)
+    keeper.call(["store many", 3000], timeout=PATIENCE)  # each waits with a duplicate of its own
+    os.kill(sup.pid, signal.SIGCONT)
+    eventually(lambda: keeper.call("answers"), 3000)

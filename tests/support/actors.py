@@ -265,6 +265,12 @@ class Keeper(GenServer):
                 self.store_fd(name, writer)
                 os.close(writer)
                 os.close(reader)
+            case ["store many", number]:
+                self.answers: list[str | None] = []
+                for n in range(number):
+                    lowlevel.store_fd_later(self, f"{n % 9}", self.fd, self.answers.append)
+            case "answers":
+                return len(self.answers)
             case ["store what is none", later]:
                 with contextlib.suppress(OSError):
                     if later:
