@@ -95,8 +95,8 @@ def test_a_dynamic_supervisor_checks_its_template() -> None:
 
 
 def test_a_dynamic_supervisor_in_a_tree(capfd: Any) -> None:
-    pool = ChildSpec("pool", DynamicSupervisor, (ChildSpec("c", Counter),), name="pool")
-    sup = start(pool)
+    template, options = ChildSpec("c", Counter), {"intensity": 9}
+    sup = start(ChildSpec("pool", DynamicSupervisor, (template,), options, name="pool"))
     ref = sup.child("pool")
     assert isinstance(ref, DynamicSupervisorRef)
     worker = ref.start_child(5)

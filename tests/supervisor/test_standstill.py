@@ -109,10 +109,12 @@ asyncio.run(main())
 
 def test_a_reply_that_came_meanwhile_is_no_timeout() -> None:
     ref = Works.start_link(name="slow")
-    ref.cast(WORK)
     with program(sys.executable, "-c", CALLER) as caller:
-        caller.expect("calling")
-        time.sleep(WORK / 3)
-        with stopped(caller.process.pid):
-            time.sleep(STANDSTILL)
+        with stopped(ref.pid):
+            caller.expect("calling")
+            waits = Path(f"/proc/{caller.process.pid}/wchan")
+            eventually(lambda: "poll" in waits.read_text())
+            stop(caller.process.pid)
+        time.sleep(STANDSTILL)
+        os.kill(caller.process.pid, signal.SIGCONT)
         assert caller.process.wait(PATIENCE) == 0
