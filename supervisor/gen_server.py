@@ -259,7 +259,9 @@ class GenServer:
 
     def _owner_left(self, owner: Process, done: Callable[[], object]) -> None:
         """An owner has ended, or is about to. End with the last; otherwise call back."""
-        del owner  # nothing but the whole belongs to it: a supervisor has children that may
+        del (
+            owner
+        )  # it owns the whole actor; only a supervisor has children with owners of their own
         if self._actor.owners:
             done()
         else:

@@ -1,4 +1,4 @@
-"""Who waits for whom: a call that would come back to one that waits for it is not made.
+"""Deadlock detection: a call that would come back to an actor that waits for it is not made.
 
 A call that an actor makes carries the chain of those who wait until it is answered: the actor
 itself, and whoever waits for the call that it is serving. Only the thread that serves has a

@@ -210,12 +210,12 @@ class Connection:
         """Send a request.
 
         Args:
-            kind: of ``protocol``.
+            kind: of ``message_kinds``.
             term: what is asked.
             deadline: until when it may wait for room.
             pending: what takes the answer. If a signal's handler raises as it is sent, nobody knows
                 whether it was: it stays known then, and whoever has given this forgets it.
-            chain: who waits for it, as of ``waiting.encode``.
+            chain: who waits for it, as of ``call_cycle``.
 
         Raises:
             NoProcess, MailboxFull, TypeError, ValueError, OSError: as ``send``.

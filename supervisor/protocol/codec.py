@@ -150,7 +150,7 @@ def _packed(term: Any) -> bytes:
 
 
 def pack_message(kind: int, number: int, term: Any, chain: Any = ()) -> bytes:
-    """Make bytes of a message of ``protocol``. Raises as ``pack``, of the term in it."""
+    """Make bytes of a message of a mailbox. Raises as ``pack``, of the term in it."""
     try:
         return _packed([kind, number, term, chain] if chain else [kind, number, term])
     except (TypeError, ValueError, OverflowError):

@@ -79,7 +79,7 @@ class Child:
     held: bool = False
     """Whether a debugger holds it up."""
     cancelled: bool = False
-    """Whether it is to be terminated, as it starts."""
+    """Whether ``terminate_child`` was called while it was starting."""
     start_id: object = None
     """Which of its starts is under way, or was the last."""
     retry: Timer | None = None

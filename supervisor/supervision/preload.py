@@ -57,7 +57,7 @@ class Preload:
             os.eventfd_read(self._ended)
         except BlockingIOError:
             return False
-        self._thread.join()  # of which nothing is left to do
+        self._thread.join()  # returns at once: the thread has finished
         return True
 
     def finish(self) -> None:

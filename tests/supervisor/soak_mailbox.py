@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from actors import Counter, Recorder
-from processes import PATHS, PATIENCE, python
+from processes import PATHS, PATIENCE, eventually, python
 from test_connection import BESIDE_OTHERS, INTERRUPTED
 from test_connections import MANY
 
@@ -98,8 +98,7 @@ def test_kills_while_threads_and_loops_call(capfd: Any) -> None:
         found = [future.result(PATIENCE) for future in futures]
     assert all(count["well"] > 100 for count in found), found
     assert sum(count["ProcessDown"] for count in found) > 100
-    while not ref.is_alive():  # the last kill may not have been noticed yet
-        pass
+    eventually(ref.is_alive)  # the last kill may not have been noticed yet
     assert len(os.listdir("/proc/self/fd")) <= before + 1
     capfd.readouterr()
 

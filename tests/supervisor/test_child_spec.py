@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from actors import Counter
+from processes import resident
 from trees import start
 
 from supervisor import (
@@ -31,21 +32,15 @@ def test_a_period_is_finite() -> None:
 def test_the_arguments_of_a_temporary_child_are_not_kept() -> None:
     sup = Supervisor.start_link([])
     big = "x" * (4 << 20)
-    before = _memory(sup.pid)
+    before = resident(sup.pid)
     for n in range(20):
         sup.start_child(ChildSpec(f"c{n}", Takes, (big,), restart="temporary"))
-    assert _memory(sup.pid) - before < 30 << 20
+    assert resident(sup.pid) - before < 30 << 20
 
 
 class Takes(GenServer):
     def init(self, _: str) -> None:
         return
-
-
-def _memory(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    return int(fields["VmRSS"].split()[0]) << 10
 
 
 @dataclass

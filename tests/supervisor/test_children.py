@@ -1,5 +1,6 @@
 """What a supervisor does with its children's deaths, starts and ends."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import Counter, Flaky, Refuses, Scripted, Stumbles, Witness
-from processes import PATIENCE, SUPPORT, eventually, gone, wait_for_end
+from actors import Counter, Flaky, Later, Refuses, Scripted, Stumbles, Witness
+from processes import PATIENCE, SUPPORT, children, eventually, gone, wait_for_end
 from trees import kill_actor, start, states, times, watch
 
 from supervisor import (
@@ -17,10 +18,13 @@ from supervisor import (
     CallTimeout,
     ChildSpec,
     NoProcess,
+    ProcessDown,
     Ref,
     Restarting,
     StartFailed,
     StillRunning,
+    Supervisor,
+    SupervisorRef,
 )
 from supervisor.supervision.child_spec import Plan
 
@@ -156,15 +160,11 @@ def test_a_child_killed_while_it_starts_has_failed_to_start() -> None:
     sup = start()
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(sup.start_child, ChildSpec("h", Refuses, ("hang",)))
-        while not (pids := _children_of(sup.pid)):
+        while not (pids := children(sup.pid)):
             assert not starting.done()
         os.kill(pids[0], signal.SIGKILL)
         with pytest.raises(StartFailed, match="killed"):
             starting.result(PATIENCE)
-
-
-def _children_of(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_child_that_does_not_end_in_its_grace_is_killed(runtime_dir: Path) -> None:
@@ -202,9 +202,22 @@ def test_a_terminated_child_is_not_restarted_by_a_death_before() -> None:
         victim = next(row[1] for row in sup.which_children() if row[0] == "c")
         assert victim is not None
         kill_actor(victim)
-        (starting,) = (pid for pid in _children_of(sup.pid) if not gone(pid))
+        (starting,) = (pid for pid in children(sup.pid) if not gone(pid))
         os.kill(starting, signal.SIGKILL)
         with pytest.raises(StartFailed):
             hanging.result(PATIENCE)
         terminated.result(PATIENCE)
     assert {row[0]: row[3] for row in sup.which_children()} == {"c": "undefined"}
+
+
+def test_a_reason_of_any_size_and_shape_does_not_end_the_supervisor(capfd: Any) -> None:
+    child = ChildSpec("c", Later, restart="transient")
+    sup: SupervisorRef = Supervisor.start_link([child, ChildSpec("d", Counter)], intensity=9)
+    for reason in ("x" * 70_000, ["unhashable"], {"a": 1}, "\N{SNOWMAN}" * 30_000):
+        ref = sup.child("c")
+        with contextlib.suppress(ProcessDown):  # of a reason that cannot be told
+            ref.stop(reason, timeout=PATIENCE)
+        if sup.which_children()[0][3] == "undefined":
+            sup.restart_child("c")
+    assert sup.child("d").call("get") == 0
+    capfd.readouterr()

@@ -1,16 +1,27 @@
 """Terms on the wire: what goes in comes out, what cannot travel is named."""
 
 import contextlib
+import dataclasses
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
 import msgpack
 import pytest
+from actors import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import Down, NotFound, Ref, RemoteError, Shutdown
+from supervisor import (
+    ChildSpec,
+    Down,
+    NotFound,
+    Ref,
+    RemoteError,
+    Shutdown,
+    Supervisor,
+    SupervisorRef,
+)
 from supervisor.linux import Process
 from supervisor.protocol import codec
 
@@ -25,7 +36,11 @@ scalars = (
         timezones=st.just(UTC), min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1)
     )
 )
+
+
 keys = st.integers() | st.text() | st.binary() | st.tuples(st.integers(), st.text())
+
+
 terms = st.recursive(
     scalars,
     lambda inner: (
@@ -126,3 +141,18 @@ def test_a_code_has_one_owner() -> None:
             codec.extend(code, Other, lambda _: None, lambda _: Other())
     with pytest.raises(ValueError, match="from 0 to 127"):
         codec.extend(128, Other, lambda _: None, lambda _: Other())
+
+
+def test_nothing_from_a_mailbox_is_unpickled() -> None:
+    sup: SupervisorRef = Supervisor.start_link([])
+    plan = ChildSpec("c", Counter).plan()
+    assert plan.pickled
+    with pytest.raises(TypeError, match="pickled"):
+        sup.call(["start_child", plan, None])
+    forged = codec.pack(dataclasses.replace(plan, pickled=False)).replace(
+        b"pickled\xc2", b"pickled\xc3"
+    )
+    with pytest.raises(ValueError, match="unpickled"):
+        codec.unpack(forged)
+    with pytest.raises(TypeError, match="takes a ChildSpec"):
+        sup.call(["start_child", vars(plan), None])

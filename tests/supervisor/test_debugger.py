@@ -41,7 +41,7 @@ def test_the_terminal_of_the_program_debugs_an_actor(runtime_dir: Path) -> None:
     path.write_text(PROGRAM.format(tests=SUPPORT, patience=PATIENCE))
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, str(path)])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, str(path)])  # noqa: S606 - on a terminal of its own
     # Longer than the watchdog would have let it: its prompt waits, and is waited for.
     read_until(terminal, "(Pdb, process ")
     os.write(terminal, b"import time; time.sleep(0.5)\n")

@@ -1,4 +1,4 @@
-"""Strategies, significant children, dynamic supervisors, watchdogs: on real processes."""
+"""Dynamic supervisors: children of a template, which come and go."""
 
 import os
 import signal
@@ -23,8 +23,6 @@ from supervisor import (
     StartFailed,
     TooManyChildren,
 )
-
-# -- dynamic supervisors ---------------------------------------------------------------------------
 
 
 def dynamic(spec: ChildSpec, **options: Any) -> DynamicSupervisorRef:

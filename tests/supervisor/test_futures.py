@@ -1,4 +1,4 @@
-"""Callers of every kind: pipelines, asyncio, many at once, cycles, replies by others, ``sys``."""
+"""Replies that are waited for later: futures."""
 
 import asyncio
 import os
@@ -18,8 +18,6 @@ from supervisor import (
     ProcessDown,
     RemoteError,
 )
-
-# -- pipelines -------------------------------------------------------------------------------------
 
 
 def test_replies_can_be_waited_for_later_in_any_order() -> None:

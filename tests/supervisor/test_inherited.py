@@ -1,4 +1,4 @@
-"""Whatever process starts them, actors start, live and end as ever, and import no other code."""
+"""Whatever process starts them, actors start, live and end as ever."""
 
 import os
 import resource

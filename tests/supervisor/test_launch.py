@@ -1,4 +1,4 @@
-"""A program that replaces itself by an exec has ended, for what it had started."""
+"""Starting an actor from a program, and what ends with whom."""
 
 import os
 import select
@@ -24,6 +24,7 @@ from supervisor import (
     linux,
     whereis,
 )
+from supervisor.spawn import launch
 
 AGAIN = """
 import os, sys
@@ -198,3 +199,38 @@ def test_a_program_that_is_no_interpreter_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(spawn, "get_executable", lambda: b"/bin/true")
     with pytest.raises(StartFailed, match="its process, of /bin/true, ended before it served"):
         Runner.start_link()
+
+
+CLOSES = """
+import os
+from supervisor import GenServer
+
+class Asked(GenServer):
+    def handle_call(self, request, sender):
+        return "served"
+
+if __name__ == "__main__":
+    ref = Asked.start_link(name="x")
+    os.closerange(3, 1000)
+    from supervisor.client import connections
+    connections._table.connections.clear()
+    for _ in range(100):
+        assert ref.call("?") == "served"
+    print("served as ever", flush=True)
+"""
+
+
+def test_a_program_that_closes_all_its_descriptors_has_not_ended(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(CLOSES)
+    with program(sys.executable, f"{tmp_path}/program.py") as run:
+        run.expect("served as ever")
+        assert run.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.slow
+def test_what_has_ended_is_forgotten() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        Counter.start_link().stop()
+    assert len(launch._linked) <= 1
+    assert len(os.listdir("/proc/self/fd")) <= before + 3

@@ -1,4 +1,4 @@
-"""Links, exits that are trapped, idle timeouts, and what supervisors tell of themselves."""
+"""Links, and exits that are trapped."""
 
 import os
 import signal

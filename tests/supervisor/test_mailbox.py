@@ -1,4 +1,4 @@
-"""Mailboxes and their callers' connections: descriptors, bounds, fairness, strangers, signals."""
+"""Mailboxes: threads, descriptors, fairness, users, strangers."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_a_monitor_may_be_closed() -> None:
         monitors[0].wait()
 
 
-def test_an_actor_takes_its_watches_back() -> None:
+def test_an_actor_removes_its_monitors() -> None:
     linked, other = Linked.start_link(trap=True), Counter.start_link()
     for _ in range(20):
         linked.call(["link", other])
@@ -48,3 +48,11 @@ def test_a_monitor_of_nobody_tells_so() -> None:
     watcher = Later.start_link()
     watcher.call(["monitor", Ref(name="ghost")])
     assert watcher.call("log")[-1] == ["down", Ref(name="ghost"), "noproc"]
+
+
+def test_hundreds_of_monitors_do_not_use_up_the_calls() -> None:
+    ref = Counter.start_link(3)
+    monitors = [ref.monitor() for _ in range(600)]
+    assert ref.call("get") == 3
+    ref.stop()
+    assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}

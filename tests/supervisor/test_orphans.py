@@ -1,9 +1,7 @@
 """What actors start themselves lives as long as they do, and nobody else's children are touched."""
 
-import contextlib
 import multiprocessing
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from supervisor import (
     Sender,
     Supervisor,
     SupervisorRef,
+    linux,
 )
 
 DAEMONS = {
@@ -65,18 +64,6 @@ def starter() -> SupervisorRef:
     return ref
 
 
-def ends(pidfd: int) -> bool:
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(PATIENCE * 1000))
-
-
-def lives(pid: int) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    return False
-
-
 @pytest.mark.parametrize("how", [*DAEMONS, "multiprocessing"])
 def test_what_an_actor_has_started_lives_as_long_as_that(how: str) -> None:
     sup = starter()
@@ -90,9 +77,9 @@ def test_what_an_actor_has_started_lives_as_long_as_that(how: str) -> None:
         down.wait(PATIENCE)
         sup.child("other")
         sup.which_children()
-        assert lives(pid)
+        assert not gone(pid)
         os.kill(actor.pid, signal.SIGKILL)
-        assert ends(pidfd)
+        assert linux.ended(pidfd, PATIENCE)
     finally:
         os.close(pidfd)
 
@@ -103,7 +90,7 @@ def test_what_nobody_knows_anything_of_ends_with_the_supervisor() -> None:
     pidfd = os.pidfd_open(pid)
     try:
         sup.stop()
-        assert ends(pidfd)
+        assert linux.ended(pidfd, PATIENCE)
     finally:
         os.close(pidfd)
 
@@ -115,7 +102,7 @@ def test_a_stop_in_order_ends_it_too() -> None:
     try:
         sup.terminate_child("s")
         sup.which_children()
-        assert ends(pidfd)
+        assert linux.ended(pidfd, PATIENCE)
     finally:
         os.close(pidfd)
 
@@ -208,7 +195,7 @@ def test_the_resource_tracker_of_a_killed_actor_does_its_work(
         pidfd, path = os.pidfd_open(int(tracker)), Path(f"{MEMORY_FILES}/test{ref.pid}")
         assert path.exists()
         os.kill(ref.pid, signal.SIGKILL)
-        assert ends(pidfd)
+        assert linux.ended(pidfd, PATIENCE)
         os.close(pidfd)
         assert not path.exists()
     path = Path(f"{MEMORY_FILES}/test{sup.child('o').pid}")

@@ -1,4 +1,4 @@
-"""The runtime directory: removed, squatted, swapped, full of nonsense, shared with others."""
+"""The runtime directory: where it is, who may use it, its lock, cleaning by age."""
 
 import contextlib
 import errno
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from actors import Counter
-from processes import PATIENCE, Run, eventually, program
-from users import only_one_user, run_as_user
+from processes import PATIENCE, Run, eventually
+from users import run_as_user
 
 import tuncer
 from supervisor import (
@@ -25,32 +25,6 @@ from supervisor import (
 )
 from supervisor.protocol import runtime_dir as runtime
 from tuncer import Flag
-
-LISTENS = """
-import os, socket, sys
-listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-listener.bind(sys.argv[1])
-os.chmod(sys.argv[1], 0o666)
-os.setresuid(54321, 54321, 54321)
-listener.listen()
-print("listening", flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.mark.skipif(only_one_user(), reason="there is only one user")
-def test_another_user_at_a_control_sockets_path_is_no_worker() -> None:
-    with tuncer.create("d0", Flag.TUN | Flag.NO_PI) as device:
-        path = device._path
-        away = path.with_name("away")
-        path.rename(away)
-        with program(sys.executable, "-c", LISTENS, str(path)) as other:
-            other.expect("listening")
-            with pytest.raises(tuncer.DeviceError, match="user 54321 listens in place of"):
-                device.getfd()
-        away.rename(path)
-        os.close(device.getfd())
-
 
 # -- the lock --------------------------------------------------------------------------------------
 

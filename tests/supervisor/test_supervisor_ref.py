@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from actors import Counter, Later, Refuses
 from processes import PATIENCE, eventually
-from trees import start, states
+from trees import start, states, wait_for
 
 from supervisor import (
     AlreadyPresent,
@@ -70,13 +70,10 @@ def test_those_behind_one_that_keeps_failing_are_undefined(tmp_path: Any, capfd:
     flag.touch()
     os.kill(sup.child("a").pid, signal.SIGKILL)
 
-    def states() -> dict[str, str]:
-        return {row[0]: row[3] for row in sup.which_children()}
-
-    eventually(states, {"a": "restarting", "b": "undefined", "c": "undefined"})
+    wait_for(sup, {"a": "restarting", "b": "undefined", "c": "undefined"})
     sup.terminate_child("a")
     flag.unlink()
-    assert states() == {"a": "undefined", "b": "undefined", "c": "undefined"}
+    assert states(sup) == {"a": "undefined", "b": "undefined", "c": "undefined"}
     assert sup.count_children()["active"] == 0
     for child in "abc":
         assert sup.restart_child(child).is_alive()

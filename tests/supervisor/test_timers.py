@@ -73,8 +73,7 @@ def test_cancelled_timers_do_not_pile_up() -> None:
 
 def test_an_idle_actor_is_told_so() -> None:
     ref = Linked.start_link(trap=False, idle=0.05)
-    while ref.get_state()["seen"] != ["idle", "idle"]:  # to ask for that is no message
-        pass
+    eventually(lambda: ref.get_state()["seen"], ["idle", "idle"])  # to ask for that is no message
     busy = Linked.start_link(trap=False, idle=30.0)
     busy.send("x")
     assert busy.call("seen") == ["x"]

@@ -29,7 +29,6 @@ from supervisor import (
     Sender,
     Shutdown,
     Stop,
-    Supervisor,
     Timeout,
     lowlevel,
 )
@@ -69,7 +68,7 @@ class Counter(GenServer):
                     os.kill(os.getpid(), signal.SIGKILL)
                     return child.pid
             case "breakpoint":
-                breakpoint()  # noqa: T100
+                breakpoint()  # noqa: T100 - what is tried
                 return self.n
             case "fork":
                 return self.fork(sender)
@@ -369,13 +368,6 @@ class Linked(GenServer):
 
     def handle_info(self, message: Any) -> None:
         self.seen.append("idle" if isinstance(message, Timeout) else message)
-
-
-class Threaded(GenServer):
-    """Its module is fine; it starts a thread in the supervisor if it is imported there."""
-
-
-__all__ = ["Supervisor"]
 
 
 def seen(ref: Any, number: int) -> list[Any]:

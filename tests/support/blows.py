@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from processes import PATIENCE, Run
+from processes import PATIENCE, Run, children
 from traffic import NUMBER, PORT, number_of
 
 import tuncer
@@ -26,12 +26,6 @@ KINDS = {
 }
 PACKETS = 16
 """To each device, before and after each blow."""
-
-
-def children(pid: int) -> list[int]:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def below(pid: int) -> list[int]:

@@ -118,6 +118,13 @@ def gone(pid: int) -> bool:
     return state(pid) in "ZX"
 
 
+def children(pid: int) -> list[int]:
+    """Return the children of a process; none if it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
 class Program:
     """A real program that runs beside the test, and what it has printed so far."""
 

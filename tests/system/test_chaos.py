@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from actors import Counter, Keeper
-from processes import gone
+from processes import children, gone
 
 from supervisor import ActorError, ChildSpec, Ref, Supervisor, SupervisorRef, linux
 
@@ -108,10 +108,6 @@ def settled(root: SupervisorRef, runtime: Path) -> tuple[dict[str, int], dict[st
             if whole(root) == pids:
                 return pids, found
     raise AssertionError("the tree does not settle")
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 @pytest.mark.slow

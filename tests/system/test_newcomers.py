@@ -368,7 +368,7 @@ if __name__ == "__main__":
         "logging.basicConfig(style='{', format='{levelname}:{message}')",
         "logging.basicConfig(style='$', format='$levelname:$message')",
         "h = logging.StreamHandler(); h.setFormatter(Plain()); logging.getLogger().addHandler(h)",
-        "h = logging.StreamHandler(); h.setFormatter(logging.Formatter('%(added)s'));"  # noqa: ISC004
+        "h = logging.StreamHandler(); h.setFormatter(logging.Formatter('%(added)s'));"  # noqa: ISC004 - a line of a program
         " h.addFilter(Adds()); logging.getLogger().addHandler(h)",
         "logging.basicConfig(filename=sys.argv[1], filemode='w')",
     ],

@@ -1,4 +1,4 @@
-"""Strangers, sleepers, kills at the worst moment: the worker and its supervisor live on."""
+"""The control socket: junk, clients that do not read, many of them, strangers."""
 
 import array
 import errno

@@ -65,8 +65,8 @@ def test_recv_in_passive_mode(dev: Device) -> None:
     with dev.subscribe(), pytest.raises(OSError, match="active mode") as caught:
         dev.recv(0)
     assert caught.value.errno == errno.EINVAL
-    while dev.statistics()["active"]:
-        pass  # the end of a subscription is noticed soon after close
+    # The end of a subscription is noticed soon after close.
+    eventually(lambda: not dev.statistics()["active"])
     send_one(OTHER, b"again")
     eventually(lambda: dev.recv(PATIENCE)[28:], b"again")
 

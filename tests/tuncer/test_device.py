@@ -1,4 +1,4 @@
-"""Devices on the real kernel: configuration, packets, subscriptions, and their end."""
+"""A device as its users see it: configuration, real programs, descriptors, errors, its end."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""What a Device sets, through its worker; other namespaces; devices that others have opened."""
+"""What a Device sets through its worker is what ip(8) shows, in other namespaces too."""
 
 import ipaddress
 import json

@@ -130,20 +130,7 @@ def test_a_port_that_leaves_its_bridge_has_not_gone(run: Run) -> None:
         assert {e.kind for e in kinds if isinstance(e, DeviceEvent)} <= {"mtu", "carrier"}
 
 
-def test_a_link_set_down_is_an_event_and_no_crash(dev: Device, run: Run) -> None:
-    with dev.subscribe(events=True) as subscription:
-        pid = dev.pid
-        for state in ("down", "up"):
-            run("ip", "link", "set", "lab0", state)
-            eventually(
-                lambda state=state: DeviceEvent(state, "lab0") == subscription.recv(PATIENCE)
-            )
-        send_one(OTHER)
-        take(_packets(subscription))
-        assert dev.pid == pid
-
-
-class _packets:  # noqa: N801
+class PacketsOnly:
     """A subscription without its events."""
 
     def __init__(self, subscription: Any) -> None:
@@ -153,3 +140,16 @@ class _packets:  # noqa: N801
         while not isinstance(item := self.subscription.recv(timeout), Packet):
             pass
         return item
+
+
+def test_a_link_set_down_is_an_event_and_no_crash(dev: Device, run: Run) -> None:
+    with dev.subscribe(events=True) as subscription:
+        pid = dev.pid
+        for state in ("down", "up"):
+            run("ip", "link", "set", "lab0", state)
+            eventually(
+                lambda state=state: DeviceEvent(state, "lab0") == subscription.recv(PATIENCE)
+            )
+        send_one(OTHER)
+        take(PacketsOnly(subscription))
+        assert dev.pid == pid

@@ -6,15 +6,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from devices import TUN, kill_worker
 from processes import PATIENCE, Run, kill, program, wait_for_end
+from users import only_one_user
 
 import tuncer
-from tuncer import Device, DeviceError, DeviceEvent
+from tuncer import Device, DeviceError, DeviceEvent, Flag
 from tuncer.protocol import paths
 
 
@@ -106,3 +108,29 @@ def test_a_name_that_is_no_text(dev: Device) -> None:
         assert dev.mtu(1400) == 1400
         dev.rename("lab0")
         assert dev.statistics()["restarts"] == 1
+
+
+LISTENS = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+os.setresuid(54321, 54321, 54321)
+listener.listen()
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(only_one_user(), reason="there is only one user")
+def test_another_user_at_a_control_sockets_path_is_no_worker() -> None:
+    with tuncer.create("d0", Flag.TUN | Flag.NO_PI) as device:
+        path = device._path
+        away = path.with_name("away")
+        path.rename(away)
+        with program(sys.executable, "-c", LISTENS, str(path)) as other:
+            other.expect("listening")
+            with pytest.raises(tuncer.DeviceError, match="user 54321 listens in place of"):
+                device.getfd()
+        away.rename(path)
+        os.close(device.getfd())

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from actors import Counter
 from devices import OTHER
 from processes import PATIENCE, Run, eventually, program
 from traffic import send_one
@@ -36,14 +35,6 @@ def test_recv_while_the_link_is_deleted(dev: Device, run: Run) -> None:
         run("ip", "link", "del", "lab0")
         with pytest.raises(OSError, match=r"was deleted|no such device"):
             waiting.result(PATIENCE)
-
-
-def test_hundreds_of_monitors_do_not_use_up_the_calls() -> None:
-    ref = Counter.start_link(3)
-    monitors = [ref.monitor() for _ in range(600)]
-    assert ref.call("get") == 3
-    ref.stop()
-    assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}
 
 
 def test_hundreds_that_wait_are_refused_when_the_device_becomes_active(dev: Device) -> None:

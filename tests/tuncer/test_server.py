@@ -1,7 +1,5 @@
-"""The worker's own life: it is killed, does not answer, is one of many."""
+"""A worker's life: what crashes it, what it leaves, what does not reach it."""
 
-import contextlib
-import dataclasses
 import os
 import resource
 import signal
@@ -13,7 +11,7 @@ from typing import Any
 import killed_workers
 import msgpack
 import pytest
-from actors import Counter, Later
+from actors import Counter
 from devices import OTHER, TAP, TUN, root_of
 from processes import PATIENCE, Run, descriptors, eventually, stop, wait_for_end
 from strangers import say, stranger
@@ -21,8 +19,8 @@ from traffic import send_one
 from trees import times
 
 import tuncer
-from supervisor import ChildSpec, NotFound, ProcessDown, Ref, Supervisor, SupervisorRef, linux
-from supervisor.protocol import codec, message_kinds
+from supervisor import ChildSpec, NotFound, Ref, Supervisor, SupervisorRef, linux
+from supervisor.protocol import message_kinds
 from tuncer import Device, Flag, Offload
 
 
@@ -86,34 +84,6 @@ def test_messages_of_any_shape_end_neither_worker_nor_root(dev: Device, capfd: A
         with pytest.raises(ValueError, match="does not know"):
             ref.call(["hello"])
     assert (dev.pid, root_of(dev)) == pids
-    capfd.readouterr()
-
-
-def test_nothing_from_a_mailbox_is_unpickled() -> None:
-    sup: SupervisorRef = Supervisor.start_link([])
-    plan = ChildSpec("c", Counter).plan()
-    assert plan.pickled
-    with pytest.raises(TypeError, match="pickled"):
-        sup.call(["start_child", plan, None])
-    forged = codec.pack(dataclasses.replace(plan, pickled=False)).replace(
-        b"pickled\xc2", b"pickled\xc3"
-    )
-    with pytest.raises(ValueError, match="unpickled"):
-        codec.unpack(forged)
-    with pytest.raises(TypeError, match="takes a ChildSpec"):
-        sup.call(["start_child", vars(plan), None])
-
-
-def test_a_reason_of_any_size_and_shape_is_borne(capfd: Any) -> None:
-    child = ChildSpec("c", Later, restart="transient")
-    sup: SupervisorRef = Supervisor.start_link([child, ChildSpec("d", Counter)], intensity=9)
-    for reason in ("x" * 70_000, ["unhashable"], {"a": 1}, "\N{SNOWMAN}" * 30_000):
-        ref = sup.child("c")
-        with contextlib.suppress(ProcessDown):  # of a reason that cannot be told
-            ref.stop(reason, timeout=PATIENCE)
-        if sup.which_children()[0][3] == "undefined":
-            sup.restart_child("c")
-    assert sup.child("d").call("get") == 0
     capfd.readouterr()
 
 

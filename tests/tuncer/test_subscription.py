@@ -193,8 +193,8 @@ def test_events_that_were_missed_are_counted_and_the_end_is_known(dev: Device) -
     assert found == count
     for number in range(count):
         dev.mtu(1300 + number % 100)
-    while subscription._counted_events() < begun + 2 * count:
-        pass  # otherwise they happen while no worker runs, and only what differs in the end is told
+    # Otherwise they happen while no worker runs, and only what differs in the end is told.
+    eventually(lambda: subscription._counted_events() >= begun + 2 * count)
     kill(dev.pid)  # whoever knows what was missed goes
     dev.destroy()
     found = 0

@@ -1,4 +1,4 @@
-"""Devices under adverse conditions: stopped workers, slow readers, swapped devices, odd names."""
+"""Calls of a device's worker: recv and asyncio, over kills, cancellation, forks and signals."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,6 @@ async def asked(dev: Device) -> None:
     await asyncio.to_thread(eventually, lambda: dev.statistics()["receivers"])
 
 
-# -- recv ------------------------------------------------------------------------------------------
-
-
 def test_a_packet_for_a_recv_that_was_given_up_is_the_next_ones(
     dev: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,8 +46,8 @@ def test_a_packet_for_an_arecv_that_was_cancelled_is_the_next_ones(dev: Device) 
         waiting = asyncio.ensure_future(dev.arecv())
         await asked(dev)
         send_one(OTHER, b"one")
-        while dev.statistics()["packets_read"] == 0:
-            pass  # its reply is in the socket, and the loop has not looked
+        # Without a turn of the loop: its reply is in the socket, and the loop has not looked.
+        eventually(lambda: dev.statistics()["packets_read"])
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

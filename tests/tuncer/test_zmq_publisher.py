@@ -117,7 +117,7 @@ def test_a_worker_without_descriptors_says_so(dev: Device) -> None:
     few = len(descriptors(pid)) + 2  # for the connection, and one of the many that ZeroMQ needs
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
     with pytest.raises(OSError, match="could not do it: ZeroMQ: Too many open files") as caught:
-        dev.endpoint  # noqa: B018
+        dev.endpoint  # noqa: B018 - asking is what fails
     assert caught.value.errno == errno.EMFILE
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     assert dev.endpoint

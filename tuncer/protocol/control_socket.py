@@ -23,7 +23,8 @@ from tuncer.protocol.packet import DeviceError
 
 _BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
 
-EVENT, END = UNASKED = ("event", "end")
+EVENT, END = "event", "end"
+UNASKED = (EVENT, END)
 """What a worker sends without a request: an event's kind; or at the device's end an errno, 0 for an
 end in order, a text, and how many packets the log has."""
 

@@ -70,7 +70,8 @@ class Mode:
                     f"active= would add up to {total} packets, and at most {MOST} may be asked for"
                 )
                 raise OSError(errno.EINVAL, problem)
-            # In this order: what is not active yet is not over yet.
+            # ``noticed`` first: after a kill between the two, a count would look over that has not
+            # begun.
             control.noticed = _NEVER
             control.limit = head + max(0, total)
         control.active = _COUNTED

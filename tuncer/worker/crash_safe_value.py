@@ -1,7 +1,7 @@
 """A value that survives the process: in a memfd, of which the fd store keeps a duplicate.
 
-It is written to the half of the file that is not the current one, and then the number of the
-half is: a process that is killed between two writes leaves the last value whole.
+A new value goes to the unused half of the file. Then one write switches to that half. So a process
+that is killed between the two leaves the former value whole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Who gets a queue's packets: they are read exactly while somebody wants them, and handed on.
 
-Ring subscribers, ZeroMQ subscribers and calls of ``recv`` want packets. ``PacketReader`` decides
-what follows for the descriptor. Events take the way of the packets, and are in order with them.
+Ring subscribers, ZeroMQ subscribers and calls of ``recv`` want packets. What follows for the
+descriptor is decided in ``demand``. Events go by the control socket. Each says how many packets
+were before it, so that subscribers put both in order.
 """
 
 from __future__ import annotations

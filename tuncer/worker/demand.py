@@ -28,7 +28,8 @@ def demand(*, receivers: bool, room: int, active: bool, was_active: bool, settle
         room: how many packets may be read for subscribers.
         active: whether there is a subscriber, or the mode is active.
         was_active: what ``active`` was at the decision before.
-        settled: whether there was one: a new queue is attached, though nobody has asked for it.
+        settled: whether there was one. The kernel attaches a new queue by itself, and the first
+            decision detaches it.
     """
     attached = None
     if active or receivers:

@@ -1,4 +1,4 @@
-"""What happens to a device's link, told once, also when it happened while no worker ran."""
+"""Events of a device's link. What changes while no worker runs is reported at the next start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tuncer import tunctl
 from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
 from tuncer.worker import crash_safe_value
 
-_STEPS, _STEP = 200, 0.05  # looks whether the device has gone with its namespace, and seconds
+# How often, and after how many seconds each, it is checked whether a device has ended with its
+# namespace.
+_STEPS, _STEP = 200, 0.05
 
 
 class LinkMonitor:
@@ -52,7 +54,7 @@ class LinkMonitor:
             if error.errno == errno.EBADFD:
                 self._device_failed(error)
                 return
-            # It is where this process may not go: nothing can be told of it any more.
+            # It is in a namespace that this process may not enter.
             self._worker.log.warning(
                 "%s: events of its link are not reported: %s", self._name, error
             )

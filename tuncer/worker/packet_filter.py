@@ -23,7 +23,7 @@ class Filter:
         *,
         leads: bool,
     ) -> None:
-        """Take up the filter of a worker before this one, if there was any.
+        """Go on with the filter of a worker before this one, if there was any.
 
         Args:
             tun: the device's descriptor.
@@ -64,8 +64,8 @@ class Filter:
             told: what the worker that leads has returned, for the others; None for that one.
 
         Returns:
-            Where it runs, and its number: of two programs that set filters at a time, each of all
-            queues, the later one at the first queue is the later one at each.
+            Where it runs, and its version. If two programs set filters of all queues at the same
+            time, every queue ends with the one that the first queue got last.
 
         Raises:
             OSError: the filter before stays.
@@ -75,7 +75,7 @@ class Filter:
             return self.runs_in, self._version
         before = crash_safe_value.load(self._kept)
         program = None if expression is None else Program(expression, instructions)
-        # Save first: whoever takes up a worker that is killed here installs what it says.
+        # Save first: the successor of a worker that is killed here installs what it says.
         crash_safe_value.save(self._kept, [expression, instructions, runs_in, version])
         try:
             self._install(program, runs_in)
@@ -93,7 +93,7 @@ class Filter:
                 tunctl.detach_filter(self._tun)
             runs_in = None if program is None else KERNEL if taken else WORKER
         self._program, self.runs_in = program, runs_in
-        # What was queued before the kernel had it is still to come.
+        # What the kernel queued before it had the filter was not filtered: it is checked here.
         self.runs_here = program is not None
 
     def is_dry(self) -> None:

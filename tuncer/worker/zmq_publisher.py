@@ -92,7 +92,8 @@ class Publisher:
             self._socket.close(0)
             raise
         self._awaited = writer.control.zmq_subscribers
-        # Also when nobody is awaited: this worker's predecessor may have waited in vain itself.
+        # Also when nobody is awaited: the killed worker may have ceased to wait for those that
+        # return only now.
         self._catching_up = writer.control.publishes > 0
         writer.control.publishes = 1
         if self._catching_up:
@@ -184,7 +185,7 @@ class Publisher:
 
     def _count(self, change: int) -> None:
         if self._catching_up:
-            if change > 0 and not self._awaited:  # late, perhaps from before: the others drop it
+            if change > 0 and not self._awaited:  # perhaps a former one: the others drop repeats
                 self._writer.control.published = self._resume
         elif self.subscribers == 0:  # the first one: begin here
             self._writer.control.published = self._writer.control.taken
