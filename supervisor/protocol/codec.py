@@ -105,14 +105,18 @@ def extend(
         decode: returns the object of a term.
 
     Raises:
-        ValueError: the code is another type's, or none.
+        ValueError: the code is another type's, or none; or the type has a code already.
     """
     if not 0 <= code <= 127:  # of msgpack's extension types
         raise ValueError(f"an extension's code is from 0 to 127, not {code}")
     if code in _decoders:
         owners = [kind.__name__ for kind, (taken, _) in _encoders.items() if taken == code]
         raise ValueError(f"code {code} is taken already, by {', '.join(owners) or 'this module'}")
-    for kind in kinds if isinstance(kinds, tuple) else (kinds,):
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    for kind in kinds:
+        if kind in _encoders:
+            raise ValueError(f"{kind.__name__} travels already, by code {_encoders[kind][0]}")
+    for kind in kinds:
         _encoders[kind] = (code, encode)
     _decoders[code] = decode
 

@@ -141,6 +141,10 @@ def test_a_code_has_one_owner() -> None:
             codec.extend(code, Other, lambda _: None, lambda _: Other())
     with pytest.raises(ValueError, match="from 0 to 127"):
         codec.extend(128, Other, lambda _: None, lambda _: Other())
+    with pytest.raises(ValueError, match=f"Ref travels already, by code {codec.Code.REF}"):
+        codec.extend(100, (Other, Ref), lambda _: None, lambda _: Other())
+    with pytest.raises(TypeError, match="Other"):
+        codec.pack(Other())  # of a call that was refused nothing stays
 
 
 def test_nothing_from_a_mailbox_is_unpickled() -> None:

@@ -180,7 +180,7 @@ class Worker(GenServer):
         """Carry out an operation: a function of ``tunctl``, or a method of this class."""
         try:
             return self._carry_out(request, sender)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
             self.refuse(sender, error)
             if isinstance(error, OSError) and error.errno == errno.EBADFD:
                 self._device_failed(error)
