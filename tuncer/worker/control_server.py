@@ -86,9 +86,7 @@ class ControlServer:
     def _accept(self) -> None:
         try:
             while (peer := control_socket.accept(self._listener)) is not None:
-                self._connections[peer.fileno()] = peer
-                on_readable = functools.partial(self._on_readable, peer)
-                self._worker.add_reader(peer.fileno(), on_readable)
+                self._serve(peer)
         except OSError as error:
             # Most likely this process has too many descriptors. The socket stays readable, and
             # would wake the loop again at once, so it is polled again a little later.
@@ -97,6 +95,14 @@ class ControlServer:
             )
             self._worker.remove_reader(self._listener.fileno())
             self._worker.call_later(_LATER, self._accept_again)
+
+    def _serve(self, peer: Channel) -> None:
+        try:
+            self._worker.add_reader(peer.fileno(), functools.partial(self._on_readable, peer))
+        except OSError:
+            peer.close()
+            raise
+        self._connections[peer.fileno()] = peer
 
     def _accept_again(self) -> None:
         self._worker.add_reader(self._listener.fileno(), self._accept)

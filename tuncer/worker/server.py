@@ -22,7 +22,7 @@ from typing import Any
 from supervisor import GenServer, NoReply, Ref, Sender, Shutdown, Stop, linux, lowlevel
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
-from supervisor.lowlevel import Channel
+from supervisor.lowlevel import Channel, Timer
 from tuncer import tunctl
 from tuncer.protocol import codec_types, paths, ring
 from tuncer.protocol.control_socket import WAS_DELETED
@@ -87,6 +87,7 @@ class Worker(GenServer):
         codec_types.register()
         self._queue, self._queues, self._again = queue, queues, again
         self._ended = False
+        self._retry: Timer | None = None
         self._store = FdStore(self)
         try:
             self._open(lambda: open_device.opened(name, flags, queue, adopt, settings), slots)
@@ -146,7 +147,9 @@ class Worker(GenServer):
                 self._restore_publisher()
         except OSError as error:
             self.log.error("%s: new clients do not find it, for now: %s", self.name, error)
-            self.call_later(_LATER, self._restore_sockets)
+            if self._retry is not None:
+                self.cancel_timer(self._retry)
+            self._retry = self.call_later(_LATER, self._restore_sockets)
 
     def _restore_publisher(self) -> None:
         path = paths.publisher(self._path)
