@@ -175,14 +175,14 @@ class GenServer:
         timer.cancelled = True
 
     def monitor(self, ref: Ref) -> None:
-        """Watch another actor's present incarnation: a ``Down`` comes when it has ended.
+        """Monitor another actor's present incarnation: a ``Down`` comes when it has ended.
 
         It comes at once, with reason "noproc", if there is none.
         """
         self._actor.links.monitor(ref)
 
     def demonitor(self, ref: Ref) -> None:
-        """Watch another actor's present incarnation no longer. A ``Down`` may be under way."""
+        """Remove a monitor of another actor. A ``Down`` may be under way."""
         self._actor.links.demonitor(ref)
 
     def link(self, ref: Ref) -> None:
@@ -212,7 +212,7 @@ class GenServer:
         self._actor.add_reader(fd, callback)
 
     def remove_reader(self, fd: int) -> None:
-        """No longer watch a descriptor. Call it before closing it."""
+        """Poll a descriptor no longer. Call it before closing it."""
         self._actor.remove_reader(fd)
 
     def store_fd(self, name: str, fd: int) -> None:

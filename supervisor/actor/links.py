@@ -1,4 +1,4 @@
-"""What an actor watches: monitors, links, and events of others.
+"""What an actor is told of others: monitors, links, and events.
 
 Source: "Links" and "Monitors" in Erlang's "Processes" reference; here a link is a monitor in each
 direction, and the reason of an end comes as that of a monitor does.
@@ -37,7 +37,7 @@ class Loop(owners.Loop, Protocol):
 
 
 class Links:
-    """The watches of one actor."""
+    """The links, monitors and subscriptions of one actor."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop

@@ -104,7 +104,7 @@ class Peer:
         self.waits = False
         """Whether it was taken out of turn because it does not read its answers."""
         self.mask = 0
-        """What the loop watches it for."""
+        """What the loop polls it for."""
         self.next: Peer | None = None
         """A later connection of the same process, whose messages come after all of these."""
 

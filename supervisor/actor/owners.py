@@ -1,4 +1,4 @@
-"""The processes that something belongs to, each watched by a pidfd."""
+"""The processes that something belongs to. A pidfd of each becomes readable at its end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from supervisor.linux import Process
 
 
 class Loop(Protocol):
-    """A loop that watches descriptors: an actor's."""
+    """A loop that polls descriptors: an actor's."""
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Watch one."""
+        """Poll one."""
 
     def remove_reader(self, fd: int) -> None:
         """Poll it no longer."""
@@ -29,7 +29,7 @@ class Owners:
         self._pidfds: dict[Process, int] = {}
 
     def add(self, owner: Process, pidfd: int | None = None) -> None:
-        """Watch a process; a pidfd that is given already is taken over.
+        """Add a process; a pidfd that is given already is taken over.
 
         Raises:
             ProcessLookupError: it has ended.
@@ -44,7 +44,7 @@ class Owners:
         self._ended(owner)
 
     def remove(self, owner: Process) -> None:
-        """No longer watch a process."""
+        """Remove a process."""
         pidfd = self._pidfds.pop(owner, None)
         if pidfd is None:
             return
@@ -52,7 +52,7 @@ class Owners:
         os.close(pidfd)
 
     def keep(self, wanted: set[Process | None]) -> None:
-        """Watch no others than these."""
+        """Have no others than these."""
         for owner in self._pidfds.keys() - wanted:
             self.remove(owner)
 

@@ -1,4 +1,4 @@
-"""Calls from asyncio. The loop watches the connection's descriptors; nothing else runs."""
+"""Calls from asyncio. The loop polls the connection's descriptor; nothing else runs."""
 
 from __future__ import annotations
 

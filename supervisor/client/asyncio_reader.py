@@ -1,4 +1,4 @@
-"""A loop of asyncio watches a connection while something of it is waited for.
+"""A loop of asyncio polls a connection while something of it is waited for.
 
 The reply may also be read by a thread of the program that waits for another reply of the same
 actor: whoever reads hands every reply to whom it belongs.

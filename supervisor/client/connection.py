@@ -173,6 +173,8 @@ class Connection:
         Args:
             unread: also if the actor has not read yet all that was sent. It will do so.
         """
+        # Without waiting: the caller holds the lock of another connection, for which it makes room,
+        # and the thread that holds this one may wait for that (deadlock).
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -240,6 +242,8 @@ class Connection:
                 return self.lack
             sent = False
             try:
+                # Before it is sent: the answer may arrive, and be read by a signal's handler here,
+                # before the system call has returned to Python.
                 pending.number, pending.there = number, self
                 (self._calls if pending.is_call else self._others)[number] = pending
                 lack = self._sent(kind, data)
@@ -255,6 +259,8 @@ class Connection:
 
     def _gone(self) -> NoProcess:
         """Read what an actor had sent that has ended, unless another thread is about to."""
+        # A send that fails tells of the end before the answers have been read that the actor sent
+        # before it ended: they are still in the socket.
         while not (self.dead or self._is_led_by_another(threading.get_ident())):
             self._read()
         return NoProcess(f"process {self.process.pid} has ended")
@@ -402,6 +408,8 @@ class Connection:
         while not ready():
             seconds = deadline - time.monotonic()
             if seconds <= 0:
+                # The answer may have arrived while this process stood still (SIGSTOP, a frozen
+                # cgroup), and the deadline passed.
                 self.serve()
                 return ready()
             self._wait(ready, seconds, select.POLLIN)
@@ -419,12 +427,13 @@ class Connection:
         try:
             with self._lock:
                 there = self._socket
-                if there is None or ready():
+                if there is None or ready():  # an answer was read since the last look
                     return
                 if there.arrived:  # a signal interrupted a thread before it had handed them over
                     self._settle(there)
                     return
                 leads = not self._is_led_by_another(me)
+                # Whoever waits for room polls too: the leader does not poll for that.
                 if leads or mask & select.POLLOUT:
                     poller = self._poller(me, mask if leads else select.POLLOUT)
                 else:
@@ -432,6 +441,7 @@ class Connection:
                     gate.acquire()
                     self._followers.append(gate)
                 if leads:
+                    # Under the lock: of two threads that come here at a time, one leads.
                     self._polls.append(poll)
             if gate is not None:
                 # At most a second: if a handler raises as the leader leaves, nobody is released.
@@ -456,6 +466,8 @@ class Connection:
 
     def _left(self, me: int) -> None:
         """Let another thread lead; wake this one, if this was a handler within its poll."""
+        # This was a handler within its own thread's poll: it may have read the answer that the
+        # outer poll waits for, which would wait for ever.
         if self._polls and any(thread == me for thread, _ in tuple(self._polls)):
             self._table.wake()
         if self._followers or self._waiters:
@@ -497,6 +509,7 @@ class Connection:
         """
         with self._lock:
             there = self._socket
+            # Another thread may have become the leader since this one polled.
             if there is None or self._is_led_by_another(threading.get_ident()):
                 return False
             try:
@@ -561,6 +574,7 @@ class Connection:
 
     def _call_waiters(self) -> None:
         if self._waiters:
+            # Exchanged in one step: a callback may register itself anew.
             waiters, self._waiters = self._waiters, {}
             for callback in waiters:
                 callback()
@@ -569,12 +583,12 @@ class Connection:
 
     def _handle_end(self) -> None:
         """At the end of file: answer every open request by the reason of the actor's end."""
-        self.dead = True
+        self.dead = True  # first: what is sent from now on is refused, and needs no answer here
         reason = self._socket.reason() if self._socket is not None else None
         if reason is None:
             reason = "the actor has closed the connection"
         self._answer_all(reason if self._reported_reason is None else self._reported_reason)
-        if not self._readers:
+        if not self._readers:  # a loop that polls the descriptor must remove it before it is closed
             self._close()
 
     def _answer_all(self, reason: Reason) -> None:

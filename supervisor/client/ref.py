@@ -157,7 +157,7 @@ class Ref:
         self._send(INFO, message, timeout)
 
     def monitor(self) -> Monitor:
-        """Watch the incarnation that runs now, from a program that is not an actor.
+        """Monitor the incarnation that runs now, from a program that is not an actor.
 
         It does not wait for the actor. If that ends before the request has arrived, the reason
         is what its exit status tells: "normal", "shutdown", "killed", "exit status N".

@@ -3,7 +3,7 @@
 A fork would take the program's threads' locks along, held for ever. A multiprocessing.Process
 would make the program's exit wait for it. So a new interpreter is started with what
 multiprocessing's spawn would give it, and detached: it is no child of the program, whose
-``wait`` and exit know nothing of it. It watches the program by a pidfd.
+``wait`` and exit know nothing of it. It knows of the program's end by a pidfd.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ _RAISED_AS_THEY_ARE = (AlreadyRegistered, StartFailed)
 def stop_linked() -> None:
     """Stop, in order, what this program has started by ``start_link``. Its exit does this.
 
-    The actors would end anyway, as they watch this process: but after its exit, not before it.
+    The actors would end anyway, by its pidfd: but after its exit, not before it.
     """
     linked = list(_linked)
     deadline = time.monotonic() + _EXIT_PATIENCE

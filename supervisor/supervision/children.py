@@ -1,6 +1,6 @@
 """The children of a supervisor: their processes, channels, signals and stored descriptors.
 
-How to start, watch and stop one; not when.
+How to start, monitor and stop one; not when.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Children:
     """Children in the order of their start."""
 
     def __init__(self, actor: Actor, tasks: TaskQueue, ended: Callable[[Child], Task]) -> None:
-        """Watch what the actor's process forks; ``ended`` is the task when a child has ended."""
+        """Start what the actor's process forks; ``ended`` is the task when a child has ended."""
         self._actor = actor
         self._tasks = tasks
         self._ended = ended

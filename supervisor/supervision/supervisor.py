@@ -1,4 +1,4 @@
-"""Supervisors: actors that start, watch, restart and stop others. Source: OTP's ``supervisor``.
+"""Supervisors: actors that start, monitor, restart and stop others. Source: OTP's ``supervisor``.
 
 What takes time is a task (see ``task_queue``). Tasks run one at a time, in the order of their
 requests. The loop goes on meanwhile, and answers queries. An order to stop preempts all tasks.
@@ -510,7 +510,7 @@ class Supervisor(GenServer):
         self._disown()
 
     def _disown(self) -> None:
-        """Watch only the processes that a child belongs to; end with the last of them.
+        """Let a child belong to these processes alone; it ends with the last of them.
 
         A supervisor that nobody started from a program has no owners, and does not depend on any.
         """
