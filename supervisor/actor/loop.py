@@ -207,7 +207,7 @@ class Actor:
         self.exit(remote)
 
     def _finish(self, reason: Reason) -> int:
-        if Actor.current is not self:
+        if Actor.current is not self:  # a fork resets it: this is not the actor's process
             text = "%r: a callback has forked, and the fork has returned from it too: the fork ends"
             self.log.error(text, self.ref)
             end_process(1)
@@ -218,6 +218,7 @@ class Actor:
             except RAISED as error:
                 reason = _able_to_travel(RemoteError.of(error))
                 self.log.error("%r: terminate failed: %s", self.ref, reason)
+        # The name is free before anybody is told of the end: who starts another actor then gets it.
         if self._registered and self.ref.name is not None:
             with contextlib.suppress(OSError):  # the directory has gone, or something has its place
                 registry.unregister(self.ref.name, self.process)
@@ -251,6 +252,7 @@ class Actor:
     def _loop(self) -> None:
         while self._reason is None:
             replies = self._counts["reply"]
+            # A batch of messages, then timers and descriptors: neither starves the others.
             self._serve_messages()
             self._fire_timers()
             if self._reason is not None:
@@ -259,6 +261,7 @@ class Actor:
             replied = self._counts["reply"] != replies  # those who were answered may ask again
             ready = self._busy_wait.poll(self._epoll) if replied and patience != 0.0 else []
             self._serve_descriptors(ready or self._epoll.poll(patience))
+            # A message may have arrived during the poll in which the idle timeout passed.
             if self._quiet_since is not None and not self._has_messages():
                 self._fire_idle()
 
@@ -354,6 +357,7 @@ class Actor:
                 check_reply(value)
                 self.reply(sender, value)
         except RAISED as error:
+            # Before the actor ends of it: otherwise the caller would be told of the end alone.
             self._answer(sender, RAISE, RemoteError.of(error))
             raise
         finally:
@@ -366,6 +370,7 @@ class Actor:
         self._monitors.add(sender.address, sender.number)
 
     def _serve_stop(self, sender: Sender, reason: Any) -> None:
+        # The answer to a stop is the ``Down`` of the end, with whatever ``terminate`` makes of it.
         self._serve_monitor(sender, None)
         orderly = isinstance(reason, (str, Shutdown, Exception))
         self.server._order_to_stop(reason if orderly else Shutdown(reason))  # noqa: SLF001 - a hook for this loop alone

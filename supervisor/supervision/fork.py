@@ -86,10 +86,13 @@ def _child(
     """Become the child. The frames of the parent below this one are never returned to."""
     status = _FAILED
     try:
+        # First: if the parent was killed since the fork, this child ends here.
         linux.die_with_parent(parent)
+        # The parent's loop is told of signals by a descriptor that this child has inherited.
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Not the parent's epoll, pidfds, channels of other children, their stored descriptors.
         kept = [0, 1, 2, channel, *stored.values()]
         if dump is not None:
             kept.append(dump)

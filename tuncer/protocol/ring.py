@@ -202,6 +202,7 @@ class Writer(_Map):
         try:
             while seq < end:
                 slot = seq & mask
+                # A kill between these two lines leaves a packet without a length: ``recover``.
                 length = preadv(fd, vectors[slot] or self._vector(slot), -1, flags)
                 lengths[slot] = length
                 size += length
@@ -211,6 +212,7 @@ class Writer(_Map):
         except OSError as error:
             self._knows_no_flags(error)
         finally:
+            # Also when the device was deleted: what was read before that is delivered.
             if seq > first:
                 self._commit(first, seq, size)
         return seq - first
@@ -270,6 +272,8 @@ class Writer(_Map):
 
     def _refuse(self, slot: int, length: int) -> None:
         """Drop a packet that the filter refuses: mark its slot as one that was not read into."""
+        # First the mark: a kill before the counts makes them one too few. After a kill before the
+        # mark the successor asks the filter itself.
         self._words[slot * SLOT // 8] = self._control[MARK]
         self._control[FILTERED] += 1
         self._control[FILTERED_BYTES] += length
@@ -286,11 +290,13 @@ class Writer(_Map):
         """Initialise the slots up to the next multiple of a batch."""
         end = (seq | (BATCH - 1)) + 1
         slot, count = seq & self._mask, end - seq
+        # Readers check RESERVE after they have copied: it must say so before anything changes.
         self._control[RESERVE] = end
         self.lengths[slot : slot + count] = self._no_lengths[:count]
         stride = SLOT // 8
         first = slot * stride
         self._words[first : first + count * stride : stride] = self._marks[:count]
+        # Last: after a kill before this line the slots mean nothing, and are cleared again.
         self._control[CLEARED] = end
 
     def _commit(self, first: int, seq: int, size: int) -> None:
@@ -307,6 +313,7 @@ class Writer(_Map):
         self._control[pair + 1] = seq
         self._turn = not self._turn
         self.head = seq
+        # Last: a reader that sees it finds bytes, lengths and times.
         self._control[HEAD] = seq
 
     def _tally(self) -> int:
@@ -331,7 +338,7 @@ class Writer(_Map):
         mark, size = self._control[MARK], 0
         while seq < self._control[CLEARED]:
             slot = seq & self._mask
-            if self.lengths[slot] == 0:
+            if self.lengths[slot] == 0:  # not read into, or read into at the moment of the kill
                 if self._words[slot * SLOT // 8] == mark:
                     break
                 length = measure(self._vector(slot)[0], seq, self.bytes + size)

@@ -167,6 +167,8 @@ class Subscribers:
         self._worker.remove_reader(subscriber.channel.fileno())
         self._all.remove(subscriber)
         subscriber.channel.close()
+        # In this order: a successor, if this worker is killed on the way, restores a subscriber
+        # whose connection is stored, and closes what is left of one whose connection is not.
         keys = [subscriber.key(HANDSHAKE), subscriber.key()]
         if subscriber.eventfd is not None:
             self.eventfds.remove(subscriber.eventfd)
