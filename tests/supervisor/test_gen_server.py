@@ -148,3 +148,11 @@ def test_a_reply_from_another_process() -> None:
     futures = [boss.call_async(["delegate", worker, n]) for n in range(100)]
     assert [future.result(PATIENCE) for future in futures] == [n * n for n in range(100)]
     assert boss.statistics()["replies"] < 100  # they were not its own
+
+
+def test_callbacks_outside_a_process_are_told() -> None:
+    class Ticker(GenServer):
+        pass
+
+    with pytest.raises(RuntimeError, match="runs in no process: start one by"):
+        Ticker().send_after(1.0, "tick")

@@ -12,14 +12,10 @@ from typing import Any
 
 import pytest
 from actors import Counter
-from hypothesis import given
-from hypothesis import strategies as st
 from processes import PATIENCE, Run, eventually
-from users import run_as_user
 
 import tuncer
 from supervisor import ChildSpec, GenServer, StartFailed, Supervisor
-from supervisor.supervision.strategy import Intensity, pause
 from tuncer import Flag
 
 
@@ -56,33 +52,6 @@ def test_the_first_start_tells_at_once(tmp_path: Path) -> None:
     (tmp_path / "short").touch()
     with pytest.raises(StartFailed, match="Cannot allocate"):
         Supervisor.start_link([ChildSpec("s", Short, (str(tmp_path / "short"), errno.ENOMEM))])
-
-
-PROCESSES = """
-import os, resource, signal, time
-from supervisor import ChildSpec, GenServer, Supervisor
-
-class Any(GenServer):
-    def handle_call(self, request, sender):
-        return os.getpid()
-
-if __name__ == "__main__":
-    sup = Supervisor.start_link([ChildSpec("a", Any)], intensity=3, period=5.0)
-    events, before = sup.events(), resource.prlimit(sup.pid, resource.RLIMIT_NPROC)
-    resource.prlimit(sup.pid, resource.RLIMIT_NPROC, (1, before[1]))
-    former = sup.child("a").call("pid")
-    os.kill(former, signal.SIGKILL)
-    while [events.next(20).kind for _ in range(6)][-1] != "failed":
-        pass
-    resource.prlimit(sup.pid, resource.RLIMIT_NPROC, before)
-    assert sup.child("a").call("pid") != former
-    print("restarted")
-"""
-
-
-def test_a_fork_that_fails_for_a_moment(tmp_path: Path) -> None:
-    found = run_as_user(PROCESSES, tmp_path)
-    assert "restarted" in found.stdout, found.stderr
 
 
 def test_a_device_outlives_a_runtime_directory_that_is_full(
@@ -140,28 +109,6 @@ def test_a_program_without_a_free_descriptor_ends_its_actors_in_order(tmp_path: 
     )
     assert (found.returncode, found.stderr) == (0, "")
     assert (tmp_path / "terminated").exists()
-
-
-# -- pure ------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 1000), st.floats(0.1, 1e6))
-def test_a_limit_is_reached_in_spite_of_the_pauses(most: int, period: float) -> None:
-    limit, now = Intensity(most, period), 0.0
-    attempts = 0
-    while limit.record_restart(now):
-        attempts += 1
-        now += pause(attempts, limit, short=False)
-        assert attempts <= most + 1
-
-
-def test_the_first_attempts_follow_at_once_and_later_ones_do_not() -> None:
-    limit = Intensity(1000, 1e6)
-    pauses = [pause(n, limit, short=False) for n in range(30)]
-    assert pauses[:3] == [0.0] * 3
-    assert pauses == sorted(pauses)
-    assert 0.5 <= pauses[-1] <= 1.0
-    assert all(pause(n, limit, short=True) >= 0.05 for n in range(30))
 
 
 def test_the_limit_of_descriptors_is_as_before() -> None:

@@ -12,6 +12,7 @@ from supervisor.supervision.strategy import (
     Intensity,
     Verdict,
     affected,
+    pause,
     shuts_down,
     verdict,
 )
@@ -78,3 +79,22 @@ def test_when_a_supervisor_shuts_down(significant: bool, others: list[bool]) -> 
     assert shuts_down("any_significant", others, significant=significant) == significant
     last = significant and True not in others
     assert shuts_down("all_significant", others, significant=significant) == last
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 1e6))
+def test_a_limit_is_reached_in_spite_of_the_pauses(most: int, period: float) -> None:
+    limit, now = Intensity(most, period), 0.0
+    attempts = 0
+    while limit.record_restart(now):
+        attempts += 1
+        now += pause(attempts, limit, short=False)
+        assert attempts <= most + 1
+
+
+def test_the_first_attempts_follow_at_once_and_later_ones_do_not() -> None:
+    limit = Intensity(1000, 1e6)
+    pauses = [pause(n, limit, short=False) for n in range(30)]
+    assert pauses[:3] == [0.0] * 3
+    assert pauses == sorted(pauses)
+    assert 0.5 <= pauses[-1] <= 1.0
+    assert all(pause(n, limit, short=True) >= 0.05 for n in range(30))

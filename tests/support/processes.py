@@ -218,3 +218,6 @@ def descriptors(pid: int) -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError):
             found[number] = os.readlink(f"/proc/{pid}/fd/{number}")
     return found
+
+
+TUNCER = str(Path(sys.executable).with_name("tuncer"))

@@ -1,6 +1,5 @@
 """The examples are run as their comments say, and show what they promise."""
 
-import json
 import os
 import pty
 import re
@@ -10,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import EXAMPLES, PATIENCE, ROOT, Run, eventually, heed_ctrl_c, program
+from processes import EXAMPLES, PATIENCE, ROOT, TUNCER, Run, eventually, heed_ctrl_c, program
 from traffic import ping, send_one
 
 import tuncer
 from tuncer import tunctl
 
-TUNCER = str(Path(sys.executable).with_name("tuncer"))
 REAL_ROOT = Path("/proc/self/uid_map").read_text().split()[:2] == ["0", "0"]
 
 
@@ -148,19 +146,6 @@ def test_demo_as_an_unprivileged_user(mode: str) -> None:
         assert done.stderr.count("\n") == 1
         assert "may not be opened by this user" in done.stderr
         assert "chmod 0666 /dev/net/tun" in done.stderr
-
-
-def test_list_shows_what_there_is(run: Run) -> None:
-    assert run(TUNCER, "list") == "no devices\n"
-    assert json.loads(run(TUNCER, "list", "--json")) == []
-    command = [sys.executable, str(EXAMPLES / "ping_responder.py")]
-    with program(*command, preexec_fn=heed_ctrl_c) as example:
-        example.expect("ping 10.9.0.2")
-        (row,) = json.loads(run(TUNCER, "list", "--json"))
-        assert (row["name"], row["flags"], row["restarts"]) == ("lab0", "TUN|NO_PI", 0)
-        assert "lab0" in run(TUNCER, "list")
-        example.process.send_signal(signal.SIGINT)
-        example.process.wait(PATIENCE)
 
 
 def test_wrong_usage_is_told() -> None:

@@ -18,6 +18,7 @@ several_users = pytest.mark.skipif(
     only_one_user(), reason="there is only one user in this user namespace"
 )
 
+
 _SEND_AND_RECEIVE = """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"hello", ("10.0.0.2", 9))
@@ -25,6 +26,7 @@ _SEND_AND_RECEIVE = """
             pass
         print(len(packet))
 """
+
 
 _AS_OWNER = (
     """
@@ -44,6 +46,7 @@ if __name__ == "__main__":
 """
     + _SEND_AND_RECEIVE
 )
+
 
 _WITH_CAPABILITY = (
     """
@@ -102,8 +105,12 @@ def test_in_a_user_namespace_of_ones_own() -> None:
 
 # -- doctor ----------------------------------------------------------------------------------------
 
+
 _DOCTOR = "import sys; from tuncer.cli import main; sys.exit(main(['doctor', '--json']))"
+
+
 _DOCTOR_AS_USER = "import sys\nfrom tuncer.cli import main\nsys.exit(main(['doctor', '--json']))"
+
 
 _NO_PIDFD = """
 import ctypes, struct, sys
@@ -272,3 +279,27 @@ def test_for_people_it_is_a_table() -> None:
     lines = done.stdout.splitlines()
     assert any(line.startswith("fail") and "net admin" in line for line in lines)
     assert any("->" in line for line in lines)
+
+
+DROPS = """
+import os
+import tuncer
+device = tuncer.create("d0", tuncer.Flag.TUN | tuncer.Flag.NO_PI)
+kept = device.subscribe()
+device.mtu()
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+print("mtu", device.mtu())
+try:
+    device.subscribe()
+except OSError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
+def test_privileges_that_were_given_up_are_told() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", DROPS], capture_output=True, text=True, check=False
+    )
+    assert "mtu 1500" in found.stdout, found.stderr
+    assert "a program that changes its user must call subscribe()" in found.stdout

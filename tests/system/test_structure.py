@@ -111,3 +111,12 @@ def test_tunctl_serves_without_the_rest() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_ones_own_supervisor_module_is_named(tmp_path: Path) -> None:
+    (tmp_path / "supervisor.py").write_text("")
+    (tmp_path / "program.py").write_text("import tuncer\n")
+    found = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], capture_output=True, text=True, check=False
+    )
+    assert f"{tmp_path}/supervisor.py hides tuncer's package 'supervisor'" in found.stderr

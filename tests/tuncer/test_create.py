@@ -1,5 +1,6 @@
 """Devices that are created: their names, who owns them, and how they are handed on."""
 
+import asyncio
 import errno
 import json
 import os
@@ -7,11 +8,13 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from devices import ADDRESS, OTHER, TUN, make, root_of
-from processes import PATIENCE, Run, gone, program, stop, wait_for_end
+from processes import PATIENCE, Run, gone, program, stop, turns_during, wait_for_end
 from traffic import send_one
 
 import tuncer
@@ -247,3 +250,67 @@ def test_a_worker_that_does_not_answer_is_not_taken_for_none(
     assert caught.value.errno == errno.ETIMEDOUT
     os.kill(pid, signal.SIGCONT)
     assert tuncer.attach("lab0") == dev
+
+
+def test_acreate_lets_the_loop_go_on() -> None:
+    async def main() -> int:
+        device, steps = await turns_during(tuncer.acreate("d0", TUN), pause=0.001)
+        async with device:
+            return steps
+
+    assert asyncio.run(main()) > 5
+
+
+def test_a_device_that_is_deleted_comes_back_as_it_is_described(run: Run, capfd: Any) -> None:
+    spec = tuncer.child_spec(
+        "d",
+        "d0",
+        TUN,
+        restart="permanent",
+        mtu=1400,
+        addresses=["10.9.0.1/24", "10.10.0.1/24"],
+        routes=["10.20.0.0/16"],
+    )
+    Supervisor.start_link([spec], intensity=10)
+
+    def described() -> Any:
+        shown = run("sh", "-c", "ip -j addr show dev d0 2>/dev/null || true")
+        routes = run("sh", "-c", "ip -j route show dev d0 2>/dev/null || true")
+        if not shown or not routes:
+            return None
+        link = json.loads(shown)[0]
+        found = [a["local"] for a in link["addr_info"] if a["family"] == "inet"]
+        return link["mtu"], found, "10.20.0.0/16" in routes
+
+    expected = (1400, ["10.9.0.1", "10.10.0.1"], True)
+    assert described() == expected
+    for _ in range(3):
+        with tuncer.attach("d0").subscribe() as former:
+            run("ip", "link", "del", "d0")
+            with pytest.raises(DeviceError):
+                while True:  # the host's own packets come before
+                    former.recv(timeout=PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while described() != expected:
+            assert time.monotonic() < deadline
+        with tuncer.attach("d0").subscribe() as subscription:
+            send_one("10.9.0.2")
+            assert subscription.recv(timeout=PATIENCE).data
+    said = capfd.readouterr().err
+    assert said.count("the device was deleted") >= 1
+
+
+def test_a_description_that_makes_no_sense_is_told_at_once() -> None:
+    for wrong in ({"addresses": ["x"]}, {"routes": ["10.0.0.1/8"]}, {"restart": "temporary"}):
+        with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+            tuncer.child_spec("d", "d0", TUN, **wrong)
+
+
+@pytest.mark.slow
+def test_many_devices_end_side_by_side(run: Run) -> None:
+    program = (
+        "import tuncer\n"
+        "for n in range(40): tuncer.create(f'm{n}', tuncer.Flag.TAP | tuncer.Flag.NO_PI).up()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
+    assert "m1" not in run("ip", "-br", "link")

@@ -208,3 +208,10 @@ def test_a_wrong_argument_of_a_function(
     assert len(str(caught.value)) > 20
     assert len(descriptors(os.getpid())) == before
     assert json.loads(run("ip", "-j", "link", "show", "type", "tun")) == []
+
+
+def test_a_queue_of_length_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="gets no packet"):
+        tuncer.create("d0", TUN, txqueuelen=0)
+    with tuncer.create("d0", TUN) as device, pytest.raises(ValueError, match="gets no packet"):
+        device.txqueuelen(0)

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
+import time
 from typing import Any
 
 import pytest
-from devices import ADDRESS, OTHER, kill_worker
+from devices import ADDRESS, OTHER, TUN, kill_worker
 from processes import PATIENCE, Run, eventually, program, stop
 from traffic import numbers, send_numbers, send_one, take
 
@@ -153,3 +155,30 @@ def test_a_link_set_down_is_an_event_and_no_crash(dev: Device, run: Run) -> None
         send_one(OTHER)
         take(PacketsOnly(subscription))
         assert dev.pid == pid
+
+
+def test_a_device_ends_with_the_container_that_it_is_in(run: Run, capfd: Any) -> None:
+    box = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE, text=True
+    )
+    with box:
+        assert box.stdout is not None
+        box.stdout.readline()
+        peer = ("type", "veth", "peer", "name", "inside", "netns", str(box.pid))
+        run("ip", "link", "add", "outside", *peer)
+        device = tuncer.create("d0", TUN, namespace=box.pid)
+        device.up("10.9.0.1/24", link_local=False)
+        with device.subscribe(events=True) as subscription:
+            inside = ("nsenter", "--net", "--target", str(box.pid), "ip", "link")
+            run(*inside, "set", "d0", "mtu", "1400")
+            kinds = [subscription.recv(timeout=PATIENCE)]
+            while getattr(kinds[-1], "kind", None) != "mtu":
+                kinds.append(subscription.recv(timeout=PATIENCE))
+            box.kill()
+            box.wait()
+            with pytest.raises(DeviceError, match="deleted"):
+                while True:
+                    subscription.recv(timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while "outside" in run("ip", "-br", "link"):
+        assert time.monotonic() < deadline

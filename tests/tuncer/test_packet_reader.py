@@ -7,9 +7,9 @@ import signal
 
 import killed_workers
 import pytest
-from devices import queues
+from devices import TUN, queues
 from processes import PATIENCE, Run, eventually, kill, wait_for_end
-from traffic import FLOWS, numbers, send_flows, send_numbers, take
+from traffic import FLOWS, numbers, send_flows, send_numbers, send_one, take
 
 import tuncer
 from supervisor import Supervisor
@@ -122,3 +122,16 @@ def test_a_kill_before_counted_packets_are_handed_over_gives_none_twice() -> Non
         assert dev.statistics()["restarts"] == 1
         assert int(dev.recv(PATIENCE)[28:]) == 3
     root.stop()
+
+
+def test_a_descriptor_that_is_made_blocking_does_not_stop_the_worker() -> None:
+    with tuncer.create("d0", TUN) as device:
+        device.up("10.9.0.1/24", link_local=False)
+        fd = device.getfd()
+        os.set_blocking(fd, True)
+        with device.subscribe() as subscription:
+            for _ in range(3):
+                send_one("10.9.0.2")
+                assert subscription.recv(timeout=PATIENCE).data
+                assert device.statistics()["restarts"] == 0
+        os.close(fd)

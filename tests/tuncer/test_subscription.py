@@ -6,7 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from devices import ADDRESS, OTHER, TUN
@@ -14,6 +16,7 @@ from processes import PATIENCE, Run, eventually, kill
 from traffic import FLOWS, send_flows, send_one, take
 
 import tuncer
+from supervisor import GenServer, Sender
 from tuncer import Device, DeviceEvent, Packet
 from tuncer.client.ring_subscription import RingSubscription
 
@@ -234,3 +237,79 @@ def test_two_tasks_that_wait_for_one_subscription_are_told(dev: Device) -> None:
             assert item.data[28:] == b"one"
 
     asyncio.run(main())
+
+
+def test_a_subscription_that_is_closed_ends_its_loop() -> None:
+    async def main(transport: str, queues: int) -> int:
+        async with await tuncer.acreate("d0", TUN, queues=queues) as device:
+            await device.aup("10.9.0.1/24", link_local=False)
+            subscription = await device.asubscribe(transport=transport)
+            taken, one_is_there = 0, asyncio.Event()
+
+            async def follow() -> None:
+                nonlocal taken
+                async for _ in subscription:
+                    taken += 1
+                    one_is_there.set()
+
+            task = asyncio.create_task(follow())
+            await asyncio.sleep(0)  # it waits for a packet
+            send_one("10.9.0.2")
+            await asyncio.wait_for(one_is_there.wait(), PATIENCE)
+            subscription.close()
+            await asyncio.wait_for(task, PATIENCE)
+            return taken
+
+    for transport in ("ring", "zmq"):
+        for queues in (1, 2):
+            assert asyncio.run(main(transport, queues)) == 1
+
+
+class Subscriber(GenServer):
+    """Takes one packet a callback, and has more to do."""
+
+    def init(self, device: str) -> None:
+        self.taken = 0
+        self.subscription = tuncer.attach(device).subscribe()
+        self.add_reader(self.subscription.fileno(), self.take)
+
+    def take(self) -> None:
+        try:
+            self.subscription.recv(timeout=0)
+        except TimeoutError:
+            return
+        self.taken += 1
+
+    def handle_call(self, request: Any, sender: Sender) -> int:
+        return self.taken
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+def test_one_packet_a_callback_is_enough(queues: int) -> None:
+    with tuncer.create("d0", TUN, queues=queues) as device:
+        device.up("10.9.0.1/24", link_local=False)
+        ref = Subscriber.start_link("d0")
+        for _ in range(300):
+            send_one("10.9.0.2")
+        deadline = time.monotonic() + PATIENCE
+        while ref.call("taken") < 300:
+            assert time.monotonic() < deadline
+        ref.stop()
+
+
+PATCHED = """
+import select
+del select.epoll
+import tuncer
+device = tuncer.create("d0", tuncer.Flag.TUN | tuncer.Flag.NO_PI)
+print(device.statistics()["restarts"])
+device.subscribe()
+"""
+
+
+def test_a_patched_select_is_told() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", PATCHED], capture_output=True, text=True, check=False
+    )
+    assert found.stdout == "0\n", found.stderr
+    assert "patch_all(select=False) leaves it" in found.stderr

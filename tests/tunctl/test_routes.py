@@ -5,11 +5,13 @@ import errno
 import ipaddress
 
 import pytest
+from devices import TUN
 from hypothesis import given
 from hypothesis import strategies as st
 from ip_links import routes_shown
 from processes import Run
 
+import tuncer
 from tuncer import tunctl
 from tuncer.tunctl import Route
 from tuncer.tunctl.linux import routes
@@ -77,3 +79,18 @@ def test_a_route_covers_itself_and_less_said_covers_more(metric: int, table: int
     assert routes._covers(full, full)
     assert routes._covers(full, less)
     assert not routes._covers(less, full)
+
+
+@pytest.mark.slow
+def test_thousands_of_routes_take_no_time_of_the_packets(run: Run) -> None:
+    with tuncer.create("d0", TUN) as device:
+        device.up("10.9.0.1/16", link_local=False)
+        for number in range(2000):
+            device.add_route(f"10.100.{number // 256}.{number % 256}/32")
+        device.add_route("10.100.0.0/32")  # it is there
+        with pytest.raises(OSError, match="another route"):
+            device.add_route("10.100.0.0/32", "10.9.0.5")
+        assert len(device.list_routes()) == 2001
+        for number in range(2000):
+            device.remove_route(f"10.100.{number // 256}.{number % 256}/32")
+        assert len(device.list_routes()) == 1
