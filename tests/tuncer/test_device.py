@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from devices import ADDRESS, OTHER, TUN
-from processes import PATIENCE, Run, program, wait_for_end
+from processes import PATIENCE, Run, another_namespace, program, wait_for_end
 from traffic import reply_to, send_one
 
 import tuncer
@@ -169,12 +169,9 @@ def test_iperf3_and_tcpdump_run_on_the_interface(run: Run) -> None:
         tuncer.create("b0", TUN) as b,
         contextlib.ExitStack() as stack,
     ):
-        holder = stack.enter_context(
-            program("unshare", "--net", "sh", "-c", "echo up; exec sleep 1000")
-        )
-        holder.expect("up")
-        inside = ["nsenter", "-t", str(holder.process.pid), "-n"]
-        run("ip", "link", "set", "b0", "netns", str(holder.process.pid))
+        there = str(stack.enter_context(another_namespace()))
+        inside = ["nsenter", "-t", there, "-n"]
+        run("ip", "link", "set", "b0", "netns", there)
         run(*inside, "ip", "addr", "add", OTHER, "peer", ADDRESS, "dev", "b0")
         run(*inside, "ip", "link", "set", "b0", "up")
         a.up(f"{ADDRESS}/32")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from devices import TUN, kill_worker
-from processes import PATIENCE, Run, kill, program, wait_for_end
+from processes import PATIENCE, Run, another_namespace, kill, program, wait_for_end
 from users import only_one_user
 
 import tuncer
@@ -20,22 +20,20 @@ from tuncer import Device, DeviceError, DeviceEvent, Flag
 from tuncer.protocol import paths
 
 
-def test_a_moved_device_is_never_taken_for_another(dev: Device, run: Run) -> None:
-    with program("unshare", "--net", "sh", "-c", "echo up; exec sleep 1000") as holder:
-        holder.expect("up")
-        run("ip", "link", "set", "lab0", "netns", str(holder.process.pid))
-        run("ip", "link", "add", "lab0", "type", "veth", "peer", "name", "else0")  # not ours
-        inside = ["nsenter", "-t", str(holder.process.pid), "-n", "ip"]
-        dev.up("10.66.0.1/24")
-        assert dev.mtu(1400) == 1400
-        kill_worker(dev)
-        assert dev.statistics()["restarts"] == 1
-        assert dev.mtu() == 1400
-        assert "10.66.0.1/24" in run(*inside, "addr", "show", "dev", "lab0")
-        dev.destroy()
-        assert "10.66" not in run("ip", "addr", "show", "dev", "lab0")
-        assert "mtu 1500" in run("ip", "link", "show", "dev", "lab0")
-        assert "lab0" not in run(*inside, "-br", "link")
+def test_a_moved_device_is_never_taken_for_another(dev: Device, elsewhere: int, run: Run) -> None:
+    run("ip", "link", "set", "lab0", "netns", str(elsewhere))
+    run("ip", "link", "add", "lab0", "type", "veth", "peer", "name", "else0")  # not ours
+    inside = ["nsenter", "-t", str(elsewhere), "-n", "ip"]
+    dev.up("10.66.0.1/24")
+    assert dev.mtu(1400) == 1400
+    kill_worker(dev)
+    assert dev.statistics()["restarts"] == 1
+    assert dev.mtu() == 1400
+    assert "10.66.0.1/24" in run(*inside, "addr", "show", "dev", "lab0")
+    dev.destroy()
+    assert "10.66" not in run("ip", "addr", "show", "dev", "lab0")
+    assert "mtu 1500" in run("ip", "link", "show", "dev", "lab0")
+    assert "lab0" not in run(*inside, "-br", "link")
 
 
 def test_a_renamed_device_and_another_of_its_old_name(dev: Device, run: Run) -> None:
@@ -71,11 +69,7 @@ def test_paths_of_control_sockets_are_swept(dev: Device) -> None:
 
 
 def test_devices_that_were_moved_are_found_where_they_are(run: Run) -> None:
-    holders = [program("unshare", "--net", "sh", "-c", "echo ready; cat") for _ in range(2)]
-    with holders[0] as left, holders[1] as right:
-        left.expect("ready")
-        right.expect("ready")
-        one, two = left.process.pid, right.process.pid
+    with another_namespace() as one, another_namespace() as two:
         for name, there in (("lab0", one), ("other0", two)):  # made there, they have one number
             inside = ("nsenter", "--net", "--target", str(there))
             run(*inside, "ip", "tuntap", "add", name, "mode", "tun")
