@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT)
 
 # The suite's own log lies above the descriptors that are closed, and below the limit of 64.
 SUITE = """
-import fcntl, os, sys
+import fcntl, os, shutil, sys
 log = fcntl.fcntl(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT, 0o600), fcntl.F_DUPFD, 50)
 if "closed" in sys.argv[2]:
     os.closerange(0, 2)
@@ -30,7 +30,7 @@ import pytest
 class Deletes:
     def pytest_runtestloop(self):
         if "deleted" in sys.argv[2]:  # pytest itself does not start in a deleted one
-            os.rmdir(os.getcwd())
+            shutil.rmtree(os.getcwd())
 
 sys.exit(pytest.main(sys.argv[3:], plugins=[Deletes()]))
 """

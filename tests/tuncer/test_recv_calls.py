@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -14,8 +15,10 @@ from processes import PATIENCE, eventually, stop, wait_for_end
 from traffic import send_numbers, send_one
 
 import tuncer
-from supervisor import CallTimeout
-from tuncer import Device, tunctl
+from supervisor import CallTimeout, ProcessDown, Shutdown
+from supervisor.protocol.message_kinds import DOWN
+from tuncer import Device, DeviceError, tunctl
+from tuncer.client.recv_calls import RecvCalls
 from tuncer.client.worker_client import WorkerClient
 
 
@@ -201,3 +204,16 @@ def test_a_recv_that_is_interrupted_while_it_waits_loses_no_packet(
             assert int(dev.recv(PATIENCE)[28:]) == number
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_call_that_comes_when_the_device_has_ended_is_told_so() -> None:
+    calls = RecvCalls("lab0")
+    call = calls.new()
+    call.pending.settle(DOWN, Shutdown("the device was deleted"))
+    with pytest.raises(DeviceError, match="has ended: the device was deleted") as caught:
+        calls.take(call)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENODEV, "lab0")
+    killed = calls.new()
+    killed.pending.settle(DOWN, "killed")
+    with pytest.raises(ProcessDown):
+        calls.take(killed)

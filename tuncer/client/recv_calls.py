@@ -10,16 +10,25 @@ arrive in the order of the packets, whichever thread sends a call, and whichever
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections import deque
 from typing import Any, cast
 
-from supervisor import MailboxFull, NoProcess, lowlevel
+from supervisor import MailboxFull, NoProcess, ProcessDown, Shutdown, lowlevel
 from supervisor.lowlevel import CAST, CallFuture, Pending
 from tuncer.protocol.operations import WITHDRAW
+from tuncer.protocol.packet import DeviceError
 
 _PATIENCE = 5.0  # seconds that a full mailbox may take to have room for a withdrawal
+
+
+def if_ended(error: ProcessDown, device: str) -> Exception:
+    """Return what to raise for a call that reached a worker too late: when its device had ended."""
+    if isinstance(error.reason, Shutdown):
+        return DeviceError(errno.ENODEV, f"the device has ended: {error.reason.term}", device)
+    return error
 
 
 class RecvCall:
@@ -100,6 +109,7 @@ class RecvCalls:
         If it is one for nobody, this call is given up. None: no packet has arrived yet.
 
         Raises:
+            DeviceError: ENODEV, the device has ended.
             Exception: what the worker has answered this call.
         """
         self._read()
@@ -118,7 +128,10 @@ class RecvCalls:
         if call is None or call.pending.answer is None:
             return None
         call.is_taken = True  # another thread may have read its answer, and be about to append it
-        return cast("bytes", call.pending.result(self._name)[0])
+        try:
+            return cast("bytes", call.pending.result(self._name)[0])
+        except ProcessDown as error:
+            raise if_ended(error, self._name) from None
 
     def _packet_of(self, call: RecvCall) -> bytes | None:
         """Return the packet of a call that was given up; None if that was answered otherwise."""

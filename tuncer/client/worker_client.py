@@ -10,7 +10,7 @@ from typing import Any
 
 from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref, lowlevel
 from supervisor.lowlevel import CallFuture, Pending
-from tuncer.client.recv_calls import RecvCall, RecvCalls
+from tuncer.client.recv_calls import RecvCall, RecvCalls, if_ended
 from tuncer.protocol import control_socket
 from tuncer.protocol.operations import OPERATIONS, PUBLISH, WORKER_OF
 from tuncer.protocol.timeouts import check_timeout
@@ -70,9 +70,9 @@ class WorkerClient:
             except NoProcess:  # nothing was sent
                 if time.monotonic() > deadline:
                     raise
-            except ProcessDown:
+            except ProcessDown as error:
                 if not operation.idempotent or time.monotonic() > deadline:
-                    raise
+                    raise if_ended(error, self._name) from None
                 again = True
             except OSError as error:
                 if again and error.errno == operation.already_done:
@@ -175,6 +175,8 @@ class WorkerClient:
         try:
             async with asyncio.timeout(PATIENCE):
                 return await reply
+        except ProcessDown as error:
+            raise if_ended(error, self._name) from None
         except TimeoutError as error:
             if reply.done():
                 raise  # that was the answer
