@@ -58,7 +58,8 @@ class WorkerClient:
         if it is an idempotent one.
 
         Raises:
-            ProcessDown: the worker ended, and the operation must not be repeated.
+            DeviceError: ENODEV, the device has ended.
+            ProcessDown: the worker was killed, and the operation must not be repeated.
         """
         operation = OPERATIONS[name]
         request = [name, list(arguments), options]
