@@ -105,7 +105,10 @@ class Publisher:
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_WORD)
         self._socket.setsockopt(zmq.SNDHWM, _QUEUE)
-        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # tell each subscriber, and each that leaves
+        # A subscription is in force when this says so. Otherwise libzmq would put it in force
+        # within any call, in the middle of the batches that are sent: a former subscriber would get
+        # a later batch before those that are sent to it again.
+        self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
         self._monitor = self._socket.get_monitor_socket(_CAME | _WENT)
         self._socket.bind(f"ipc://{path}")
 
@@ -177,6 +180,10 @@ class Publisher:
                 word = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            if word[:1] == b"\1":
+                self._socket.setsockopt(zmq.SUBSCRIBE, word[1:])
+            else:
+                self._socket.setsockopt(zmq.UNSUBSCRIBE, word[1:])
             if word[1:].startswith(wire_format.HELLO):
                 if word[:1] == b"\1":
                     self._answer_handshake(word[1:])
