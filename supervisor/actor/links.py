@@ -57,8 +57,11 @@ class Links:
         """Undo all monitors of another actor's present incarnation."""
         with contextlib.suppress(NoProcess):
             there = connection_to(ref)
-            for pending in self._monitors.pop(there.process, []):
-                there.withdraw(pending, _ROOM)
+            monitors = self._monitors.get(there.process, [])
+            while monitors:  # one by one: a full mailbox may refuse the next, which stays
+                there.withdraw(monitors[-1], _ROOM)
+                monitors.pop()
+            self._monitors.pop(there.process, None)
 
     def link(self, ref: Ref, *, mutual: bool = True) -> None:
         """Link the actor to another one's present incarnation.
@@ -75,24 +78,35 @@ class Links:
         if process in self._linked:
             return
         self._linked[process] = None
-        monitor = self._request_monitor(ref, lambda _, reason: self._ended(ref, process, reason))
-        if monitor is None or process not in self._linked:
-            return
-        there, self._linked[process] = monitor
-        if mutual:
-            with contextlib.suppress(NoProcess):  # its end is told by the monitor
-                there.send(LINK, Ref(self._loop.process), _ROOM)
+        try:
+            monitor = self._request_monitor(
+                ref, lambda _, reason: self._ended(ref, process, reason)
+            )
+            if monitor is None or process not in self._linked:
+                return
+            there, self._linked[process] = monitor
+            if mutual:
+                with contextlib.suppress(NoProcess):  # its end is told by the monitor
+                    there.send(LINK, Ref(self._loop.process), _ROOM)
+        except BaseException:  # a full mailbox: there is no link, and another attempt may make one
+            pending = self._linked.pop(process, None)
+            if pending is not None:
+                there.forget(pending)
+            raise
 
     def unlink(self, ref: Ref, *, mutual: bool = True) -> None:
         """Undo a link."""
         with contextlib.suppress(NoProcess):
             there = connection_to(ref)
-            if there.process in self._linked:
-                pending = self._linked.pop(there.process)
-                if pending is not None:
-                    there.withdraw(pending, _ROOM)
-                if mutual:
+            if there.process not in self._linked:
+                return
+            if mutual:
+                # The other's half first: while a full mailbox refuses it, the link stays whole.
+                with contextlib.suppress(NoProcess):
                     there.send(UNLINK, Ref(self._loop.process), _ROOM)
+            pending = self._linked.pop(there.process, None)
+            if pending is not None:
+                there.withdraw(pending, _ROOM)
 
     def _ended(self, ref: Ref, process: Process, reason: Reason) -> None:
         if process in self._linked:  # otherwise it has been unlinked since

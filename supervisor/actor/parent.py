@@ -77,6 +77,7 @@ class Parent:
         """Send the parent a message, if it is still there."""
         if self._channel is not None:
             with contextlib.suppress(OSError):
+                self._flush(self._channel)  # in order: what was dropped before an end is dropped
                 self._channel.send(*message)
 
     def serves_now(self, *message: Any) -> None:
@@ -106,8 +107,7 @@ class Parent:
         channel = self._supervisor(path)
         answers: list[str | None] = []
         try:
-            while not channel.flush():
-                channel.wait_for_room()
+            self._flush(channel)
             channel.send(STORE, path, fds=(fd,))
             self._stores.append(answers.append)  # there is no answer to what could not be sent
             while not answers:
@@ -118,6 +118,18 @@ class Parent:
             self._loop.call_later(0, self._read)
         if answers[0] is not None:
             raise OSError(errno.ENOSPC, answers[0], path[-1])
+
+    @staticmethod
+    def _flush(channel: Channel) -> None:
+        """Send what waits for room.
+
+        Raises:
+            BrokenPipeError: the supervisor has ended.
+        """
+        while not channel.flush():
+            if channel.has_hung_up():
+                raise BrokenPipeError(errno.EPIPE, "the supervisor has ended")
+            channel.wait_for_room()
 
     def store_fd_later(
         self, path: tuple[str, ...], fd: int, done: Callable[[str | None], None]
@@ -184,9 +196,9 @@ class Parent:
                 return
             if order is None:
                 return
-            self._obey(self._channel, order)
+            self._obey(order)
 
-    def _obey(self, channel: Channel, order: list[Any]) -> None:
+    def _obey(self, order: list[Any]) -> None:
         match order:
             case [message_kinds.STORED, refusal] if self._stores:
                 self._stores.popleft()(refusal)
@@ -194,7 +206,7 @@ class Parent:
                 self.starts_again = starts_again
                 self._shut(reason)
             case [message_kinds.PING]:
-                channel.offer(PONG)
+                self._send((PONG,), ())
             case [message_kinds.RESTORE]:
                 self._restore()
             case [message_kinds.LEFT] if self._left is not None:

@@ -37,7 +37,7 @@ from supervisor import linux
 from supervisor.client.caller_socket import CallerSocket, Lack
 from supervisor.client.lock import RLock
 from supervisor.client.pending import Pending, Stream
-from supervisor.errors import CallTimeout, MailboxFull, NoProcess, Reason, shown
+from supervisor.errors import ActorError, CallTimeout, MailboxFull, NoProcess, Reason, shown
 from supervisor.linux import Process
 from supervisor.protocol import busy_wait, codec
 from supervisor.protocol.busy_wait import BusyWait
@@ -248,8 +248,10 @@ class Connection:
                 (self._calls if pending.is_call else self._others)[number] = pending
                 lack = self._sent(kind, data)
                 sent = lack is None
-            except BaseException as error:
-                sent = kept and not isinstance(error, (NoProcess, ConnectionError))
+            except (ActorError, OSError):  # nothing was sent
+                raise
+            except BaseException:  # a signal's handler raised: it may have been sent
+                sent = kept
                 raise
             finally:
                 if not sent:

@@ -45,7 +45,7 @@ def multi_call(refs: Iterable[Ref], request: Any, timeout: float | None = 5.0) -
     for ref in refs:
         try:
             sent.append((ref, begin(ref, request, _left(deadline))))
-        except ActorError as error:
+        except (ActorError, OSError) as error:
             found.errors.append((ref, error))
     for ref, future in sent:
         try:

@@ -126,7 +126,7 @@ def _remove_unfinished(name: str) -> None:
         return
     pid, _, rest = name[1:].partition(".")
     start, _, namespace = rest.partition(".")
-    if not (pid.isdigit() and start.isdigit()) or namespace != linux.pid_namespace():
+    if not (pid.isdecimal() and start.isdecimal()) or namespace != linux.pid_namespace():
         return
     if not linux.alive(Process(int(pid), int(start))):
         _remove(_file(name))

@@ -161,7 +161,7 @@ def _sweep() -> None:
     for path in (directory() / "mailboxes").iterdir():
         pid, _, rest = path.name.partition(".")
         start, _, namespace = rest.partition(".")
-        if not (pid.isdigit() and start.isdigit()):
+        if not (pid.isdecimal() and start.isdecimal()):
             continue
         if namespace != linux.pid_namespace():
             if is_left_elsewhere(path):

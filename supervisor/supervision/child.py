@@ -18,7 +18,7 @@ from supervisor.client.ref import Ref
 from supervisor.errors import HUNG, KILLED, Reason, reason_of
 from supervisor.protocol import codec, registry, runtime_dir
 from supervisor.protocol.channel import Channel
-from supervisor.protocol.message_kinds import FAILED, PING
+from supervisor.protocol.message_kinds import FAILED
 from supervisor.spawn.stderr_handler import Repeated
 from supervisor.supervision import fork
 from supervisor.supervision.child_spec import Plan
@@ -147,11 +147,6 @@ class Child:
         if self.retry is not None:
             self.retry.cancelled = True
             self.retry = None
-
-    def send_ping(self) -> None:
-        """Ask it for a sign of life."""
-        if self.channel is not None and self.channel.offer(PING):
-            self.unanswered = 1
 
     def abort(self) -> None:
         """Send SIGXCPU, at which faulthandler writes the child's stacks, and the child dies."""

@@ -37,6 +37,7 @@ from supervisor.protocol.message_kinds import (
     HAPPENED,
     HELD,
     IGNORE,
+    PING,
     PONG,
     READY,
     RESTORE,
@@ -220,6 +221,11 @@ class Children:
             self._actor.add_reader(channel.fileno(), lambda: self._read_channel(child))
         self._read_channel(child)
 
+    def _ping(self, child: Child) -> None:
+        """Ask a child for a sign of life. One that does not even read gives none."""
+        self._send(child, PING)
+        child.unanswered = 1
+
     def _order_to_end(self, child: Child) -> None:
         """Send a child the order to end, and whether another start of it may follow.
 
@@ -278,8 +284,13 @@ class Children:
         """Store a descriptor that a child has sent; return why not."""
         if not fds:  # the kernel has left it out
             return "the supervisor has as many descriptors open as it may (RLIMIT_NOFILE)"
-        fd = fds.pop(0)
-        return self._store.put(path, fd) or self._store_above(path, fd)
+        # Above first: if it is refused there, both keep what they had under this path.
+        refusal = self._store_above(path, fds[0])
+        if refusal is None:
+            refusal = self._store.put(path, fds.pop(0))
+            if refusal is not None:
+                self._actor.parent.drop_fd(path)
+        return refusal
 
     def _store_above(self, path: tuple[str, ...], fd: int) -> str | None:
         """Have the supervisor above keep a descriptor too."""
@@ -288,7 +299,6 @@ class Children:
         try:
             self._actor.parent.store_fd(path, fd)
         except OSError as error:
-            self._store.drop(path)
             return error.strerror
         return None
 
@@ -409,7 +419,7 @@ class Children:
         in order. A supervisor that hangs in its own ``init`` can do neither.
         """
         channel = child.channel
-        child.send_ping()
+        self._ping(child)
 
         def look() -> None:
             self._read_channel(child)
@@ -441,7 +451,7 @@ class Children:
             if child.held:
                 pass  # by a debugger: nobody knows for how long
             elif child.unanswered == 0:
-                child.send_ping()
+                self._ping(child)
             elif child.unanswered < _LOOKS:
                 child.unanswered += 1
             else:

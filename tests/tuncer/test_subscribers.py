@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from devices import OTHER, kill_worker, root_of
+from devices import OTHER, kill_worker, make, root_of
 from processes import PATIENCE, Run, eventually
 from traffic import send_one, take
 

@@ -112,6 +112,7 @@ class RecvCalls:
             DeviceError: ENODEV, the device has ended.
             Exception: what the worker has answered this call.
         """
+        self._not_the_parents()
         self._read()
         with self._lock:
             for one in list(self._answered):
@@ -143,6 +144,15 @@ class RecvCalls:
             return cast("bytes", call.pending.result(self._name)[0])
         return None
 
+    def _not_the_parents(self) -> None:
+        """Forget, in a fork, what the parent is going to return itself."""
+        if self._pid != os.getpid():
+            # A new lock: another thread of the parent may have held it at the fork.
+            self._lock = lowlevel.RLock()
+            self._answered.clear()
+            self._given_up.clear()
+            self._pid = os.getpid()
+
     def _read(self) -> None:
         """Read the answers that have arrived to calls that were given up."""
         if self._given_up:
@@ -151,6 +161,7 @@ class RecvCalls:
 
     def wait(self, timeout: float) -> None:
         """Wait until each call that was given up is answered: it was withdrawn, so that is soon."""
+        self._not_the_parents()
         deadline = time.monotonic() + timeout
         for call in self._under_way():
             with contextlib.suppress(Exception):
@@ -158,8 +169,4 @@ class RecvCalls:
 
     def _under_way(self) -> list[RecvCall]:
         with self._lock:
-            if self._pid != os.getpid():  # this is a fork: its parent returns their packets itself
-                self._pid = os.getpid()
-                self._answered.clear()
-                self._given_up.clear()
             return [call for call in self._given_up if call.is_under_way]
