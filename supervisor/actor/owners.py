@@ -40,6 +40,11 @@ class Owners:
         self._loop.add_reader(self._pidfds[owner], lambda: self._end(owner))
 
     def _end(self, owner: Process) -> None:
+        # In the same round of the loop the pidfd may have got the number of a descriptor that was
+        # readable, and is closed: then the owner lives.
+        pidfd = self._pidfds.get(owner)
+        if pidfd is None or not linux.ended(pidfd):
+            return
         self.remove(owner)
         self._ended(owner)
 

@@ -372,7 +372,11 @@ class Children:
         """Import a child's module, if need be, while the loop goes on."""
         if not is_due(child.plan):
             return
-        importing = Preload(child.plan)
+        try:
+            importing = Preload(child.plan)
+        except OSError as error:
+            child.outcome, child.lacks_resources = (FAILED, f"{error}"), is_shortage(error)
+            return
         self._importing = True
         self._actor.add_reader(importing.fileno(), self._tasks.advance)
         while child.outcome is None and not importing.has_ended():

@@ -7,6 +7,7 @@ says why, but answers, and can be stopped.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
@@ -27,12 +28,21 @@ class Preload:
     """An import under way."""
 
     def __init__(self, plan: Plan) -> None:
+        """Begin.
+
+        Raises:
+            OSError: EAGAIN, EMFILE, ...: no thread or no descriptor is free.
+        """
         self._plan = plan
         self._error: BaseException | None = None
         self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         name = f"the import of {plan.start}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # Python's word for EAGAIN of clone(2)
+            os.close(self._ended)
+            raise OSError(errno.EAGAIN, f"{error}") from error
 
     def _run(self) -> None:
         try:

@@ -26,6 +26,7 @@ from supervisor import (
     StartFailed,
     Supervisor,
     SupervisorRef,
+    lowlevel,
 )
 
 
@@ -157,3 +158,22 @@ def test_backoff_grows_up_to_its_maximum(restarts: int, chance: float) -> None:
     plain = Backoff(0.5, 20.0, 2.0, 0).delay(restarts, chance)
     assert plain == min(20.0, 0.5 * 2.0 ** min(restarts, 100))
     assert 0.75 * plain <= backoff.delay(restarts, chance) <= 1.25 * plain
+
+
+class HangsWithAFullChannel(GenServer):
+    """Reads none of the answers of its supervisor, for which there is no room in the end."""
+
+    def handle_cast(self, request: Any) -> None:
+        with open(os.devnull, "rb") as file:
+            for number in range(request):
+                lowlevel.store_fd_later(self, f"{number}", file.fileno(), lambda _: None)
+        time.sleep(1000)
+
+
+def test_a_watchdog_finds_a_child_that_hangs_with_a_full_channel(capfd: Any) -> None:
+    sup = start(ChildSpec("s", HangsWithAFullChannel, watchdog=0.3))
+    ref = sup.child("s")
+    monitor = ref.monitor()
+    ref.cast(600)
+    assert monitor.wait(PATIENCE).reason == "hung"
+    capfd.readouterr()

@@ -188,3 +188,11 @@ def test_what_another_pid_namespace_has_left_goes_when_it_is_old(runtime_dir: Pa
     for listener, path in zip(listeners, (old, new, open_one), strict=True):
         listener.close()
         path.unlink(missing_ok=True)
+
+
+def test_a_mailbox_of_no_number_is_nobodys(runtime_dir: Path) -> None:
+    runtime.directory()
+    strange = runtime_dir / "mailboxes" / "\N{SUPERSCRIPT TWO}.1"
+    strange.touch()
+    runtime.sweep()
+    strange.unlink()

@@ -217,3 +217,24 @@ def test_a_call_that_comes_when_the_device_has_ended_is_told_so() -> None:
     killed.pending.settle(DOWN, "killed")
     with pytest.raises(ProcessDown):
         calls.take(killed)
+
+
+def test_a_fork_waits_for_no_lock_of_a_thread_of_its_parent() -> None:
+    calls = RecvCalls("lab0")
+    held, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with calls._lock:
+            held.set()
+            end.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(5)
+        os._exit(calls.take() is not None)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    end.set()
+    thread.join()
