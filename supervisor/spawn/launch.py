@@ -234,7 +234,7 @@ _RAISED_AS_THEY_ARE = (AlreadyRegistered, StartFailed)
 def stop_linked() -> None:
     """Stop, in order, what this program has started by ``start_link``. Its exit does this.
 
-    The actors would end anyway, by its pidfd: but after its exit, not before it.
+    The actors would end anyway, since each has a pidfd of this process: but only after its exit.
     """
     linked = list(_linked)
     deadline = time.monotonic() + _EXIT_PATIENCE

@@ -88,11 +88,8 @@ class RecvCalls:
             self._given_up.append(call)
         call.withdraw()
 
-    def was_not_sent(self, call: RecvCall) -> None:
-        """Forget a call that could not be sent: if it was given up, it is not answered."""
-        self._forget(call)
-
-    def _forget(self, call: RecvCall) -> None:
+    def forget(self, call: RecvCall) -> None:
+        """Expect no answer of a call: it could not be sent, or its answer is taken."""
         with self._lock, contextlib.suppress(ValueError):
             self._given_up.remove(call)
 
@@ -139,7 +136,7 @@ class RecvCalls:
         if call.is_taken:  # by a signal's handler, which calls recv here
             return None
         call.is_taken = True
-        self._forget(call)
+        self.forget(call)
         with contextlib.suppress(Exception):
             return cast("bytes", call.pending.result(self._name)[0])
         return None

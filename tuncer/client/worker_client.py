@@ -142,7 +142,7 @@ class WorkerClient:
         try:
             self._request(request, call.pending)
         except Exception:
-            self._calls.was_not_sent(call)
+            self._calls.forget(call)
             raise
         call.was_sent()
 

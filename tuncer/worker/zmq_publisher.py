@@ -180,15 +180,15 @@ class Publisher:
                 word = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if word[:1] == b"\1":
-                self._socket.setsockopt(zmq.SUBSCRIBE, word[1:])
-            else:
-                self._socket.setsockopt(zmq.UNSUBSCRIBE, word[1:])
-            if word[1:].startswith(wire_format.HELLO):
-                if word[:1] == b"\1":
-                    self._answer_handshake(word[1:])
-            elif self._topic.startswith(word[1:]):
-                self._count({b"\1": 1, b"\0": -1}.get(word[:1], 0))
+            kind, topic = word[:1], word[1:]
+            if kind not in {b"\0", b"\1"}:  # a stranger's message, which is no subscription
+                continue
+            comes = kind == b"\1"
+            self._socket.setsockopt(zmq.SUBSCRIBE if comes else zmq.UNSUBSCRIBE, topic)
+            if self._topic.startswith(topic):
+                self._count(1 if comes else -1)
+            elif comes and topic.startswith(wire_format.HELLO):
+                self._answer_handshake(topic)
 
     def _count(self, change: int) -> None:
         if self._catching_up:
