@@ -12,12 +12,18 @@ PLANTED = "import posix; posix.mkdir(posix.environ[b'PLANTED']); raise SystemExi
 STANDARD = ("pickle", "os", "site", "marshal", "select", "socket", "logging", "runpy", "msgpack")
 
 
-def test_nothing_of_the_current_directory_is_imported(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
+def planted(directory: Path) -> tuple[Path, Path]:
+    """Return a directory with modules of the standard library's names, and an empty one."""
+    here, there = directory / "here", directory / "there"
     here.mkdir()
     there.mkdir()
     for name in STANDARD:
         (here / f"{name}.py").write_text(PLANTED)
+    return here, there
+
+
+def test_nothing_of_the_current_directory_is_imported(tmp_path: Path) -> None:
+    here, there = planted(tmp_path)
     (there / "program.py").write_text(LIVES)
     found = run_in(tmp_path, sys.executable, f"{there}/program.py", f"{tmp_path}/result", cwd=here)
     assert (tmp_path / "result").read_text() == "as ever", found.stderr
@@ -26,11 +32,7 @@ def test_nothing_of_the_current_directory_is_imported(tmp_path: Path) -> None:
 
 def test_nothing_of_a_later_current_directory_is_imported(tmp_path: Path) -> None:
     """The empty entry of the path of `python -c` means where it was started."""
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
-    for name in STANDARD:
-        (here / f"{name}.py").write_text(PLANTED)
+    here, there = planted(tmp_path)
     (there / "own.py").write_text(LIVES)
     program = f"import os, own; os.chdir({str(here)!r}); own.main()"
     found = run_in(tmp_path, sys.executable, "-c", program, f"{tmp_path}/result", cwd=there)
