@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from actors import Counter, Recorder
 from processes import PATHS, PATIENCE, eventually, python
-from test_connection import BESIDE_OTHERS, INTERRUPTED
+from test_connection import BESIDE_OTHERS, INTERRUPTED, stop_with_a_reply
 from test_connections import MANY
 
 from supervisor import ActorError, ChildSpec, NoProcess, ProcessDown, Supervisor, SupervisorRef
@@ -100,6 +100,11 @@ def test_kills_while_threads_and_loops_call(capfd: Any) -> None:
     assert sum(count["ProcessDown"] for count in found) > 100
     eventually(ref.is_alive)  # the last kill may not have been noticed yet
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+    capfd.readouterr()
+
+
+def test_a_thousand_stops_with_a_reply(capfd: Any) -> None:
+    stop_with_a_reply(1000)
     capfd.readouterr()
 
 

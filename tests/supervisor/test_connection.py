@@ -141,16 +141,19 @@ def test_a_reply_of_an_actor_that_stops_is_never_lost() -> None:
         ]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-def test_a_thousand_stops_with_a_reply(capfd: Any) -> None:
+def stop_with_a_reply(rounds: int) -> None:
+    """Stop an actor so often with a reply, which is read each time."""
     counter = ChildSpec("c", Counter, name="c")
-    sup: SupervisorRef = Supervisor.start_link([counter], intensity=1000, period=1000)
-    for _ in range(1000):
+    sup: SupervisorRef = Supervisor.start_link([counter], intensity=rounds, period=1000)
+    for _ in range(rounds):
         ref = sup.child("c")
         pid = ref.pid
         assert ref.call("stop") == "stopping"
         assert wait_for_end(pid)
+
+
+def test_stops_with_a_reply(capfd: Any) -> None:
+    stop_with_a_reply(100)
     capfd.readouterr()
 
 
@@ -189,7 +192,7 @@ def test_a_late_reply_is_dropped() -> None:
 
 @pytest.mark.slow
 def test_a_reply_that_was_sent_is_not_lost_to_the_senders_end() -> None:
-    for _ in range(20):
+    for _ in range(8):
         ref = Counter.start_link()
         assert ref.call("stop") == "stopping"
         assert wait_for_end(ref._process.pid)
@@ -308,7 +311,7 @@ def test_what_was_told_is_heard_although_something_was_left_unread() -> None:
 
 
 def test_replies_before_a_death_are_read_although_casts_were_left_unread() -> None:
-    for _ in range(20):
+    for _ in range(8):
         ref = Later.start_link()
         futures = [ref.call_async("log") for _ in range(20)]
         futures[-1].result(PATIENCE)

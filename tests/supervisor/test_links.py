@@ -135,7 +135,7 @@ def test_an_actor_that_starts_another_is_linked_to_it(capfd: Any) -> None:
 @pytest.mark.slow
 def test_a_watched_actors_death_in_a_call_leaves_the_watcher_well() -> None:
     relay = Relay.start_link()
-    for _ in range(10):
+    for _ in range(4):
         dying, others = Counter.start_link(), [Counter.start_link(n) for n in range(3)]
         assert relay.call(["survive", dying, others]) == [0, 1, 2]
         eventually(
@@ -146,6 +146,6 @@ def test_a_watched_actors_death_in_a_call_leaves_the_watcher_well() -> None:
         for ref in others:
             ref.stop()
     with_fds = len(os.listdir(f"/proc/{relay.pid}/fd"))
-    for _ in range(10):
+    for _ in range(4):
         relay.call(["survive", Counter.start_link(), []])
     assert len(os.listdir(f"/proc/{relay.pid}/fd")) <= with_fds + 4

@@ -1,5 +1,5 @@
 #!/usr/bin/env escript
-%% The oracle of test_otp.py: what OTP's supervisor does with a case.
+%% The oracle of otp_cases.py: what OTP's supervisor does with a case.
 %%
 %% Reads one term a line: {Flags, Specs, Operations}. Flags are those of supervisor:init/1, a
 %% specification is {Id, Restart, Significant, Outcomes}: how the child's starts go, one after the

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from blows import blow, double_kill, trial
+from device_blows import blow, double_kill, trial
 
 
 @pytest.mark.parametrize("seed", range(2))
