@@ -20,6 +20,8 @@ from supervisor import linux
 from supervisor.client import connections
 from supervisor.spawn import launch
 
+pytest_plugins = ["device_fixtures"]
+
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
 

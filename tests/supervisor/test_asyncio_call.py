@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,32 +11,10 @@ from processes import PATIENCE, eventually
 
 from supervisor import (
     CallTimeout,
-    MailboxFull,
     NoProcess,
     ProcessDown,
     RemoteError,
 )
-from supervisor.protocol import message_kinds
-
-
-def test_a_loop_that_reads_a_threads_reply_wakes_that_thread() -> None:
-    ref = Counter.start_link(3)
-
-    async def main() -> None:
-        async def call() -> None:
-            for number in range(300):
-                assert await ref.call_async(["echo", number]) == number
-
-        def block() -> None:
-            for number in range(300):
-                assert ref.call(["echo", number], timeout=PATIENCE) == number
-
-        began = time.monotonic()
-        await asyncio.gather(call(), *(asyncio.to_thread(block) for _ in range(2)))
-        assert time.monotonic() - began < PATIENCE  # no reply was waited for until its deadline
-
-    for _ in range(5):
-        asyncio.run(main())
 
 
 def test_asyncio_callers() -> None:
@@ -110,24 +87,3 @@ def test_asyncio_and_threads_share_a_reference() -> None:
         done = [pool.submit(job) for job in (loops, calls, loops, casts, calls)]
         assert [future.result(PATIENCE) for future in done] == [900] * 5
     assert ref.call("get") == 5000
-
-
-def test_asyncio_waits_for_room() -> None:
-    ref = Later.start_link()
-
-    async def main() -> None:
-        calls = [
-            asyncio.create_task(ref.acall("wait")) for _ in range(message_kinds.IN_FLIGHT + 100)
-        ]
-        await asyncio.sleep(0)
-        with pytest.raises((MailboxFull, CallTimeout)):
-            await ref.acall("log", timeout=0.1)
-        ref.send("answer")
-        done, _ = await asyncio.wait(calls, timeout=PATIENCE, return_when="FIRST_COMPLETED")
-        assert done
-        while len(done) < len(calls):
-            ref.send("answer")
-            done, _ = await asyncio.wait(calls, timeout=0.05)
-        assert {call.result() for call in calls} == {"answer"}
-
-    asyncio.run(main())

@@ -1,7 +1,6 @@
 """What a supervisor does with its children's deaths, starts and ends."""
 
 import contextlib
-import dataclasses
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from actors import Counter, Flaky, Later, Refuses, Scripted, Stumbles, Witness
-from processes import PATIENCE, SUPPORT, children, eventually, gone, wait_for_end
+from processes import PATIENCE, children, eventually, gone, wait_for_end
 from trees import kill_actor, start, states, times, watch
 
 from supervisor import (
@@ -26,7 +25,6 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
 )
-from supervisor.supervision.child_spec import Plan
 
 
 def test_a_child_that_is_starting_can_be_terminated() -> None:
@@ -70,49 +68,6 @@ def test_a_supervisor_in_a_restart_loop_can_be_stopped(
     number = (runtime_dir / "c.starts").stat().st_size
     assert not sup.is_alive()
     assert (runtime_dir / "c.starts").stat().st_size == number
-    capfd.readouterr()
-
-
-def test_a_supervisor_answers_while_a_childs_module_is_imported(
-    runtime_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
-    monkeypatch.syspath_prepend(str(runtime_dir))
-    flag = runtime_dir / "flag"
-    source = (Path(SUPPORT) / "actors.py").read_text()
-    wait = f"import os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.01)\n"
-    (runtime_dir / "slow.py").write_text(source + wait)
-    (runtime_dir / "handles.py").write_text(
-        source + "signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
-    )
-
-    def of(module: str, **options: Any) -> Plan:
-        plan = ChildSpec(module, Counter, **options).plan(travels=True)
-        return dataclasses.replace(plan, start=f"{module}:Counter")
-
-    sup = start(ChildSpec("c", Counter))
-    with pytest.raises(CallTimeout):
-        sup.call(["start_child", of("slow"), None], timeout=0.1)
-    for _ in range(20):
-        assert states(sup) == {"c": "running", "slow": "starting"}
-    flag.touch()
-    assert sup.child("slow").call("get") == 0
-    assert sup.call(["start_child", of("handles"), None], timeout=PATIENCE).call("get") == 0
-    sup.stop()
-
-    flag.unlink()  # and from here on it hangs
-    sup = start(ChildSpec("c", Counter))
-    with pytest.raises(StartFailed, match=r"within 0.1 s \(init_timeout\)"):
-        sup.call(["start_child", of("slow", init_timeout=0.1), None], timeout=PATIENCE)
-    with pytest.raises(StartFailed, match="the import of slow:Counter"):
-        sup.start_child(ChildSpec("d", Counter))
-    assert states(sup) == {"c": "running"}
-    sup.stop(timeout=PATIENCE)
-    sup = start(ChildSpec("c", Counter))
-    with pytest.raises(CallTimeout):
-        sup.call(["start_child", of("slow"), None], timeout=0.1)
-    sup.terminate_child("slow")
-    assert states(sup) == {"c": "running"}
-    sup.stop(timeout=PATIENCE)
     capfd.readouterr()
 
 

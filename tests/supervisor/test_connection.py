@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import Counter, Later, Recorder
+from actors import Counter, Later
 from processes import (
     PATHS,
     PATIENCE,
@@ -27,16 +25,13 @@ from processes import (
     kill,
     program,
     python,
-    stop,
     wait_for_end,
 )
-from users import only_one_user
 
 from supervisor import (
     CallTimeout,
     ChildSpec,
     GenServer,
-    MailboxFull,
     NoProcess,
     ProcessDown,
     Sender,
@@ -44,8 +39,6 @@ from supervisor import (
     SupervisorRef,
 )
 from supervisor.client import connections
-from supervisor.protocol import framing
-from supervisor.protocol.channel import Channel
 
 
 def test_threads_of_an_actor_may_call_it_and_its_serving_thread_may_not() -> None:
@@ -241,90 +234,6 @@ def test_a_fork_of_the_caller_has_connections_of_its_own() -> None:
     assert ref.call("get") == 5
 
 
-def ordinary(sock: socket.socket) -> None:
-    """Give a socket what an ordinary user may have where net.core.wmem_max is 212,992."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992)
-
-
-def test_an_ordinary_users_buffer_slows_a_sender_and_loses_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(framing, "enlarge", ordinary)
-    ref = Recorder.start_link()
-    stop(ref.pid)
-    sent = 0
-    with pytest.raises(MailboxFull, match="does not serve its mailbox"):
-        for _ in itertools.count():
-            ref.cast(sent, timeout=0)
-            sent += 1
-    assert 500 < sent < 600
-    threading.Timer(0.1, os.kill, (ref.pid, signal.SIGCONT)).start()
-    for number in range(sent, 20_000):
-        ref.cast(number, timeout=PATIENCE)
-    assert ref.call("seen", timeout=PATIENCE) == list(range(20_000))
-
-
-def test_asyncio_waits_for_the_kernels_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(framing, "enlarge", ordinary)
-    ref = Recorder.start_link()
-
-    async def main() -> None:
-        stop(ref.pid)  # however busy this machine is, it serves nothing
-        calls = [asyncio.create_task(ref.acall("x" * 20_000, PATIENCE)) for _ in range(300)]
-        await asyncio.sleep(0.1)  # what there is room for has been sent
-        began = time.process_time()
-        await asyncio.sleep(1)
-        assert time.process_time() - began < 0.5  # the loop does not poll for room all the time
-        os.kill(ref.pid, signal.SIGCONT)
-        assert set(await asyncio.gather(*calls)) == {"x" * 20_000}
-
-    asyncio.run(main())
-
-
-def test_a_fork_of_a_caller_does_not_keep_its_connection() -> None:
-    ref = Recorder.start_link(name="recorder")
-    before = ref.call(["fds"])
-    code = (
-        "import os, time\n"
-        "from supervisor import whereis\n"
-        "whereis('recorder').call('hello')\n"
-        "child = os.fork()\n"
-        "if child == 0: os.closerange(0, 3), time.sleep(1000)\n"
-        "print(child)\n"
-    )
-    child = int(python(code))
-    eventually(lambda: ref.call(["fds"]) <= before)
-    assert not gone(child)
-    kill(child)
-
-
-def test_what_was_told_is_heard_although_something_was_left_unread() -> None:
-    ours, fd = Channel.pair()
-    theirs = Channel(fd)
-    ours.send("an order that nobody reads")
-    theirs.send("last words")
-    theirs.close()
-    assert ours.receive() == (["last words"], [])
-    with pytest.raises(EOFError):
-        ours.receive()
-    ours.close()
-
-
-def test_replies_before_a_death_are_read_although_casts_were_left_unread() -> None:
-    for _ in range(8):
-        ref = Later.start_link()
-        futures = [ref.call_async("log") for _ in range(20)]
-        futures[-1].result(PATIENCE)
-        stop(ref.pid)
-        for _ in range(100):
-            ref.cast("unread")
-        late = ref.call_async("log")
-        kill(ref.pid)
-        assert [future.exception(PATIENCE) for future in futures] == [None] * 20
-        with pytest.raises(ProcessDown, match="killed"):
-            late.result(PATIENCE)
-
-
 def test_a_deadline_holds_while_another_thread_waits_for_the_same_actor() -> None:
     ref = Later.start_link()
     with ThreadPoolExecutor() as pool:
@@ -388,22 +297,6 @@ def test_who_waits_no_longer_is_forgotten() -> None:
 
     asyncio.run(main())
     assert not ref._connection()._waiters
-
-
-@pytest.mark.skipif(only_one_user(), reason="there is only one user here")
-def test_a_caller_that_has_dropped_its_privileges_goes_on_with_its_connection() -> None:
-    ref = Recorder.start_link()
-    assert ref.call("hello") == "hello"
-    code = (
-        "import os\n"
-        "from supervisor import whereis\n"
-        "ref = whereis('recorder')\n"
-        "ref.call('hello')\n"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "print(ref.call('again'))\n"
-    )
-    Recorder.start_link(name="recorder")
-    assert python(code) == "again\n"
 
 
 INTERRUPTED = """

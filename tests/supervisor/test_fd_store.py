@@ -1,17 +1,13 @@
 """The fd store: descriptors outlive the child that has stored them, and its supervisors."""
 
 import os
-import signal
 
-import pytest
 from actors import Keeper
-from processes import PATIENCE, eventually, stop
 from trees import kill_actor, start
 
 from supervisor import (
     ChildSpec,
     Ref,
-    StartFailed,
     Supervisor,
     SupervisorRef,
 )
@@ -68,27 +64,3 @@ def test_descriptors_are_closed_when_the_child_is_stopped_for_good() -> None:
         sup.terminate_child("k")
         sup.delete_child("k")
     assert len(os.listdir(f"/proc/{pid}/fd")) == before
-
-
-def test_without_a_supervisor_there_is_no_store() -> None:
-    with pytest.raises(StartFailed, match="no supervisor to store"):
-        Keeper.start_link()
-
-
-@pytest.mark.parametrize("later", [False, True])
-def test_what_could_not_be_sent_gets_no_answer_of_anothers(later: bool) -> None:
-    start(ChildSpec("k", Keeper, name="k"))
-    keeper = Ref(name="k")
-    keeper.call(["store what is none", later])
-    for name in ("one", "two"):
-        keeper.call(["store", name], timeout=PATIENCE)
-
-
-def test_thousands_of_requests_while_the_supervisor_stands_still_are_all_answered() -> None:
-    sup = start(ChildSpec("k", Keeper, name="k"))
-    keeper = Ref(name="k")
-    keeper.call("names")  # connected
-    stop(sup.pid)
-    keeper.call(["store many", 3000], timeout=PATIENCE)  # each waits with a duplicate of its own
-    os.kill(sup.pid, signal.SIGCONT)
-    eventually(lambda: keeper.call("answers"), 3000)

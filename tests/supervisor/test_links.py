@@ -2,21 +2,17 @@
 
 import os
 import signal
-import sys
 from typing import Any
 
 import pytest
 from actors import Counter, Linked, Relay, seen
-from processes import PATIENCE, eventually, program, wait_for_end
+from processes import PATIENCE, eventually, wait_for_end
 
 from supervisor import (
     Down,
     Exit,
     Shutdown,
-    Supervisor,
-    linux,
 )
-from supervisor.errors import reason_of
 
 
 def watched(ref: Any, by: int = 1) -> None:
@@ -50,54 +46,6 @@ def test_the_end_of_a_linked_actor(request_: Any, reason: Any) -> None:
     else:
         assert monitor.wait(PATIENCE).reason == reason
     assert call.exception() is None or reason in {"killed", "exit status 3"}
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason", "told"),
-    [
-        (Counter, "normal", "normal"),
-        (Counter, "shutdown", "shutdown"),
-        (Counter, Shutdown("x"), "shutdown"),
-        (Counter, "strange", "exit status 1"),
-        (Supervisor, "shutdown", "normal"),  # for whoever runs it as a service
-    ],
-)
-def test_the_exit_status_tells_those_who_asked_too_late(kind: Any, reason: Any, told: str) -> None:
-    ref = kind.start_link()
-    process = linux.process(ref.pid)
-    pidfd = linux.open_process(process)
-    ref.stop(reason)
-    assert linux.ended(pidfd, PATIENCE)
-    status = linux.exit_status(pidfd, process.pid)
-    os.close(pidfd)
-    assert status is not None
-    assert reason_of(os.waitstatus_to_exitcode(status)) == told
-
-
-CHILDREN = """
-import os, signal, sys
-for _ in range(int(sys.argv[1])):
-    pid = os.fork()
-    if not pid:
-        signal.pause()
-    print(pid, flush=True)
-    os.waitpid(pid, 0)
-    sys.stdin.readline()
-"""
-
-
-def test_the_exit_status_is_told_while_the_parent_reaps() -> None:
-    """Between zombie and reaped a process is dead for a moment, which one look in 1,500 met."""
-    rounds = 3000
-    with program(sys.executable, "-c", CHILDREN, str(rounds)) as parent:
-        for _ in range(rounds):
-            pid = int(parent.expect("\n"))
-            pidfd = os.pidfd_open(pid)
-            os.kill(pid, signal.SIGSEGV)
-            assert linux.ended(pidfd, PATIENCE)
-            assert linux.exit_status(pidfd, pid) == signal.SIGSEGV
-            os.close(pidfd)
-            print(file=parent.process.stdin, flush=True)
 
 
 def test_a_link_works_both_ways_and_can_be_undone() -> None:

@@ -19,20 +19,17 @@ from processes import (
     gone,
     kill,
     resident,
-    stop,
 )
 from strangers import hear, is_closed, say, stranger
-from users import only_one_user
+from users import several_users
 
 import tuncer
 from supervisor import (
     ChildSpec,
-    MailboxFull,
     ProcessDown,
     Supervisor,
     linux,
 )
-from supervisor.client import caller_socket
 from supervisor.protocol import codec, framing, message_kinds
 from supervisor.protocol import runtime_dir as runtime
 from supervisor.protocol.message_kinds import REPLY
@@ -122,34 +119,6 @@ def test_a_caller_that_does_not_read_its_answers_is_not_served_until_it_does() -
     assert ref.call("hello") == "hello"
 
 
-def test_a_full_backlog_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller_socket, "_BACKLOG", 1)
-    ref = Counter.start_link()
-    process = ref._process
-    assert process is not None
-    stop(process.pid)
-    path = str(runtime.mailbox(process))
-    waiting = []
-    try:
-        with pytest.raises(BlockingIOError):
-            for _ in range(10_000):
-                sock = socket.socket(socket.AF_UNIX)
-                waiting.append(sock)
-                sock.setblocking(False)
-                sock.connect(path)
-        with pytest.raises(MailboxFull, match="accepts no connection"):
-            ref.cast(1)
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
-        for sock in waiting:
-            sock.close()
-    while True:
-        with contextlib.suppress(MailboxFull):
-            ref.cast(1)
-            break
-    assert ref.call("get") == 1
-
-
 # -- deaths ----------------------------------------------------------------------------------------
 
 
@@ -199,7 +168,7 @@ def as_user(user: int, pid: int) -> str:
     return found
 
 
-@pytest.mark.skipif(only_one_user(), reason="there is only one user here")
+@several_users
 def test_other_users_are_refused_also_when_the_actor_has_become_one(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,5 +1,8 @@
 """Monitors, in an actor and in a program that is none."""
 
+import subprocess
+import sys
+
 import pytest
 from actors import Counter, Later, Linked
 from processes import PATIENCE, eventually
@@ -54,5 +57,22 @@ def test_hundreds_of_monitors_do_not_use_up_the_calls() -> None:
     ref = Counter.start_link(3)
     monitors = [ref.monitor() for _ in range(600)]
     assert ref.call("get") == 3
+    ref.stop()
+    assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}
+
+
+def test_watchers_that_have_gone_are_forgotten() -> None:
+    ref = Counter.start_link(name="watched")
+    watch = (
+        "from supervisor import whereis\n"
+        "ref = whereis('watched')\n"
+        "kept = [ref.monitor() for _ in range(200)]\n"
+        "ref.call('get')"
+    )
+    for _ in range(5):
+        subprocess.run([sys.executable, "-c", watch], check=True)
+    assert ref.statistics()["monitors"] < 5 * 200
+    monitors = [ref.monitor() for _ in range(1000)]
+    assert ref.statistics()["monitors"] >= 1000
     ref.stop()
     assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}

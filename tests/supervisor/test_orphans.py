@@ -138,36 +138,6 @@ def test_an_import_gets_the_exit_statuses_of_what_it_runs(
     assert sup.child("p").call("?") == [3] * 120
 
 
-# The second child has ended too when the first one, which was seen first, is collected elsewhere.
-COLLECTED_ELSEWHERE = """
-import os
-from supervisor import linux
-
-def child_that_has_ended():
-    pid = os.fork()
-    if pid == 0:
-        os._exit(3)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    return pid
-
-there = {child_that_has_ended(), child_that_has_ended()}
-gone = set()
-
-def is_ours(pid):
-    if not gone:
-        os.waitpid(pid, 0)  # as the thread does that runs an import
-        gone.add(pid)
-    return linux.process_group(pid) == os.getpgrp()
-
-found = linux.reap((), is_ours)
-assert found == [(pid, 3) for pid in there - gone], found
-"""
-
-
-def test_a_child_that_another_thread_collects_meanwhile_is_not_in_the_way() -> None:
-    subprocess.run([sys.executable, "-c", COLLECTED_ELSEWHERE], check=True, timeout=PATIENCE)
-
-
 MEMORY_FILES = "/dev/shm"  # noqa: S108 - where multiprocessing puts them
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -15,34 +13,11 @@ from supervisor import (
     CallTimeout,
     ChildSpec,
     Event,
-    Events,
     NoProcess,
     StartFailed,
     Supervisor,
     SupervisorRef,
 )
-from supervisor.protocol import message_kinds
-
-
-def test_events_that_nobody_reads_leave_room_for_answers() -> None:
-    ref = Counter.start_link(name="traced")
-    traces = [ref.trace() for _ in range(3)]
-    others = (
-        "from supervisor import whereis\n"
-        "ref = whereis('traced')\n"
-        "for _ in range(30_000): ref.cast(0)\n"
-        "ref.call('get', timeout=30)"
-    )
-    subprocess.run([sys.executable, "-c", others], check=True)
-    for _ in range(3):
-        assert ref.call("get", timeout=PATIENCE) == 0
-    for _ in range(2 * message_kinds.MAILBOX):
-        ref.cast(0)
-    assert ref.call("get", timeout=PATIENCE) == 0
-    seen = traces[0].next(PATIENCE)
-    assert seen.kind == "cast"
-    for trace in traces:
-        trace.close()
 
 
 def test_a_supervisor_tells_what_happens(capfd: Any) -> None:
@@ -105,26 +80,3 @@ def test_an_actor_may_subscribe(capfd: Any) -> None:
     os.kill(sup.child("c").pid, signal.SIGKILL)
     exited, restarted = seen(actor, 2)
     assert (exited.kind, restarted.kind) == ("exited", "restarted")
-
-
-def test_watchers_that_have_gone_are_forgotten() -> None:
-    ref = Counter.start_link(name="watched")
-    watch = (
-        "from supervisor import whereis\n"
-        "ref = whereis('watched')\n"
-        "kept = [ref.monitor() for _ in range(200)]\n"
-        "ref.call('get')"
-    )
-    for _ in range(5):
-        subprocess.run([sys.executable, "-c", watch], check=True)
-    assert ref.statistics()["monitors"] < 5 * 200
-    monitors = [ref.monitor() for _ in range(1000)]
-    assert ref.statistics()["monitors"] >= 1000
-    ref.stop()
-    assert {monitor.wait(PATIENCE).reason for monitor in monitors} == {"normal"}
-
-
-def test_topics_are_known() -> None:
-    ref = Counter.start_link()
-    with pytest.raises(ValueError, match="events are of"):
-        Events(ref._connection(), "weather").next(PATIENCE)

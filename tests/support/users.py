@@ -4,6 +4,7 @@ In a mount namespace of its own everybody may open /dev/net/tun, and reach the i
 packages and this tree, which may lie where no other user may go. /tmp is its own, and empty.
 """
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,16 @@ _SITE = Path(pytest.__file__).parents[1]
 def only_one_user() -> bool:
     """Tell whether there is only one user, as in a user namespace of one's own."""
     return Path("/proc/self/uid_map").read_text().split()[2] == "1"
+
+
+several_users = pytest.mark.skipif(
+    only_one_user(), reason="there is only one user in this user namespace"
+)
+
+
+def ordinary_buffer(sock: socket.socket) -> None:
+    """Give a socket what an ordinary user may have where net.core.wmem_max is 212,992."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992)
 
 
 def run_as_user(

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -104,24 +103,6 @@ def test_send_while_down(dev: Device) -> None:
     with pytest.raises(OSError, match="down: bring it up") as caught:
         dev.send(b"\x45" + bytes(27))
     assert caught.value.errno == errno.EIO
-
-
-def test_getfd_reads_and_writes_past_the_worker(dev: Device) -> None:
-    fd = dev.getfd()
-    assert not os.get_inheritable(fd)
-    send_one(OTHER, b"past")
-    while (packet := tuncer.read(fd))[28:] != b"past":
-        pass
-    assert tuncer.write(fd, packet) == len(packet)
-    with pytest.raises(OSError, match="write") as caught:
-        tuncer.write(fd, b"")
-    assert caught.value.errno == errno.EINVAL
-    dev.destroy()
-    for use in (lambda: tuncer.read(fd), lambda: tuncer.write(fd, packet)):
-        with pytest.raises(OSError, match="was deleted") as caught:
-            use()
-        assert caught.value.errno == errno.EBADFD
-    os.close(fd)
 
 
 def test_packet_information_when_asked_for() -> None:
@@ -253,14 +234,3 @@ def test_an_error_says_what_is_wrong(
             if os.readlink(f"/proc/self/fd/{number}") == "/dev/net/tun":
                 os.close(int(number))
     assert dev.devname() == "lab0"
-
-
-def test_a_descriptor_is_read_with_a_timeout(dev: Device) -> None:
-    fd = dev.getfd()
-    began = time.monotonic()
-    with pytest.raises(TimeoutError):
-        tuncer.read(fd, timeout=0.05)
-    assert time.monotonic() - began >= 0.05
-    send_one(OTHER, b"one")
-    assert tuncer.read(fd, timeout=PATIENCE)[28:] == b"one"
-    os.close(fd)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from devices import TUN, kill_worker
 from processes import PATIENCE, Run, another_namespace, kill, program, wait_for_end
-from users import only_one_user
+from users import several_users
 
 import tuncer
 from tuncer import Device, DeviceError, DeviceEvent, Flag
@@ -116,7 +116,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(only_one_user(), reason="there is only one user")
+@several_users
 def test_another_user_at_a_control_sockets_path_is_no_worker() -> None:
     with tuncer.create("d0", Flag.TUN | Flag.NO_PI) as device:
         path = device._path

@@ -301,7 +301,3 @@ def test_any_program_is_converted_or_refused(code: bytes) -> None:
     with contextlib.suppress(bpf.CannotConvert):
         bpf.convert(code)
     assert isinstance(bpf.has_same_verdicts(code), bool)
-
-
-def test_a_program_knows_its_size() -> None:
-    assert len(Program("", bytes(16))) == 2

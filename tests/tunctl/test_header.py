@@ -13,10 +13,6 @@ from processes import Run
 
 from tuncer import tunctl
 from tuncer.tunctl import Flag, GsoType, Offload, Protocol, TunPi, VnetHdr
-from tuncer.tunctl.flags import REPORTED, difference, named, parse
-
-FLAGS = st.sets(st.sampled_from(list(Flag))).map(lambda found: Flag(sum(found)))
-
 
 WORD = st.integers(0, 2**16 - 1)
 
@@ -60,35 +56,6 @@ def test_a_virtio_net_hdr_that_is_cut_off(data: bytes) -> None:
         VnetHdr.parse(data)
     with pytest.raises(ValueError, match="10 bytes"):
         VnetHdr.parse(bytes(20), len(data))
-
-
-@given(FLAGS)
-def test_flags_are_taken_or_refused_for_a_reason(flags: Flag) -> None:
-    one_kind = (Flag.TUN in flags) != (Flag.TAP in flags)
-    frags = Flag.NAPI_FRAGS not in flags or (Flag.TAP in flags and Flag.NAPI in flags)
-    if one_kind and frags and Flag.PERSIST not in flags:
-        assert parse(flags) == flags
-    else:
-        with pytest.raises(ValueError, match=r"TUN or a TAP|PERSIST|NAPI_FRAGS"):
-            parse(flags)
-
-
-@pytest.mark.parametrize("wrong", ["tun", None, 1.0, True])
-def test_flags_of_another_type(wrong: object) -> None:
-    with pytest.raises(TypeError, match=r"tuncer\.Flag"):
-        parse(wrong)  # type: ignore[arg-type]
-
-
-@given(FLAGS, FLAGS)
-def test_a_difference_names_exactly_the_odd_flags(asked: Flag, given_: Flag) -> None:
-    text = difference(asked, given_)
-    words = set(text.replace("|", " ").split())
-    assert {str(f.name) for f in Flag if f in (asked ^ given_) & REPORTED} == words - {
-        "with",
-        "without",
-        "and",
-    }
-    assert (named(asked) == "none") == (asked == 0)
 
 
 def next_ipv4(fd: int, skip: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Devices of the tests in this directory."""
+"""Devices for tests."""
 
 from collections.abc import Iterator
 
