@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tuncer.client.device import Device
     from tuncer.client.raw_fd import read, write
     from tuncer.client.subscription import Subscription
+    from tuncer.protocol.batch import Batch
     from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
     from tuncer.tunctl import (
         Address,
@@ -43,6 +44,7 @@ _HOMES = {
     "Flag": "tunctl",
     "GsoType": "tunctl",
     "Offload": "tunctl",
+    "Batch": "protocol.batch",
     "Packet": "protocol.packet",
     "Protocol": "tunctl",
     "Route": "tunctl",
@@ -88,6 +90,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Address",
+    "Batch",
     "Device",
     "DeviceError",
     "DeviceEvent",

@@ -12,7 +12,7 @@ from typing import Any
 from devices import ADDRESS, OTHER
 from processes import PATIENCE
 
-from tuncer import DeviceEvent, Packet
+from tuncer import Batch, DeviceEvent, Packet
 
 PORT = 9
 FLOWS = 64
@@ -88,7 +88,7 @@ def numbers(subscription: Any, count: int) -> list[int | DeviceEvent]:
     found: list[int | DeviceEvent] = []
     while len(found) < count:
         item = subscription.recv(PATIENCE)
-        found += map(number_in, item) if isinstance(item, list) else [number_in(item)]
+        found += map(number_in, item) if isinstance(item, Batch) else [number_in(item)]
     return found
 
 

@@ -119,20 +119,20 @@ def dropped_by_the_kernel(run: Run) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [TUN, TAP], ids=["tun", "tap"])
 @pytest.mark.parametrize(
-    ("rate", "count", "others", "slots"),
+    ("rate", "count", "others", "packets"),
     # What ZeroMQ has under way at a kill is sent again, up to 4,096 packets: a subscriber that is
     # slower than that on a busy machine sees a gap, as it may. So the messages come slower here.
     [(50_000, 100_000, (), 131_072), (1_000, 5_000, ("zmq", "plain"), 8192)],
     ids=["ring", "messages"],
 )
 def test_fifty_kills_under_load_lose_nothing(
-    run: Run, kind: Flag, rate: int, count: int, others: tuple[str, ...], slots: int, capfd: Any
+    run: Run, kind: Flag, rate: int, count: int, others: tuple[str, ...], packets: int, capfd: Any
 ) -> None:
     kills = 50
     tap = bool(kind & Flag.TAP)
     with contextlib.ExitStack() as stack:
-        # More slots than packets: however busy the machine, nobody is lapped.
-        dev = stack.enter_context(start_device(run, kind, slots=slots))
+        # More room than packets: however busy the machine, nobody is lapped.
+        dev = stack.enter_context(start_device(run, kind, log_packets=packets, log_bytes=256 << 20))
         watch = stack.enter_context(program("ip", "monitor", "link", "address", "route"))
         before = dev.ifindex()
         followers: list[Any] = [Subscriber(dev.subscribe(batch=True), count, tap) for _ in (1, 2)]

@@ -10,7 +10,7 @@ from processes import ROOT
 from tuncer.protocol.control_block import SIZE, ControlBlock
 
 WORDS = {name for name in vars(ControlBlock) if not name.startswith("_")} - {
-    *("words", "format", "check", "slots", "mark")
+    *("words", "format", "check", "packets", "bytes", "mark")
 }
 
 
@@ -25,7 +25,7 @@ def test_each_word_has_one_writer() -> None:
                     owner = ast.unparse(target.value)
                     if owner.rpartition(".")[2].strip("_") == "control":
                         writers[target.attr].add(path.name)
-    of_the_ring = {"head", "reserve", "cleared", "filtered", "filtered_bytes"}  # by their numbers
+    of_the_ring = {"head", "oldest", "cleared", "filtered", "filtered_bytes"}  # by their numbers
     assert writers.keys() == WORDS - of_the_ring
     assert {word: found for word, found in writers.items() if len(found) > 1} == {}
 

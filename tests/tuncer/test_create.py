@@ -184,7 +184,13 @@ def test_bad_flags_and_options() -> None:
         with pytest.raises(ValueError, match=r"flags|TAP"):
             tuncer.create("lab0", flags)
     with pytest.raises(ValueError, match="power of two"):
-        tuncer.create("lab0", slots=100)
+        tuncer.create("lab0", log_packets=100)
+
+
+def test_the_former_name_of_an_option_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="slots= is called log_packets="):
+        device = tuncer.create("lab0", TUN, slots=128)
+    device.destroy()
 
 
 def test_a_device_that_exists_is_busy(dev: Device) -> None:

@@ -30,7 +30,7 @@ from tuncer import Device, Flag, Protocol, VnetHdr, tunctl
         ({"active": "twice"}, TypeError),
         ({"active": 40000}, ValueError),
         ({"txqueuelen": -1}, OSError),
-        ({"slots": 3}, ValueError),
+        ({"log_packets": 3}, ValueError),
         ({"owner": -1, "persist": True}, ValueError),
         ({"persist": "no"}, TypeError),
         ({"owner": object()}, TypeError),
@@ -48,7 +48,7 @@ def test_a_wrong_option_creates_nothing(
 def test_a_create_that_fails_leaves_an_existing_device_as_it_was(run: Run) -> None:
     run("ip", "tuntap", "add", "p0", "mode", "tun", "user", "1")
     before = run("ip", "-j", "-d", "link", "show", "dev", "p0")
-    for options in ({"owner": 0, "group": "no-such-group"}, {"slots": 3}, {"active": "twice"}):
+    for options in ({"owner": 0, "group": "no-such-group"}, {"log_bytes": 3}, {"active": "twice"}):
         with pytest.raises((KeyError, ValueError, TypeError)):
             tuncer.create("p0", TUN, **options)
         assert run("ip", "-j", "-d", "link", "show", "dev", "p0") == before

@@ -63,7 +63,7 @@ def test_subscribers_that_end_without_a_word_are_forgotten(dev: Device) -> None:
 
 
 def test_hundreds_of_subscribers() -> None:
-    with make(slots=128) as dev:  # each subscriber maps the ring
+    with make(log_packets=128, log_bytes=2 << 20) as dev:  # each subscriber maps the ring
         subscriptions = [dev.subscribe() for _ in range(300)]
         assert dev.statistics()["subscribers"] == 300
         kill_worker(dev)

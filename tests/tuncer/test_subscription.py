@@ -11,7 +11,7 @@ from processes import PATIENCE, Run, eventually
 from traffic import FLOWS, send_flows, send_one, take
 
 import tuncer
-from tuncer import Device, DeviceEvent, Packet
+from tuncer import Batch, Device, DeviceEvent, Packet
 
 
 @pytest.mark.parametrize("transport", ["ring", "zmq"])
@@ -57,7 +57,7 @@ def test_batches(dev: Device, transport: str) -> None:
         found: list[bytes] = []
         while len(found) < 20:
             batch = subscription.recv(PATIENCE)
-            assert isinstance(batch, list)
+            assert isinstance(batch, Batch)
             found += [p.data[28:] for p in batch if p.data[0] >> 4 == 4]
         assert found == [b"%d" % n for n in range(20)]
 

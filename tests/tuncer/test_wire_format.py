@@ -25,7 +25,7 @@ KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end"])
 
 @given(
     st.builds(
-        wire_format.Batch,
+        wire_format.Message,
         st.binary(),
         NUMBER,
         NUMBER,
@@ -35,7 +35,7 @@ KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end"])
         st.none() | st.text(),
     )
 )
-def test_a_message_says_what_was_put_into_it(batch: wire_format.Batch) -> None:
+def test_a_message_says_what_was_put_into_it(batch: wire_format.Message) -> None:
     topic, seq, when, epoch, queue, packets, end = batch
     frames = wire_format.encode(topic, seq, packets, when, epoch, end, queue)
     assert wire_format.decode(frames) == batch

@@ -12,7 +12,7 @@ import sys
 
 import tuncer
 from supervisor import ProcessDown
-from tuncer import Flag, Packet
+from tuncer import Batch, Flag
 from tuncer.cli import echo
 
 
@@ -52,12 +52,11 @@ def _send(device: tuncer.Device, answers: list[bytes]) -> None:
         return
 
 
-def _batch(subscription: tuncer.Subscription[list[Packet]]) -> list[Packet] | None:
+def _batch(subscription: tuncer.Subscription[Batch]) -> Batch | None:
     try:
-        item = subscription.recv(timeout=0)
+        return subscription.recv(timeout=0)
     except TimeoutError:
         return None
-    return item if isinstance(item, list) else None
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,11 @@ MOST_QUEUES = 256
 """Queues of a device, at most: MAX_TAP_QUEUES of ``drivers/net/tun.c``."""
 
 _OPTIONS = {
-    *("active", "persist", "queues", "namespace", "owner", "group", "txqueuelen", "slots"),
+    *("active", "persist", "queues", "namespace", "owner", "group", "txqueuelen"),
+    *("log_packets", "log_bytes", "slots"),
     *("adopt", "beside"),  # of adopt, and of create with a name that the kernel chooses
 }
-_OF_EACH_QUEUE = ("active", "namespace", "slots", "queues", "again")
+_OF_EACH_QUEUE = ("active", "namespace", "log_packets", "log_bytes", "queues", "again")
 _CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
 _roots: dict[tuple[int, int], SupervisorRef] = {}
@@ -71,7 +73,9 @@ def create(
     owner: int | str | None = None,
     group: int | str | None = None,
     txqueuelen: int = TXQUEUELEN,
-    slots: int = ring.DEFAULT_SLOTS,
+    log_packets: int = ring.DEFAULT_PACKETS,
+    log_bytes: int = ring.DEFAULT_BYTES,
+    slots: int | None = None,
 ) -> Device:
     """Create a TUN/TAP interface, or attach to a persistent one, in a worker process of its own.
 
@@ -92,7 +96,11 @@ def create(
         owner: a user who may attach to it without CAP_NET_ADMIN.
         group: a group that may.
         txqueuelen: packets that the kernel queues while nobody reads, for a new device.
-        slots: packets that the ring holds for subscribers that are late: a power of two.
+        log_packets: how many packets the ring keeps for subscribers that are late: a power of two,
+            128 to 1,048,576.
+        log_bytes: how many bytes of packets, a multiple of 4096 from 2 MiB on. The ring keeps what
+            is within both, and takes as much memory.
+        slots: deprecated: ``log_packets``.
 
     Raises:
         OSError: with errno, a sentence on how to mend it, and the name.
@@ -107,6 +115,8 @@ def create(
         "owner": owner,
         "group": group,
         "txqueuelen": txqueuelen,
+        "log_packets": log_packets,
+        "log_bytes": log_bytes,
         "slots": slots,
     }
     kind = "tun" if flags & Flag.TUN else "tap"
@@ -147,7 +157,14 @@ def _named(name: str, flags: Flag, namespace: Namespace | None) -> Iterator[tupl
         os.close(fd)
 
 
-def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -> Device:
+def adopt(
+    fd: int,
+    *,
+    active: Active = False,
+    log_packets: int = ring.DEFAULT_PACKETS,
+    log_bytes: int = ring.DEFAULT_BYTES,
+    slots: int | None = None,
+) -> Device:
     """Have a worker take over a device that somebody else has opened, by its descriptor.
 
     systemd, a container runtime or a test may have attached it. The device's settings stay
@@ -157,7 +174,9 @@ def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -
         fd: attached to a device. The worker gets a duplicate, which makes it non-blocking: close
             this one when you like, and no longer read it.
         active: as of ``create``.
-        slots: as of ``create``.
+        log_packets: as of ``create``.
+        log_bytes: as of ``create``.
+        slots: deprecated: ``log_packets``.
 
     Raises:
         OSError: ENOTTY it is no TUN/TAP descriptor, EBADFD it is attached to no device, EBUSY
@@ -166,7 +185,13 @@ def adopt(fd: int, *, active: Active = False, slots: int = ring.DEFAULT_SLOTS) -
     flags = tunctl.check(fd)
     with adoption.offered(fd) as path:
         name = tunctl.devname(fd)
-        options: dict[str, Any] = {"active": active, "slots": slots, "adopt": str(path)}
+        options: dict[str, Any] = {
+            "active": active,
+            "log_packets": log_packets,
+            "log_bytes": log_bytes,
+            "slots": slots,
+            "adopt": str(path),
+        }
         spec = child_spec(f"{name}.{next(_numbers)}", name, flags & ~Flag.PERSIST, **options)
         return _started(spec)
 
@@ -209,7 +234,10 @@ def child_spec(
     unknown = options.keys() - _OPTIONS
     if unknown:
         raise TypeError(f"a device has no options {', '.join(sorted(unknown))}")
+    is_old = _renamed_slots(options)
     _check_options(options)
+    if is_old:
+        warnings.warn("slots= is called log_packets=", DeprecationWarning, stacklevel=3)
     queues = options.get("queues", 1)
     flags = _with_queues(flags, queues)
     options |= {"described": described, "again": restart == "permanent"}
@@ -226,11 +254,22 @@ def child_spec(
     )
 
 
+def _renamed_slots(options: dict[str, Any]) -> bool:
+    """Give the option that was called "slots" its name; return whether it was there."""
+    slots = options.pop("slots", None)
+    if slots is not None:
+        options["log_packets"] = slots
+    return slots is not None
+
+
 def _check_options(options: dict[str, Any]) -> None:
     """Say beforehand what a worker would refuse: nothing has been started yet."""
     active_mode.check(options.get("active", False))
     check_bool(options.get("persist", False), "persist")
-    ring.check_slots(options.get("slots", ring.DEFAULT_SLOTS))
+    ring.check_size(
+        options.get("log_packets", ring.DEFAULT_PACKETS),
+        options.get("log_bytes", ring.DEFAULT_BYTES),
+    )
     if options.get("txqueuelen") == 0:
         raise ValueError("a device with txqueuelen=0 gets no packet: give more")
     tunctl.user_id(options.get("owner"))

@@ -30,6 +30,7 @@ from tuncer.client.subscription import Merged, Subscription
 from tuncer.client.worker_client import PATIENCE, WorkerClient
 from tuncer.client.zmq_subscription import ZmqSubscription
 from tuncer.protocol import control_socket, paths
+from tuncer.protocol.batch import Batch
 from tuncer.protocol.operations import GETFD, WORKER_OF
 from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
 from tuncer.tunctl import compile_filter
@@ -140,7 +141,7 @@ class Device(Link):
         events: Literal[False] = ...,
         transport: str = ...,
         queue: int | None = ...,
-    ) -> Subscription[list[Packet]]: ...
+    ) -> Subscription[Batch]: ...
 
     @overload
     def subscribe(
@@ -160,7 +161,7 @@ class Device(Link):
         events: Literal[True],
         transport: str = ...,
         queue: int | None = ...,
-    ) -> Subscription[list[Packet] | DeviceEvent]: ...
+    ) -> Subscription[Batch | DeviceEvent]: ...
 
     @overload
     def subscribe(
@@ -185,7 +186,7 @@ class Device(Link):
         It returns when the subscription is in force.
 
         Args:
-            batch: yield lists of packets, as many as are there.
+            batch: yield batches: sequences of packets, as many as are there.
             events: yield ``DeviceEvent`` too, when something happens to the device.
             transport: "ring", or "zmq" for messages in the wire format.
             queue: of several queues, the packets of this one alone; by default those of all.

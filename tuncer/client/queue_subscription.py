@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import bisect
 import errno
-import operator
 import select
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Iterator
 
 from supervisor.lowlevel import Channel, close_all
 from tuncer.client.subscription import Item, Subscription, over
 from tuncer.protocol import control_socket
+from tuncer.protocol.batch import Batch
 from tuncer.protocol.packet import DeviceError, DeviceEvent, EventValue, Packet
 
 
@@ -33,7 +33,10 @@ class QueueSubscription(Subscription[Item]):
         self._batch = batch
         self._wants_events = events
         self._queue = queue
-        self._ready: deque[Item] = deque()
+        self._ready: deque[Batch | DeviceEvent] = deque()
+        # Without ``batch``, the packets of the batch that is being delivered.
+        self._packets: Iterator[Packet] = iter(())
+        self._taken = 0  # packets of the batches that are, or were, being delivered
         # Events, each with the number of packets that were in the log before it.
         self._pending_events: deque[tuple[int, DeviceEvent]] = deque()
         self._delivered = 0
@@ -47,48 +50,77 @@ class QueueSubscription(Subscription[Item]):
         self._poller.register(channel.fileno(), select.EPOLLIN)
 
     @abstractmethod
-    def _take_packets(self) -> list[Packet]:
-        """Return the packets that are there, without waiting; count the lost ones."""
+    def _take_packets(self) -> Batch | None:
+        """Return packets that are there, without waiting; count the lost ones."""
 
     @abstractmethod
     def _clear_wakeup(self) -> None:
         """Reset the wake-up descriptor, before the next poll."""
 
     def _has_more(self) -> bool:
-        return bool(self._ready)
+        return bool(self._ready) or self._delivered < self._taken
+
+    def __next__(self) -> Item:
+        packet = next(self._packets, None)  # the common case, without what ``recv`` asks before
+        if packet is None:
+            return super().__next__()
+        self._delivered += 1
+        return packet
 
     def _next(self) -> Item | None:
+        packet = next(self._packets, None)
+        if packet is not None:
+            self._delivered += 1
+            return packet
         if not self._ready:
-            self._clear_more()
-            self._clear_wakeup()
-            if self._end is None:
-                self._read_control()
-            # In this order: packets that were in the log at the device's end come before the end.
-            self._interleave(self._take_packets())
+            self._refill()
             if not self._ready and self._end is not None:
                 raise self._end
         if not self._ready:
             return None
         item = self._ready.popleft()
-        self._delivered += len(item) if isinstance(item, list) else isinstance(item, Packet)
-        return item
+        if isinstance(item, DeviceEvent):
+            return item
+        self._taken += len(item)
+        if self._batch:
+            self._delivered = self._taken
+            return item
+        self._packets = iter(item)
+        self._delivered += 1
+        return next(self._packets)
 
-    def _interleave(self, packets: list[Packet]) -> None:
+    def _refill(self) -> None:
+        """Take what is there; as long as there are packets, with as few system calls as may be."""
+        batch = None
+        if self._end is None and not self._pending_events:
+            batch = self._take_packets()
+        if batch is None:
+            self._clear_more()
+            self._clear_wakeup()
+            if self._end is None:
+                self._read_control()
+            # In this order: packets that were in the ring at the device's end come before the end.
+            batch = self._take_packets()
+        elif self._may_have_events():
+            self._read_control()
+        self._interleave(batch)
+
+    def _may_have_events(self) -> bool:
+        """Tell whether events may have been sent that were before the packets just taken."""
+        return True
+
+    def _interleave(self, batch: Batch | None) -> None:
         """Queue packets, and each pending event after the last packet that was before it."""
-        over = not packets and self._end is not None  # packets that are missing now are lost
+        over = batch is None and self._end is not None  # packets that are missing now are lost
         while self._pending_events and (over or self._pending_events[0][0] <= self._seq):
             seq, event = self._pending_events.popleft()
-            number = bisect.bisect_left(packets, seq, key=operator.attrgetter("seq"))
-            self._put(packets[:number])
+            number = 0 if batch is None else seq - batch.seq
+            if batch is not None and number > 0:
+                before, batch = (batch, None) if number >= len(batch) else batch.split(number)
+                self._ready.append(before)
             self._ready.append(event)
-            packets = packets[number:]
-        self._put(packets)
-
-    def _put(self, packets: list[Packet]) -> None:
-        if packets and self._batch:
-            self._ready.append(packets)
-        else:
-            self._ready.extend(packets)
+        if batch is not None:
+            self._ready.append(batch)
 
     def _read_control(self) -> None:
         """Read what the worker has sent by the control socket: events, and the device's end."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tuncer.client.queue_subscription import QueueSubscription
 from tuncer.client.worker_client import PATIENCE
-from tuncer.protocol import control_socket, ring
-from tuncer.protocol.packet import DeviceError, Packet
+from tuncer.protocol import control_socket
+from tuncer.protocol.batch import Batch
+from tuncer.protocol.packet import DeviceError
+from tuncer.protocol.ring_reader import RingReader
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE
-
-_CHUNK = 64  # packets taken from the ring at a time
 
 
 class RingSubscription(QueueSubscription):
@@ -26,7 +26,7 @@ class RingSubscription(QueueSubscription):
         )
         ring_fd, wakeup_fd = fds
         try:
-            self._ring: ring.Reader | None = ring.Reader(ring_fd)
+            self._ring: RingReader | None = RingReader(ring_fd)
         except BaseException:  # this process may not map so much memory
             channel.close()
             os.close(wakeup_fd)
@@ -45,6 +45,11 @@ class RingSubscription(QueueSubscription):
     def _counted_events(self) -> int:
         return self._event_seq if self._ring is None else self._ring.control.events
 
+    def _may_have_events(self) -> bool:
+        # The worker counts an event before it reads a packet behind it. The packets were seen
+        # first: so this counts every event before them.
+        return self._counted_events() != self._event_seq
+
     def _unannounced_end(self) -> DeviceError | EOFError:
         number = None if self._ring is None else self._ring.control.ended
         if number is None:
@@ -54,15 +59,15 @@ class RingSubscription(QueueSubscription):
     def _is_behind(self) -> bool:
         return self._ring is not None and self._seq < self._ring.control.head
 
-    def _take_packets(self) -> list[Packet]:
+    def _take_packets(self) -> Batch | None:
         if self._ring is None:
-            return []
+            return None
         before = self._uncounted
-        packets, self._seq, self._uncounted = self._ring.read(
-            self._seq, _CHUNK, self._device, before, self._queue
+        batch, self._seq, self._uncounted = self._ring.take(
+            self._seq, self._device, lost=before, queue=self._queue
         )
-        self._lost += sum(packet.lost for packet in packets) + self._uncounted - before
-        return packets
+        self._lost += self._uncounted - before + (batch.lost if batch is not None else 0)
+        return batch
 
     def close(self) -> None:
         """End the subscription; the device goes on."""

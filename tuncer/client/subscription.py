@@ -19,10 +19,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
+from tuncer.protocol.batch import Batch
 from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
 from tuncer.protocol.timeouts import DAY, check_timeout
 
-Item = Packet | DeviceEvent | list[Packet]
+Item = Packet | DeviceEvent | Batch
 Kind = TypeVar("Kind", bound=Item)
 """What a subscription yields: a matter of ``batch`` and ``events``."""
 
@@ -45,6 +46,7 @@ class Subscription(ABC, Generic[Kind]):
         # Readable while this subscription has taken packets from the device that it has not
         # returned.
         self._more = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._is_more_set = False
         self._poller.register(self._more, select.EPOLLIN)
 
     @abstractmethod
@@ -64,7 +66,7 @@ class Subscription(ABC, Generic[Kind]):
         """End the subscription; the device goes on."""
 
     def recv(self, timeout: float | None = None) -> Kind:
-        """Return the next packet; with ``batch`` a list, with ``events`` perhaps a DeviceEvent.
+        """Return the next packet; with ``batch`` a Batch, with ``events`` perhaps a DeviceEvent.
 
         Args:
             timeout: seconds; None waits as long as the device lives.
@@ -131,13 +133,15 @@ class Subscription(ABC, Generic[Kind]):
             loop.remove_reader(fd)
 
     def _stay_readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        if not self._is_more_set:
             os.eventfd_write(self._more, 1)
+            self._is_more_set = True
 
     def _clear_more(self) -> None:
         """Reset the eventfd of packets that were taken and not returned."""
-        with contextlib.suppress(OSError):  # it was not set, or is closed
+        if self._is_more_set and not self._poller.closed:
             os.eventfd_read(self._more)
+            self._is_more_set = False
 
     def _close_poller(self) -> None:
         """Close the descriptors, and wake a task that waits for them."""

@@ -13,7 +13,8 @@ import zmq
 from tuncer.client.queue_subscription import QueueSubscription
 from tuncer.client.worker_client import PATIENCE
 from tuncer.protocol import control_socket, paths, wire_format
-from tuncer.protocol.packet import DeviceError, Packet
+from tuncer.protocol.batch import Batch
+from tuncer.protocol.packet import DeviceError
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE_ZMQ
 
 _STRAGGLERS = 1000  # ms that the last messages may be late after the device's end
@@ -42,7 +43,7 @@ class ZmqSubscription(QueueSubscription):
         wakeup_fd = int(self._socket.getsockopt(zmq.FD))
         super().__init__(device, channel, wakeup_fd, batch=batch, events=events, queue=queue)
         self._event_seq = answer[2]
-        self._early: deque[wire_format.Batch] = deque()
+        self._early: deque[wire_format.Message] = deque()
         self._had_last = False
         self._untold = 0
         try:
@@ -62,21 +63,23 @@ class ZmqSubscription(QueueSubscription):
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not self._socket.poll(int(remaining * 1000) + 1):
                 raise DeviceError(errno.ETIMEDOUT, "the publisher does not answer", self._device)
-            batch = wire_format.decode(self._socket.recv_multipart())
-            if batch.topic == hello:
-                return batch.seq
-            self._early.append(batch)
+            message = wire_format.decode(self._socket.recv_multipart())
+            if message.topic == hello:
+                return message.seq
+            self._early.append(message)
 
     def _clear_wakeup(self) -> None:
         """Nothing to do: the socket's descriptor is not readable when all has been received."""
 
-    def _take_packets(self) -> list[Packet]:
+    def _take_packets(self) -> Batch | None:
         while True:
-            packets = self._accept(self._early.popleft()) if self._early else self._receive()
-            if packets:
-                return packets
-            if packets is None and not self._more_to_come():
-                return []
+            message = self._early.popleft() if self._early else self._receive()
+            if message is not None:
+                batch = self._accept(message)
+                if batch is not None:
+                    return batch
+            elif not self._more_to_come():
+                return None
 
     def _more_to_come(self) -> bool:
         """After the device's end, wait for messages that are under way, up to the last one."""
@@ -89,41 +92,35 @@ class ZmqSubscription(QueueSubscription):
             self._seq = max(self._seq, self._log_end)
         return not self._had_last
 
-    def _receive(self) -> list[Packet] | None:
+    def _receive(self) -> wire_format.Message | None:
         if self._socket.closed:
             return None
         try:
             frames = self._socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return None
-        return self._accept(wire_format.decode(frames))
+        return wire_format.decode(frames)
 
-    def _accept(self, batch: wire_format.Batch) -> list[Packet]:
-        """Return the packets of a batch that are new, and count those that are missing."""
-        if batch.topic != self._device.encode():
-            return []
-        if batch.end is not None:
+    def _accept(self, message: wire_format.Message) -> Batch | None:
+        """Return the packets of a message that are new, if any; count those that are missing."""
+        if message.topic != self._device.encode():
+            return None
+        if message.end is not None:
             self._had_last = True
-            if batch.end == "closed":
+            if message.end == "closed":
                 self._end = self._end or self._over()
-        seen = max(0, self._seq - batch.seq)
-        packets = batch.packets[seen:]
-        first = batch.seq + seen
-        lost = max(0, first - self._seq) if packets or not batch.packets else 0
+        seen = max(0, self._seq - message.seq)
+        packets = message.packets[seen:]
+        first = message.seq + seen
+        lost = max(0, first - self._seq) if packets or not message.packets else 0
         self._lost += lost
-        # A batch without packets shows the gap; the next packet reports it.
+        # A message without packets shows the gap; the next packet reports it.
         self._untold += lost
-        self._seq = max(self._seq, batch.seq + len(batch.packets))
-        untold = self._untold
-        if packets:
-            self._untold = 0
-        return [
-            Packet(
-                *(data, first + number, batch.timestamp, self._device, 0 if number else untold),
-                queue=self._queue,
-            )
-            for number, data in enumerate(packets)
-        ]
+        self._seq = max(self._seq, message.seq + len(message.packets))
+        if not packets:
+            return None
+        untold, self._untold = self._untold, 0
+        return Batch.of(packets, first, message.timestamp, self._device, untold, self._queue)
 
     def close(self) -> None:
         """End the subscription; the device goes on."""

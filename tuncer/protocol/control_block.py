@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from typing import Any
 
-SIZE = 4096
+SIZE = 4096  # bytes
 _MAGIC = int.from_bytes(b"tuncring", "little")
-_LAYOUT = 1
+_LAYOUT = 2
 
-# The ring's own hot loops, ``Writer`` and ``Reader``, use the numbers of the words; all others use
+# ``RingWriter`` and ``RingReader``, the hot loops, use the numbers of the words; all others use
 # ``ControlBlock``.
 (
     MAGIC,
     LAYOUT,
     # -- set at the ring's creation --
-    SLOTS,
+    PACKETS,
+    BYTES,
     MARK,
     # -- the ring's writer --
     HEAD,
-    RESERVE,
+    OLDEST,
     CLEARED,
     TALLY,
     _,
@@ -51,7 +52,9 @@ _LAYOUT = 1
     # -- the delivery --
     EVENTS,
     ENDED,
-) = range(28)
+    # -- the worker, at the device's creation --
+    NAME,
+) = range(30)
 
 
 class _Word:
@@ -68,17 +71,21 @@ class _Word:
         block.words[self._index] = value
 
 
+_NAME_WORDS = 2  # IFNAMSIZ of linux/if.h: 16 bytes
+
+
 class ControlBlock:
     """The words by name."""
 
     __slots__ = ("words",)
 
-    slots = _Word(SLOTS, "How many slots there are: a power of two.")
-    mark = _Word(MARK, "What the first 8 bytes of a cleared slot hold.")
+    packets = _Word(PACKETS, "How many packets the ring has room for: a power of two.")
+    bytes = _Word(BYTES, "How many bytes of packets it has room for.")
+    mark = _Word(MARK, "What lies where the next packet is read to.")
 
-    head = _Word(HEAD, "Packets in the log so far.")
-    reserve = _Word(RESERVE, "Slots up to this packet may change at any time.")
-    cleared = _Word(CLEARED, "Slots up to this packet are initialised: cleared, or already filled.")
+    head = _Word(HEAD, "Packets read so far: the next one's ``seq``.")
+    oldest = _Word(OLDEST, "The first packet that is whole: those before it may be overwritten.")
+    cleared = _Word(CLEARED, "The lengths up to this packet are 0, or of packets that were read.")
     filtered = _Word(FILTERED, "Packets that the filter has refused.")
     filtered_bytes = _Word(FILTERED_BYTES, "Their bytes.")
 
@@ -102,10 +109,10 @@ class ControlBlock:
     def __init__(self, words: memoryview) -> None:
         self.words = words
 
-    def format(self, slots: int, mark: int) -> None:
+    def format(self, packets: int, size: int, mark: int) -> None:
         """Begin a new ring."""
         self.words[LAYOUT] = _LAYOUT
-        self.words[SLOTS], self.words[MARK] = slots, mark
+        self.words[PACKETS], self.words[BYTES], self.words[MARK] = packets, size, mark
         self.words[MAGIC] = _MAGIC
 
     def check(self) -> None:
@@ -139,3 +146,16 @@ class ControlBlock:
     @ended.setter
     def ended(self, number: int) -> None:
         self.words[ENDED] = number + 1
+
+    @property
+    def name(self) -> str:
+        """The device's name at its creation."""
+        words = self.words[NAME : NAME + _NAME_WORDS].tolist()
+        return b"".join(word.to_bytes(8, "little") for word in words).rstrip(b"\0").decode()
+
+    @name.setter
+    def name(self, name: str) -> None:
+        packed = name.encode().ljust(8 * _NAME_WORDS, b"\0")
+        for number in range(_NAME_WORDS):
+            word = packed[8 * number : 8 * number + 8]
+            self.words[NAME + number] = int.from_bytes(word, "little")

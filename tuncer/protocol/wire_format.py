@@ -26,7 +26,7 @@ HELLO = b"\0hello "
 with ``n`` = 0: everything from ``seq`` on is then sent to the subscriber."""
 
 
-class Batch(NamedTuple):
+class Message(NamedTuple):
     """A message, decoded."""
 
     topic: bytes
@@ -61,7 +61,7 @@ def encode(
     return [topic, msgpack.packb(header), msgpack.packb(packets)]
 
 
-def decode(frames: list[bytes]) -> Batch:
+def decode(frames: list[bytes]) -> Message:
     """Return what the frames of a message say.
 
     Raises:
@@ -79,7 +79,7 @@ def decode(frames: list[bytes]) -> Batch:
                 f"the message has version {version} of the wire format, this reader knows {VERSION}"
             )
         case {"v": int(), "seq": int(seq), "n": int(count), "ts": int(when), "epoch": int(epoch)}:
-            batch = Batch(
+            found = Message(
                 topic, seq, when, epoch, header.get("queue", 0), packets, header.get("end")
             )
         case _:
@@ -87,10 +87,10 @@ def decode(frames: list[bytes]) -> Batch:
     if not (
         isinstance(packets, list)
         and all(isinstance(packet, bytes) for packet in packets)
-        and isinstance(batch.queue, int)
-        and isinstance(batch.end, str | None)
+        and isinstance(found.queue, int)
+        and isinstance(found.end, str | None)
     ):
-        raise ValueError(f"no message of tuncer's wire format: {batch!r:.100}")
+        raise ValueError(f"no message of tuncer's wire format: {found!r:.100}")
     if count != len(packets):
         raise ValueError(f"the header speaks of {count} packets, the payload has {len(packets)}")
-    return batch
+    return found

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from supervisor import GenServer, Sender
 from supervisor.lowlevel import Channel
-from tuncer.protocol import control_socket, ring
+from tuncer.protocol import control_socket
 from tuncer.protocol.fd_store_keys import RING, WITH_EVENTS, StoreKey
 from tuncer.protocol.packet import EventValue
+from tuncer.protocol.ring import MappedRing
 from tuncer.worker.active_mode import Active
 from tuncer.worker.fd_store import FdStore
 from tuncer.worker.packet_reader import PacketReader
@@ -199,7 +200,7 @@ def end_stored(stored: Mapping[StoreKey, int]) -> None:
     """
     if RING not in stored:
         return  # a worker without a ring has no subscribers yet
-    control = ring.Writer(stored[RING]).control
+    control = MappedRing(stored[RING], writable=True).control
     control.ended = errno.ENODEV
     packets, events = control.head, control.events + 1
     for key, fd in stored.items():

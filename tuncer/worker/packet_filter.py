@@ -18,7 +18,6 @@ class Filter:
         self,
         tun: int,
         kept: int,
-        address: Callable[[int], int],
         prefix: Callable[[], int],
         *,
         leads: bool,
@@ -28,13 +27,11 @@ class Filter:
         Args:
             tun: the device's descriptor.
             kept: the descriptor of the crash-safe value where the filter is kept.
-            address: returns where a slot of the ring lies in memory.
             prefix: returns how many bytes before each packet a filter does not see.
             leads: whether the kernel's filter, which is the device's, is this worker's to set.
         """
         self._tun = tun
         self._kept = kept
-        self._address = address
         self._prefix = prefix
         self._leads = leads
         self._program: Program | None = None
@@ -101,10 +98,9 @@ class Filter:
         if self.runs_in == KERNEL:
             self.runs_here = False
 
-    def accepts(self, slot: int, length: int) -> bool:
-        """Tell whether the packet in a slot of the ring is wanted."""
+    def accepts(self, address: int, length: int) -> bool:
+        """Tell whether a packet is wanted, which lies at an address of this process's memory."""
         if self._program is None or not self.runs_here:
             return True
         prefix = self._prefix()
-        start = self._address(slot) + prefix
-        return self._program.accepts_at(start, max(0, length - prefix))
+        return self._program.accepts_at(address + prefix, max(0, length - prefix))

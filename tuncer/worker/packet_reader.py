@@ -10,14 +10,16 @@ import logging
 from tuncer import tunctl
 from tuncer.protocol import ring
 from tuncer.protocol.packet import Packet
+from tuncer.protocol.ring_reader import RingReader
 from tuncer.tunctl import Flag
 from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.worker import packet_length
 from tuncer.worker.active_mode import Active, Mode
 from tuncer.worker.demand import demand
 from tuncer.worker.packet_filter import Filter
+from tuncer.worker.ring_writer import RingWriter
 
-_LARGEST_VNET_HDR = 1024  # so that a slot of the ring holds any packet behind it
+_LARGEST_VNET_HDR = 1024  # so that any packet behind it fits
 
 
 class PacketReader:
@@ -36,12 +38,13 @@ class PacketReader:
         self.tun = tun
         self.flags = tunctl.flags(tun)  # whatever was asked for, or adopted
         self._vnet_hdr = tunctl.vnet_hdr_size(tun)
-        self.writer, self.ring = ring.Writer(ring_fd), ring.Reader(ring_fd)
+        self.writer = RingWriter(ring_fd)
+        self.ring = RingReader(ring_fd, of_another_process=False)
         self.control = self.writer.control
         self.queue = queue
         self.has_queues = queues > 1
         self._was_active = False
-        self.filter = Filter(tun, filter_fd, self.writer.address, self._prefix, leads=queue == 0)
+        self.filter = Filter(tun, filter_fd, self._prefix, leads=queue == 0)
         self.mode = Mode(self.control)
 
     @property
@@ -65,7 +68,7 @@ class PacketReader:
             if length is None:
                 logger.warning(
                     "%s: a frame is lost: a kill left it in the ring without its length",
-                    self.writer.name,
+                    self.name,
                 )
             return length
 
@@ -74,7 +77,7 @@ class PacketReader:
     @property
     def name(self) -> str:
         """The device's."""
-        return self.writer.name
+        return self.control.name
 
     def decide(self, *, receivers: bool, has_subscribers: bool) -> bool:
         """Attach or detach the queue as ``demand`` says; return whether to poll the device."""
@@ -132,9 +135,10 @@ class PacketReader:
         seq = self.control.taken
         if seq >= self.control.head:
             return None
-        (packet,), _, _ = self.ring.read(seq, 1, self.name)
-        self.control.taken = seq + 1
-        return packet
+        taken = self.ring.take(seq, self.name, most=1)
+        assert taken.batch is not None  # nobody reads so far that it would be overwritten
+        self.control.taken = taken.seq
+        return taken.batch[0]
 
     def put_back(self) -> None:
         """Undo the last ``take``: nobody got the packet."""
@@ -144,7 +148,7 @@ class PacketReader:
         """Return the size of the header before each packet, after setting it if one is given.
 
         Raises:
-            ValueError: it is too large for the ring's slots.
+            ValueError: a packet behind it may not fit into the ring.
         """
         if size is not None and size > _LARGEST_VNET_HDR:
             raise ValueError(f"a virtio_net_hdr has at most {_LARGEST_VNET_HDR} bytes, not {size}")
@@ -160,7 +164,7 @@ class PacketReader:
         """Return the length of the one packet of which a killed worker did not store it.
 
         Args:
-            packet: the slot it lies in.
+            packet: the memory that it begins.
             seq: its number.
             before: bytes in the log before it.
         """
@@ -169,7 +173,7 @@ class PacketReader:
         length = of(packet[prefix:])
         if length is None:
             length = self._length_by_counters(seq, before, prefix)
-        return None if length is None else min(max(length + prefix, 1), ring.SLOT)
+        return None if length is None else min(max(length + prefix, 1), ring.LONGEST)
 
     def _length_by_counters(self, seq: int, before: int, prefix: int) -> int | None:
         """Return what the kernel has handed out less what the log has: this packet.

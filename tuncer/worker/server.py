@@ -61,7 +61,8 @@ class Worker(GenServer):
         flags: int = Flag.TAP | Flag.NO_PI,
         *,
         active: Active = False,
-        slots: int = ring.DEFAULT_SLOTS,
+        log_packets: int = ring.DEFAULT_PACKETS,
+        log_bytes: int = ring.DEFAULT_BYTES,
         adopt: str | None = None,
         queue: int = 0,
         queues: int = 1,
@@ -75,7 +76,8 @@ class Worker(GenServer):
             name: the device's.
             flags: to create it with.
             active: of ``Mode``.
-            slots: of the ring.
+            log_packets: of the ring: how many it has room for.
+            log_bytes: of the ring.
             adopt: the path where its descriptor is offered; otherwise it is created.
             queue: which of the device's this is. The first one creates the device, and its worker
                 sets the filter, deletes the device, and has its control socket.
@@ -90,7 +92,10 @@ class Worker(GenServer):
         self._retry: Timer | None = None
         self._store = FdStore(self)
         try:
-            self._open(lambda: open_device.opened(name, flags, queue, adopt, settings), slots)
+            self._open(
+                lambda: open_device.opened(name, flags, queue, adopt, settings),
+                lambda: ring.create(log_packets, log_bytes),
+            )
             if described is not None and self._packets.is_new:
                 open_device.describe(self._tun, **described)
             self._packets.recover(active, self.log)
@@ -108,16 +113,16 @@ class Worker(GenServer):
             self._restore_sockets()
         return None
 
-    def _open(self, opened: Callable[[], int], slots: int) -> None:
+    def _open(self, opened: Callable[[], int], new_ring: Callable[[], int]) -> None:
         """Get each descriptor from the fd store, or make it and store it."""
         store = self._store
         self._tun = store.get_or_make(TUN, opened)
-        ring_fd = store.get_or_make(RING, lambda: ring.create(slots))
+        ring_fd = store.get_or_make(RING, new_ring)
         filter_fd = store.get_or_make(FILTER, crash_safe_value.create)
         self._packets = PacketReader(self._tun, ring_fd, filter_fd, self._queue, self._queues)
         self._control = self._packets.control
         if CONTROL not in store.inherited:
-            self._packets.writer.name = tunctl.devname(self._tun)
+            self._control.name = tunctl.devname(self._tun)
         self.name = self._packets.name
         self._control_server = ControlServer(self, self.name, store, self._first_path)
         self._delivery = Delivery(self, self._packets, store, ring_fd, self._device_failed)
@@ -248,7 +253,7 @@ class Worker(GenServer):
     def _statistics(self) -> dict[str, Any]:
         kernel = tunctl.statistics(self._tun)
         return {
-            **ring.counters(self._packets.writer),
+            **ring.counters(self._packets.writer, self._packets.writer.bytes),
             "filter": self._packets.filter.expression,
             "filter_runs": self._packets.filter.runs_in,
             "dropped": kernel["tx_dropped"],

@@ -22,7 +22,8 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from supervisor import GenServer
-from tuncer.protocol import ring, wire_format
+from tuncer.protocol import wire_format
+from tuncer.protocol.ring import BATCH
 from tuncer.worker.packet_reader import PacketReader
 
 _QUEUE = 512  # batches that may wait for each subscriber
@@ -32,6 +33,7 @@ _LONGEST_WORD = 1024  # bytes of a subscription; whoever sends more is disconnec
 _BATCH_BYTES = 65536  # so at most 32 MiB wait for each subscriber, or one packet over that a batch
 _AGAIN = 4096  # packets before the last published one that may not have left a killed worker
 _RETURN = 0.5  # seconds that former subscribers are waited for, unless the ring fills up
+_URGENT = 0.25  # of the ring: with less than that before the next packet, it waits no longer
 _SLOW = 0.1  # seconds that a subscriber with a full queue may delay the others, while catching up
 _CATCH_UP = 3.0  # seconds after a restart in which a late former subscriber has all sent again
 _IDLE = 1.0  # seconds between messages at most
@@ -75,7 +77,7 @@ class Publisher:
         self._queue = packets.queue
         self._ring = packets.ring
         writer = self._writer = packets.writer
-        self._topic = writer.name.encode()
+        self._topic = packets.name.encode()
         self._epoch = writer.control.restarts
         self._sent_at = 0.0
         self._resume = 0
@@ -131,8 +133,8 @@ class Publisher:
         """Handle pending (un)subscriptions, then publish every unsent packet."""
         self._read_subscriptions()
         if self._awaited:
-            room = self._ring.slots - (self._writer.head - self._writer.control.published)
-            if self.subscribers < self._awaited and room > self._ring.slots // 4:
+            is_urgent = self._writer.control.oldest > 0 and self._share_before() < _URGENT
+            if self.subscribers < self._awaited and not is_urgent:
                 return
             self._wait_no_longer()
         if self.subscribers > 0:
@@ -153,11 +155,14 @@ class Publisher:
         self._monitor.close()
         self._socket.close()
 
+    def _share_before(self) -> float:
+        """Return which share of the ring lies before what is published next."""
+        return self._ring.share_before(self._writer.control.published)
+
     def _rewind(self) -> None:
-        oldest = max(0, self._writer.control.reserve - self._ring.slots)
-        published = self._writer.control.published
-        again = min(_AGAIN, self._ring.slots // 2)
-        self._resume = self._writer.control.published = max(oldest, published - again, 0)
+        control = self._writer.control
+        again = min(_AGAIN, max(0, control.published - control.oldest) // 2)
+        self._resume = control.published = control.published - again
         # While it catches up it must not outrun the subscribers: a full queue is an error then.
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
@@ -214,13 +219,14 @@ class Publisher:
     def _publish_pending(self) -> None:
         control = self._writer.control
         # What has been overwritten meanwhile is a gap for all.
-        oldest = control.reserve - self._ring.slots
-        seq = max(control.published, oldest)
+        seq = max(control.published, control.oldest)
         while seq < self._writer.head:
             if self._is_to_pause(self._writer.head - seq):
                 return
-            packets, after, when = self._ring.payloads(seq, ring.BATCH, _BATCH_BYTES)
-            if not self._send_message(self._message(self._topic, seq, packets, when)):
+            batch, after, _ = self._ring.take(seq, "", most_bytes=_BATCH_BYTES)
+            assert batch is not None  # this process writes the ring, but not now
+            message = self._message(self._topic, seq, batch.payloads(), batch.timestamp)
+            if not self._send_message(message):
                 self._wait_for_the_slow(seq)
                 return  # readable again when there is room
             seq = control.published = after
@@ -244,7 +250,7 @@ class Publisher:
 
         A subscriber's queue counts batches: with a packet in each, it would be full at once.
         """
-        if waiting >= ring.BATCH or self._ending:
+        if waiting >= BATCH or self._ending:
             return False
         left = self._sent_at + _PAUSE - time.monotonic()
         if left > 0 and not self._pausing:

@@ -1,0 +1,169 @@
+"""Many packets at once: their bytes are copied together, and a packet is made when it is asked for.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+from tuncer.protocol.packet import Packet
+
+_make_packet = functools.partial(tuple.__new__, Packet)  # as ``Packet._make``, without a check
+
+
+class Batch(Sequence[Packet]):
+    """Packets that follow one another, without a gap between them.
+
+    It is a sequence of ``Packet``. To have the number of packets and their bytes costs nothing;
+    each ``Packet`` is made when it is asked for. A batch can be pickled.
+    """
+
+    __slots__ = (
+        *("data", "device", "lost", "queue", "seq"),
+        *("_base", "_begins", "_lengths", "_timestamps"),
+    )
+
+    data: bytes
+    """The bytes of all packets: packet ``n`` is ``data[offsets[n] : offsets[n] + lengths[n]]``.
+    There may be bytes of no meaning between two packets."""
+    seq: int
+    """The first packet's number; the others follow."""
+    lost: int
+    """How many packets before the first one the subscription was too slow for."""
+    device: str
+    """The device's name at its creation."""
+    queue: int
+    """The device's queue that the packets came by."""
+
+    def __init__(
+        self,
+        data: bytes,
+        begins: Sequence[int],
+        lengths: Sequence[int],
+        seq: int,
+        timestamps: Sequence[int],
+        device: str,
+        lost: int = 0,
+        queue: int = 0,
+        base: int = 0,
+    ) -> None:
+        """Take as many begins, lengths and timestamps as there are packets: one at least.
+
+        A packet begins at its number in ``begins``, less ``base``.
+        """
+        self.data = data
+        self._begins = begins
+        self._base = base
+        self._lengths = lengths
+        self.seq = seq
+        self._timestamps = timestamps
+        self.device = device
+        self.lost = lost
+        self.queue = queue
+
+    @classmethod
+    def of(
+        cls,
+        payloads: Sequence[bytes],
+        seq: int,
+        timestamp: int,
+        device: str,
+        lost: int = 0,
+        queue: int = 0,
+    ) -> Batch:
+        """Return a batch of packets that were read at the same time."""
+        lengths = list(map(len, payloads))
+        offsets = list(itertools.accumulate(lengths[:-1], initial=0))
+        times = [timestamp] * len(payloads)
+        return cls(b"".join(payloads), offsets, lengths, seq, times, device, lost, queue)
+
+    @property
+    def timestamp(self) -> int:
+        """When the worker read the first packet, in nanoseconds since the epoch."""
+        return self._timestamps[0]
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where in ``data`` each packet begins."""
+        base = self._base
+        return [begin - base for begin in self._begins]
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many bytes each packet has."""
+        return list(self._lengths)
+
+    def payloads(self) -> list[bytes]:
+        """Return the bytes of each packet."""
+        data = self.data
+        places = zip(self.offsets, self._lengths, strict=True)
+        return [data[start : start + length] for start, length in places]
+
+    def split(self, number: int) -> tuple[Batch, Batch]:
+        """Return the first packets, so many, and the others: at least one each."""
+        return self._part(slice(None, number), self.seq, self.lost), self._part(
+            slice(number, None), self.seq + number, 0
+        )
+
+    def _part(self, part: slice, seq: int, lost: int) -> Batch:
+        begins, lengths, times = self._begins[part], self._lengths[part], self._timestamps[part]
+        places = (self.data, begins, lengths, seq, times)
+        return Batch(*places, self.device, lost, self.queue, self._base)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Batch, (
+            *(self.data, self.offsets, self.lengths, self.seq, list(self._timestamps)),
+            *(self.device, self.lost, self.queue),
+        )
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[Packet]:
+        fields = zip(
+            self.payloads(),
+            itertools.count(self.seq),
+            self._timestamps,
+            itertools.repeat(self.device),
+            itertools.chain((self.lost,), itertools.repeat(0)),
+            itertools.repeat(self.queue),
+            strict=False,
+        )
+        return map(_make_packet, fields)  # from here to the packet no Python code runs
+
+    @overload
+    def __getitem__(self, index: int) -> Packet: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Packet]: ...
+
+    def __getitem__(self, index: int | slice) -> Packet | list[Packet]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]  # from the end, too, or IndexError
+        start = self._begins[number] - self._base
+        return Packet(
+            self.data[start : start + self._lengths[number]],
+            self.seq + number,
+            self._timestamps[number],
+            self.device,
+            0 if number else self.lost,
+            self.queue,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Batch):
+            return NotImplemented
+        return list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        last = self.seq + len(self) - 1
+        lost = f", {self.lost} lost before" if self.lost else ""
+        size = sum(self._lengths)
+        return f"<{len(self)} packets of {self.device}, {self.seq} to {last}, {size} bytes{lost}>"
