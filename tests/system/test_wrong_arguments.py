@@ -141,6 +141,8 @@ def test_what_is_no_device(target: Any) -> None:
 
 def test_methods_of_a_device(run: Run) -> None:
     with tuncer.create("lab0", TUN) as dev:
+        with pytest.raises(OSError, match="no packet for this kind"):
+            dev.send(bytes(40))  # from here on this process has a descriptor of the device
         dev.up("10.9.0.1/24", link_local=False)
         leave_out = {"close", "destroy", "arecv", "asend", "aup", "asubscribe"}
         methods = [getattr(dev, name) for name in dir(type(dev)) if not name.startswith("_")]

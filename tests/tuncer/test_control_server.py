@@ -90,11 +90,11 @@ def test_strangers_at_the_control_socket_and_the_mailbox_harm_nobody(dev: Device
             stranger.connect(str(path))
             stranger.send(junk)
     worker = dev._first.find()
-    for nonsense in (["nonsense", [], {}], ["send"], "send", ["_send", [], {}], [[], [], {}], None):
+    for nonsense in (["nonsense", [], {}], ["mtu"], "mtu", ["_mtu", [], {}], [[], [], {}], None):
         with pytest.raises((ValueError, TypeError)):
             worker.call(nonsense)
     with pytest.raises(TypeError):
-        dev._call("send", 1, 2, 3)
+        dev._call("mtu", 1, 2, 3)
     assert dev.statistics()["restarts"] == 0
 
 

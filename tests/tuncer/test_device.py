@@ -17,7 +17,7 @@ from traffic import reply_to, send_one
 
 import tuncer
 from tuncer import Device, DeviceError, Flag, Packet, tunctl
-from tuncer.client.device import MOST_BYTES
+from tuncer.client.packet_writer import MOST_BYTES
 
 
 def test_configuration_is_what_ip_shows(dev: Device, run: Run) -> None:

@@ -11,7 +11,6 @@ import select
 import sys
 
 import tuncer
-from supervisor import ProcessDown
 from tuncer import Batch, Flag
 from tuncer.cli import echo
 
@@ -39,17 +38,8 @@ def main() -> None:
                 count["next"] = packets[-1].seq + 1
                 answers = [a for packet in packets if (a := answer(packet.data)) is not None]
                 if answers:
-                    _send(device, answers)
+                    device.send(*answers)
                 print(json.dumps({"device": device.name, **count}), flush=True)
-
-
-def _send(device: tuncer.Device, answers: list[bytes]) -> None:
-    while True:
-        try:
-            device.send(*answers)
-        except ProcessDown:
-            continue  # the worker was killed meanwhile: to answer twice is harmless
-        return
 
 
 def _batch(subscription: tuncer.Subscription[Batch]) -> Batch | None:

@@ -23,10 +23,11 @@ from supervisor import (
 )
 from supervisor.lowlevel import Restart, RLock
 from tuncer import tunctl
+from tuncer.client import packet_writer
 from tuncer.client.device import Device, known
 from tuncer.client.link import absolute
-from tuncer.client.worker_client import PATIENCE
 from tuncer.protocol import adoption, paths, ring
+from tuncer.protocol.control_socket import PATIENCE
 from tuncer.protocol.packet import DeviceError
 from tuncer.tunctl import Flag, Namespace
 from tuncer.tunctl.address import AddressLike, NetworkLike, interface, network
@@ -380,6 +381,7 @@ def devices() -> list[Device]:
 
 
 def _started(spec: ChildSpec) -> Device:
+    packet_writer.give_up_the_dead()
     try:
         return Device(*_start(spec))
     except StartFailed as failed:

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast, overload
@@ -24,25 +25,24 @@ from supervisor import (
     linux,
     lowlevel,
 )
+from tuncer.client import flow_hash
 from tuncer.client.link import Link
+from tuncer.client.packet_writer import Data, PacketWriter
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.client.subscription import Merged, Subscription
-from tuncer.client.worker_client import PATIENCE, WorkerClient
+from tuncer.client.worker_client import WorkerClient
 from tuncer.client.zmq_subscription import ZmqSubscription
 from tuncer.protocol import control_socket, paths
 from tuncer.protocol.batch import Batch
+from tuncer.protocol.control_socket import PATIENCE
 from tuncer.protocol.operations import GETFD, WORKER_OF
 from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
-from tuncer.tunctl import compile_filter
+from tuncer.tunctl import Flag, compile_filter
 from tuncer.tunctl.errors import check_bool
+from tuncer.tunctl.header import SIZE as PI_SIZE
 from tuncer.worker import active_mode
 from tuncer.worker.active_mode import Active
 
-MOST_BYTES = 65535 + 14 + 4 + 4 + 12
-"""The largest packet: an IP packet with Ethernet header, VLAN tag, packet information and
-virtio_net_hdr before it."""
-
-_MESSAGE = 1 << 20  # bytes of packets that are sent at a time
 _TRANSPORTS = {"ring": RingSubscription, "zmq": ZmqSubscription}
 
 
@@ -57,6 +57,8 @@ class Device(Link):
         self._workers = [WorkerClient(paths.queue(path, number), name) for number in range(queues)]
         self._first = self._workers[0]
         self._path = path
+        self._writer: PacketWriter | None = None
+        self._framing: tuple[Callable[[Data, int], int], int] | None = None
         self.name = name
         """The name at its creation; ``devname()`` asks the kernel for the present one."""
         self.queues = queues
@@ -67,29 +69,68 @@ class Device(Link):
 
     # -- packets -------------------------------------------------------------------------------
 
-    def send(self, *packets: bytes | bytearray | memoryview) -> int:
+    def send(self, *packets: Data, queue: int | None = None) -> int:
         """Write packets to the device; return how many.
 
         They are written, in order, when this returns: the kernel takes them as received from
         the link. It has no back pressure: what its stack cannot take, it drops and counts.
 
+        They are written on a descriptor of this process's own, which it gets at the first packet.
+        A restart of the worker changes nothing.
+
+        Args:
+            *packets: as the device frames them.
+            queue: of several queues, the one to write to: the kernel then hands out further packets
+                of the same flow by that queue. Give the ``queue`` of the packet that is answered.
+                By default it is chosen by a hash of the flow, the same for both directions.
+
         Raises:
-            ValueError: an empty packet, or one longer than any can be; none was written.
             OSError: EIO the device is down, EINVAL it is no packet for this kind of device,
-                EBADFD the device was deleted. Packets before it were written.
-            ProcessDown: the worker ended meanwhile; whether they were written is unknown.
+                EBADFD the device was deleted.
+            DeviceError: there is no such device any more, or it does not answer.
+            ValueError, TypeError: no packet, or one longer than any can be; no such queue.
+            Whatever it is, the packets before were written.
         """
+        if queue is None and self.queues == 1:
+            writer = self._writer or self._new_writer()
+            sent = writer.write_some(packets)  # all, but for a device with a small send buffer
+            return sent if sent == len(packets) else sent + writer.write(packets[sent:])
+        if queue is not None:
+            return self._worker(queue).writer.write(packets)
+        return sum(
+            self._workers[number].writer.write(list(run)) for number, run in self._by_flow(packets)
+        )
+
+    async def asend(self, *packets: Data, queue: int | None = None) -> int:
+        """Write packets to the device, from asyncio. See ``send``."""
+        if queue is not None or self.queues == 1:
+            return await self._worker(queue or 0).writer.awrite(packets)
+        if self._framing is None:
+            await asyncio.to_thread(self._look_at_framing)
         sent = 0
-        for part in _parts(_checked(packets)):
-            sent += self._first.call("send", part)
+        for number, run in self._by_flow(packets):
+            sent += await self._workers[number].writer.awrite(list(run))
         return sent
 
-    async def asend(self, *packets: bytes | bytearray | memoryview) -> int:
-        """Write packets to the device, from asyncio. See ``send``."""
-        sent = 0
-        for part in _parts(_checked(packets)):
-            sent += await self._first.acall("send", part)
-        return sent
+    def _new_writer(self) -> PacketWriter:
+        self._writer = self._first.writer
+        return self._writer
+
+    def _by_flow(self, packets: Iterable[Data]) -> Iterator[tuple[int, Iterator[Data]]]:
+        """Yield packets in their order: those of the same queue that follow one another."""
+        flow, start = self._framing or self._look_at_framing()
+        choose, queues = flow_hash.choose, self.queues
+        return itertools.groupby(packets, lambda packet: choose(flow(packet, start), queues))
+
+    def _look_at_framing(self) -> tuple[Callable[[Data, int], int], int]:
+        """Return how to find the flow of a packet, and how many bytes precede the packet."""
+        flags = self.flags()
+        start = 0 if Flag.NO_PI in flags else PI_SIZE
+        if Flag.VNET_HDR in flags:
+            start += self.vnet_hdr_size()
+        flow = flow_hash.of_frame if Flag.TAP in flags else flow_hash.of_packet
+        self._framing = flow, start
+        return self._framing
 
     def recv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:
         """Return the next packet of a passive device.
@@ -307,10 +348,11 @@ class Device(Link):
         """Return counters, which go on over restarts of the worker.
 
         ``packets_read``, ``bytes_read``, ``packets_filtered`` (refused by a filter in the worker),
-        ``packets_sent``, ``bytes_sent``, ``restarts``, ``subscribers``, ``receivers`` (calls of
-        ``recv`` that wait), ``active``, ``filter``, ``filter_runs``; the kernel's ``dropped`` (its
-        queue was full, or it runs the filter), ``kernel_packets`` and ``kernel_bytes`` (read by
-        whomever); and in ``kernel`` all its counters, by its own names (``tunctl.statistics``).
+        ``packets_sent`` and ``bytes_sent`` (of the kernel, by whomever), ``restarts``,
+        ``subscribers``, ``receivers`` (calls of ``recv`` that wait), ``active``, ``filter``,
+        ``filter_runs``; the kernel's ``dropped`` (its queue was full, or it runs the filter),
+        ``kernel_packets`` and ``kernel_bytes`` (read by whomever); and in ``kernel`` all its
+        counters, by its own names (``tunctl.statistics``).
 
         Of several queues, counters are added up, and ``queues`` has each one's, and whether it is
         ``attached``.
@@ -351,6 +393,7 @@ class Device(Link):
 
     def _end(self, operation: str) -> None:
         for worker in reversed(self._workers):  # the first one removes the device
+            worker.writer.give_up()
             _end(worker, operation, self.queues)
 
     # -- as an object --------------------------------------------------------------------------
@@ -401,8 +444,6 @@ _ADDED_UP = (
     "packets_read",
     "bytes_read",
     "packets_filtered",
-    "packets_sent",
-    "bytes_sent",
     "restarts",
     "receivers",
 )
@@ -412,34 +453,11 @@ def _total(queues: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the statistics of a device from those of its queues. Pure."""
     total = {name: value for name, value in queues[0].items() if name not in {"queue", "attached"}}
     total |= {name: sum(queue[name] for queue in queues) for name in _ADDED_UP}
+    # The kernel counts what is written of the whole device.
+    total |= {name: queues[0][name] for name in ("packets_sent", "bytes_sent")}
     total["subscribers"] = max(queue["subscribers"] for queue in queues)  # most follow them all
     total["active"] = any(queue["active"] for queue in queues)
     return {**total, "queues": queues}
-
-
-def _checked(packets: Iterable[bytes | bytearray | memoryview]) -> list[bytes]:
-    for packet in packets:
-        if not isinstance(packet, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a packet is bytes, not {type(packet).__name__}: {packet!r:.60}")
-    data = [bytes(packet) for packet in packets]
-    for packet in data:
-        if not 0 < len(packet) <= MOST_BYTES:
-            raise ValueError(f"a packet has 1 to {MOST_BYTES} bytes, this one {len(packet)}")
-    return data
-
-
-def _parts(packets: list[bytes]) -> Iterator[list[bytes]]:
-    """Yield packets as many at a time as a message takes."""
-    part: list[bytes] = []
-    size = 0
-    for packet in packets:
-        if part and size + len(packet) > _MESSAGE:
-            yield part
-            part, size = [], 0
-        part.append(packet)
-        size += len(packet) + 8
-    if part:
-        yield part
 
 
 def _end(client: WorkerClient, operation: str, queues: int) -> None:

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from tuncer.client.queue_subscription import QueueSubscription
-from tuncer.client.worker_client import PATIENCE
 from tuncer.protocol import control_socket
 from tuncer.protocol.batch import Batch
+from tuncer.protocol.control_socket import PATIENCE
 from tuncer.protocol.packet import DeviceError
 from tuncer.protocol.ring_reader import RingReader
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE

@@ -10,13 +10,12 @@ from typing import Any
 
 from supervisor import CallTimeout, MailboxFull, NoProcess, ProcessDown, Ref, lowlevel
 from supervisor.lowlevel import CallFuture, Pending
+from tuncer.client.packet_writer import PacketWriter, writer_of
 from tuncer.client.recv_calls import RecvCall, RecvCalls, if_ended
 from tuncer.protocol import control_socket
+from tuncer.protocol.control_socket import PATIENCE
 from tuncer.protocol.operations import OPERATIONS, PUBLISH, WORKER_OF
 from tuncer.protocol.timeouts import check_timeout
-
-PATIENCE = 10.0
-"""Seconds in which a worker must answer."""
 
 
 class WorkerClient:
@@ -27,6 +26,7 @@ class WorkerClient:
         self._name = name
         self._worker: Ref | None = None
         self._calls = RecvCalls(name)
+        self._writer: PacketWriter | None = None
 
     def find(self) -> Ref:
         """Return the worker; while it is being restarted, wait for it."""
@@ -46,6 +46,13 @@ class WorkerClient:
         )
         channel.close()
         return f"ipc://{answer[1]}"
+
+    @property
+    def writer(self) -> PacketWriter:
+        """This process's writer of packets to the queue."""
+        if self._writer is None:
+            self._writer = writer_of(self.path, self._name)
+        return self._writer
 
     def forget(self) -> None:
         """Ask the control socket at the next call who the worker is."""

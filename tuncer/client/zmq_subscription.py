@@ -11,9 +11,9 @@ from pathlib import Path
 import zmq
 
 from tuncer.client.queue_subscription import QueueSubscription
-from tuncer.client.worker_client import PATIENCE
 from tuncer.protocol import control_socket, paths, wire_format
 from tuncer.protocol.batch import Batch
+from tuncer.protocol.control_socket import PATIENCE
 from tuncer.protocol.packet import DeviceError
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE_ZMQ
 

@@ -36,6 +36,8 @@ _LAYOUT = 2
     RESTARTS,
     TRANSMITTED,
     HANDED_OUT,
+    RECEIVED,
+    RECEIVED_BYTES,
     SETTLED,
     TAKEN,
     # -- the active mode --
@@ -46,9 +48,6 @@ _LAYOUT = 2
     PUBLISHED,
     ZMQ_SUBSCRIBERS,
     PUBLISHES,
-    # -- the worker's operation "send" --
-    SENT,
-    SENT_BYTES,
     # -- the delivery --
     EVENTS,
     ENDED,
@@ -91,6 +90,8 @@ class ControlBlock:
 
     restarts = _Word(RESTARTS, "How often a worker has gone on after another one.")
     handed_out = _Word(HANDED_OUT, "The kernel's count of packets read, when the log began.")
+    received = _Word(RECEIVED, "The kernel's count of packets written, when the log began.")
+    received_bytes = _Word(RECEIVED_BYTES, "Their bytes.")
     settled = _Word(SETTLED, "Whether it was decided if this queue, of several, is attached.")
     taken = _Word(TAKEN, "Packets that subscribers have, or that ``recv`` has returned one by one.")
 
@@ -102,8 +103,6 @@ class ControlBlock:
     zmq_subscribers = _Word(ZMQ_SUBSCRIBERS, "How many subscribers it had.")
     publishes = _Word(PUBLISHES, "Whether its endpoint has been asked for.")
 
-    sent = _Word(SENT, "Packets that were written to the device.")
-    sent_bytes = _Word(SENT_BYTES, "Their bytes.")
     events = _Word(EVENTS, "Events that were sent, to those who had room for them.")
 
     def __init__(self, words: memoryview) -> None:

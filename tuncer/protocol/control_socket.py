@@ -23,6 +23,9 @@ from tuncer.protocol.packet import DeviceError
 
 _BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
 
+PATIENCE = 10.0
+"""Seconds in which a worker must answer."""
+
 EVENT, END = "event", "end"
 UNASKED = (EVENT, END)
 """What a worker sends without a request: an event's kind; or at the device's end an errno, 0 for an
@@ -80,7 +83,7 @@ def request(
     """
     deadline = time.monotonic() + timeout
     while True:
-        channel = _connect(path, device, deadline)
+        channel = connect(path, device, deadline - time.monotonic())
         try:
             channel.send(*terms)
             answer, fds = _answer(channel, device, deadline)
@@ -103,7 +106,14 @@ def request(
         return answer, fds, channel
 
 
-def _connect(path: Path, device: str, deadline: float) -> Channel:
+def connect(path: Path, device: str, timeout: float) -> Channel:
+    """Connect to a device's worker, or to the successor of one that was killed.
+
+    Raises:
+        DeviceError: ENODEV if there is no such device any more, ETIMEDOUT if there are too many
+            connections that a worker has not accepted, for so many seconds.
+    """
+    deadline = time.monotonic() + timeout
     found = restoration.look_up(lambda: _connected(path, device, deadline))
     if found is None:
         raise _gone(device)

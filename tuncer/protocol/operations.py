@@ -67,7 +67,6 @@ WORKER = {
     "filter": Operation(),
     "offload": Operation(),
     "recv": _ONCE,
-    "send": _ONCE,
     "set_active": Operation(),
     "statistics": Operation(),
     "vnet_hdr_size": Operation(),

@@ -171,7 +171,5 @@ def counters(ring: MappedRing, size: int) -> dict[str, int]:
         "packets_read": control.head,
         "bytes_read": size,
         "packets_filtered": control.filtered,
-        "packets_sent": control.sent,
-        "bytes_sent": control.sent_bytes,
         "restarts": control.restarts,
     }

@@ -58,6 +58,8 @@ class PacketReader:
         if self.is_new:
             self.mode.set(active, has_subscribers=False)
             counts = tunctl.statistics(self.tun)
+            control.received = counts["rx_packets"]
+            control.received_bytes = counts["rx_bytes"]
             control.handed_out = counts["tx_packets"]
             control.transmitted = counts["tx_bytes"]
             return

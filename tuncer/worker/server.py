@@ -37,7 +37,6 @@ from tuncer.protocol.operations import (
 )
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE, SUBSCRIBE_ZMQ
 from tuncer.tunctl import Flag
-from tuncer.tunctl.errors import explain
 from tuncer.worker import active_mode, crash_safe_value, delivery, open_device
 from tuncer.worker.active_mode import Active
 from tuncer.worker.control_server import ControlServer
@@ -212,17 +211,6 @@ class Worker(GenServer):
             case _:
                 self.log.warning("%s: a cast is ignored: %.200r", self.name, request)
 
-    def _send(self, packets: list[bytes]) -> int:
-        control = self._control
-        for packet in packets:
-            try:
-                os.write(self._tun, packet)
-            except OSError as error:
-                raise explain(error.errno or 0, "send", self.name) from error
-            control.sent += 1
-            control.sent_bytes += len(packet)
-        return len(packets)
-
     def _recv(self, sender: Sender, timeout: float | None, token: int | None = None) -> NoReply:
         self._delivery.receive(sender, timeout, token)
         return NoReply()
@@ -256,6 +244,8 @@ class Worker(GenServer):
             **ring.counters(self._packets.writer, self._packets.writer.bytes),
             "filter": self._packets.filter.expression,
             "filter_runs": self._packets.filter.runs_in,
+            "packets_sent": kernel["rx_packets"] - self._control.received,
+            "bytes_sent": kernel["rx_bytes"] - self._control.received_bytes,
             "dropped": kernel["tx_dropped"],
             "kernel_packets": kernel["tx_packets"],
             "kernel_bytes": kernel["tx_bytes"],
