@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuncer.client.create import adopt, attach, child_spec, create, devices
     from tuncer.client.device import Device
+    from tuncer.client.follower import Follower
     from tuncer.client.raw_fd import read, write
     from tuncer.client.subscription import Subscription
     from tuncer.protocol.batch import Batch
@@ -38,13 +39,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Address": "tunctl",
+    "Batch": "protocol.batch",
     "Device": "client.device",
     "DeviceError": "protocol.packet",
     "DeviceEvent": "protocol.packet",
     "Flag": "tunctl",
+    "Follower": "client.follower",
     "GsoType": "tunctl",
     "Offload": "tunctl",
-    "Batch": "protocol.batch",
     "Packet": "protocol.packet",
     "Protocol": "tunctl",
     "Route": "tunctl",
@@ -95,6 +97,7 @@ __all__ = [
     "DeviceError",
     "DeviceEvent",
     "Flag",
+    "Follower",
     "GsoType",
     "Offload",
     "Packet",

@@ -37,6 +37,11 @@ def test_fan_out(run: Run) -> None:
     assert "restarts of the worker: 1" in out
 
 
+def test_top_talkers(run: Run) -> None:
+    out = run(sys.executable, str(EXAMPLES / "top_talkers.py"))
+    assert out.splitlines() == ["10.9.0.2 got 30000 bytes", "10.9.0.4 got 20000 bytes"]
+
+
 def test_long_running(run: Run) -> None:
     out = run(sys.executable, str(EXAMPLES / "long_running.py"))
     counts = re.findall(r"process (\d+) counts (\d+)", out)

@@ -32,7 +32,7 @@ from tuncer.client.ring_subscription import RingSubscription
 from tuncer.client.subscription import Merged, Subscription
 from tuncer.client.worker_client import WorkerClient
 from tuncer.client.zmq_subscription import ZmqSubscription
-from tuncer.protocol import control_socket, paths
+from tuncer.protocol import control_socket, paths, ring
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.control_socket import PATIENCE
 from tuncer.protocol.operations import GETFD, WORKER_OF
@@ -165,7 +165,7 @@ class Device(Link):
         await asyncio.to_thread(self.up, *args, **options)
 
     @overload
-    def subscribe(
+    def subscribe(  # type: ignore[overload-overlap]  # False is an int
         self,
         *,
         batch: Literal[False] = ...,
@@ -178,14 +178,14 @@ class Device(Link):
     def subscribe(
         self,
         *,
-        batch: Literal[True],
+        batch: Literal[True] | int,
         events: Literal[False] = ...,
         transport: str = ...,
         queue: int | None = ...,
     ) -> Subscription[Batch]: ...
 
     @overload
-    def subscribe(
+    def subscribe(  # type: ignore[overload-overlap]  # False is an int
         self,
         *,
         batch: Literal[False] = ...,
@@ -198,7 +198,7 @@ class Device(Link):
     def subscribe(
         self,
         *,
-        batch: Literal[True],
+        batch: Literal[True] | int,
         events: Literal[True],
         transport: str = ...,
         queue: int | None = ...,
@@ -208,7 +208,7 @@ class Device(Link):
     def subscribe(
         self,
         *,
-        batch: bool = ...,
+        batch: bool | int = ...,
         events: bool = ...,
         transport: str = ...,
         queue: int | None = ...,
@@ -217,7 +217,7 @@ class Device(Link):
     def subscribe(
         self,
         *,
-        batch: bool = False,
+        batch: bool | int = False,
         events: bool = False,
         transport: str = "ring",
         queue: int | None = None,
@@ -227,7 +227,8 @@ class Device(Link):
         It returns when the subscription is in force.
 
         Args:
-            batch: yield batches: sequences of packets, as many as are there.
+            batch: yield batches: sequences of packets, as many as are there. A number is how many
+                packets a batch has at most; True is 256.
             events: yield ``DeviceEvent`` too, when something happens to the device.
             transport: "ring", or "zmq" for messages in the wire format.
             queue: of several queues, the packets of this one alone; by default those of all.
@@ -236,7 +237,7 @@ class Device(Link):
             DeviceError: there is no such device any more, or it does not answer.
             ValueError: another transport, no such queue.
         """
-        check_bool(batch, "batch")
+        most = _checked_batch(batch)
         check_bool(events, "events")
         if not isinstance(transport, str) or transport not in _TRANSPORTS:
             raise ValueError(f"transport is one of {sorted(_TRANSPORTS)}, not {transport!r}")
@@ -246,7 +247,7 @@ class Device(Link):
             for number in numbers:
                 path = self._worker(number).path
                 made = _TRANSPORTS[transport](
-                    path, self.name, batch=batch, events=events, queue=number
+                    path, self.name, batch=most, events=events, queue=number
                 )
                 parts.append(made)
         except BaseException:
@@ -458,6 +459,17 @@ def _total(queues: list[dict[str, Any]]) -> dict[str, Any]:
     total["subscribers"] = max(queue["subscribers"] for queue in queues)  # most follow them all
     total["active"] = any(queue["active"] for queue in queues)
     return {**total, "queues": queues}
+
+
+def _checked_batch(batch: object) -> int | None:
+    """Return how many packets a batch has at most; None: packets come one by one."""
+    if not isinstance(batch, int):
+        raise TypeError(f"batch is True, False or a number of packets, not {batch!r}")
+    if isinstance(batch, bool):
+        return ring.BATCH if batch else None
+    if batch < 1:
+        raise ValueError(f"a batch has 1 packet or more, not {batch}")
+    return batch
 
 
 def _end(client: WorkerClient, operation: str, queues: int) -> None:

@@ -24,13 +24,13 @@ class QueueSubscription(Subscription[Item]):
         channel: Channel,
         wakeup_fd: int,
         *,
-        batch: bool,
+        batch: int | None,
         events: bool,
         queue: int,
     ) -> None:
         super().__init__(device)
         self._channel = channel
-        self._batch = batch
+        self._most = batch
         self._wants_events = events
         self._queue = queue
         self._ready: deque[Batch | DeviceEvent] = deque()
@@ -81,8 +81,11 @@ class QueueSubscription(Subscription[Item]):
         item = self._ready.popleft()
         if isinstance(item, DeviceEvent):
             return item
+        if self._most is not None and len(item) > self._most:
+            item, rest = item.split(self._most)
+            self._ready.appendleft(rest)
         self._taken += len(item)
-        if self._batch:
+        if self._most is not None:
             self._delivered = self._taken
             return item
         self._packets = iter(item)

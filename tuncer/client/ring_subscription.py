@@ -19,7 +19,7 @@ class RingSubscription(QueueSubscription):
     """Reads the ring: for processes on the device's host."""
 
     def __init__(
-        self, path: Path, device: str, *, batch: bool, events: bool, queue: int = 0
+        self, path: Path, device: str, *, batch: int | None, events: bool, queue: int = 0
     ) -> None:
         answer, fds, channel = control_socket.request(
             path, device, SUBSCRIBE, events, timeout=PATIENCE, descriptors=2

@@ -153,6 +153,11 @@ class Subscription(ABC, Generic[Kind]):
         self._poller.close()
         os.close(self._more)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._poller.closed
+
     def fileno(self) -> int:
         """Return a descriptor that is readable when there may be an item, or the end.
 

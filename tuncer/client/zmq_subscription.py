@@ -24,7 +24,7 @@ class ZmqSubscription(QueueSubscription):
     """Receives messages of the wire format."""
 
     def __init__(
-        self, path: Path, device: str, *, batch: bool, events: bool, queue: int = 0
+        self, path: Path, device: str, *, batch: int | None, events: bool, queue: int = 0
     ) -> None:
         answer, _, channel = control_socket.request(
             path, device, SUBSCRIBE_ZMQ, events, timeout=PATIENCE
@@ -52,6 +52,9 @@ class ZmqSubscription(QueueSubscription):
             self.close()
             raise
         self._socket.setsockopt(zmq.UNSUBSCRIBE, hello)
+        # ZeroMQ's descriptor is edge-triggered: a message that has arrived during these calls will
+        # not make it readable.
+        self._stay_readable()
 
     def _handshake(self, hello: bytes) -> int:
         """Wait for the publisher's answer to ``hello``; return the ``seq`` of the first packet.
