@@ -8,7 +8,7 @@ WORKERS ?= 3
 # As root, tests run directly (each in a network namespace of its own); as a user, inside a user namespace.
 RUN    := $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user --net)
 
-.PHONY: demo test soak check coverage matrix format bench clean
+.PHONY: demo test soak check coverage matrix format bench bench-quick clean
 
 demo: $(READY)
 	$(BIN)/tuncer demo
@@ -43,8 +43,12 @@ check: $(READY)
 PEERS := .venv-peers/bin/python
 
 bench: $(READY) $(PEERS)
-	@sh .ci/packages erlc:erlang-base
+	@sh .ci/packages erlc:erlang-base gcc:gcc gcc:libc6-dev
 	$(BIN)/python tests/benchmarks $(PEERS) $(ROUNDS)
+
+bench-quick: $(READY)
+	@sh .ci/packages gcc:gcc gcc:libc6-dev
+	$(BIN)/python tests/benchmarks
 
 $(PEERS):
 	$(PYTHON) -m venv .venv-peers

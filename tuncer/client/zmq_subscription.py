@@ -17,6 +17,7 @@ from tuncer.protocol.control_socket import PATIENCE
 from tuncer.protocol.packet import DeviceError
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE_ZMQ
 
+_QUEUE = 128  # batches of 256 KiB that wait here, besides as many at the worker
 _STRAGGLERS = 1000  # ms that the last messages may be late after the device's end
 
 
@@ -32,6 +33,7 @@ class ZmqSubscription(QueueSubscription):
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RCVHWM, _QUEUE)
         # With ZeroMQ's default of 100 ms, a restart of the worker would lose hundreds of batches.
         self._socket.setsockopt(zmq.RECONNECT_IVL, 1)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)

@@ -95,6 +95,23 @@ class RingReader(MappedRing):
             seq = after
         return Taken(None, seq, lost)
 
+    def look_at(self, seq: int, most_bytes: int) -> tuple[list[memoryview], int]:
+        """Return packets where they lie, and when the first of them was read.
+
+        This is for the process that writes the ring: they are whole until it makes room again.
+
+        Args:
+            seq: of the first one, which must not have been overwritten, and must have been read.
+            most_bytes: of all, at most, unless the first packet alone has more.
+        """
+        slot = seq & (self.packets - 1)
+        end = slot + min(BATCH, self._control[HEAD] - seq, self.packets - slot)
+        begins, lengths = self._begins[slot:end], self._lengths[slot:end]
+        count = _in_one_piece(begins, lengths, most_bytes)
+        data = self._data
+        places = zip(begins[:count], lengths[:count], strict=True)
+        return [data[start : start + length] for start, length in places], self._times[slot]
+
     def share_before(self, seq: int) -> float:
         """Return which share of the packets that are whole were read before this one."""
         control = self._control

@@ -16,6 +16,7 @@ After a restart of the worker packets are sent again: drop what is below the num
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -41,7 +42,7 @@ class Message(NamedTuple):
 def encode(
     topic: bytes,
     seq: int,
-    packets: list[bytes],
+    packets: Sequence[bytes | memoryview],
     timestamp: int,
     epoch: int,
     end: str | None = None,
@@ -58,7 +59,7 @@ def encode(
     }
     if end is not None:
         header["end"] = end
-    return [topic, msgpack.packb(header), msgpack.packb(packets)]
+    return [topic, msgpack.packb(header), msgpack.packb(list(packets))]
 
 
 def decode(frames: list[bytes]) -> Message:

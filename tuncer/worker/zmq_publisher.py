@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import zmq
@@ -26,11 +26,11 @@ from tuncer.protocol import wire_format
 from tuncer.protocol.ring import BATCH
 from tuncer.worker.packet_reader import PacketReader
 
-_QUEUE = 512  # batches that may wait for each subscriber
+_QUEUE = 128  # batches that may wait for each subscriber
 _PAUSE = 0.001  # seconds from one batch that is not full to the next one
 _CAME, _WENT = zmq.EVENT_ACCEPTED, zmq.EVENT_DISCONNECTED
 _LONGEST_WORD = 1024  # bytes of a subscription; whoever sends more is disconnected
-_BATCH_BYTES = 65536  # so at most 32 MiB wait for each subscriber, or one packet over that a batch
+_BATCH_BYTES = 1 << 18  # so at most 32 MiB wait for each subscriber, and a packet a batch
 _AGAIN = 4096  # packets before the last published one that may not have left a killed worker
 _RETURN = 0.5  # seconds that former subscribers are waited for, unless the ring fills up
 _URGENT = 0.25  # of the ring: with less than that before the next packet, it waits no longer
@@ -223,13 +223,11 @@ class Publisher:
         while seq < self._writer.head:
             if self._is_to_pause(self._writer.head - seq):
                 return
-            batch, after, _ = self._ring.take(seq, "", most_bytes=_BATCH_BYTES)
-            assert batch is not None  # this process writes the ring, but not now
-            message = self._message(self._topic, seq, batch.payloads(), batch.timestamp)
-            if not self._send_message(message):
+            packets, when = self._ring.look_at(seq, _BATCH_BYTES)
+            if not self._send_message(self._message(self._topic, seq, packets, when)):
                 self._wait_for_the_slow(seq)
                 return  # readable again when there is room
-            seq = control.published = after
+            seq = control.published = seq + len(packets)
 
     def _wait_for_the_slow(self, seq: int) -> None:
         """While it catches up, wait a moment for a subscriber whose queue is full; then drop."""
@@ -278,12 +276,12 @@ class Publisher:
         self,
         topic: bytes,
         seq: int,
-        packets: list[bytes] | None = None,
+        packets: Sequence[bytes | memoryview] = (),
         when: int | None = None,
         end: str | None = None,
     ) -> list[bytes]:
         now = time.time_ns() if when is None else when
-        return wire_format.encode(topic, seq, packets or [], now, self._epoch, end, self._queue)
+        return wire_format.encode(topic, seq, packets, now, self._epoch, end, self._queue)
 
     def _send_message(self, frames: list[bytes]) -> bool:
         try:

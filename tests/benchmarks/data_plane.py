@@ -1,0 +1,181 @@
+"""The data plane against its peers: pairs of ``packets/measure.py``, one after the other.
+
+The C loops are ``packets/loops.c``: a loop that only reads, or only writes.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent / "packets"
+SECONDS = 2
+
+Run = Callable[[list[str]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two measurements, and the ratio of ours to the peer's that is wanted."""
+
+    title: str
+    peer: str
+    ours: str
+    theirs: str
+    key: str
+    unit: str
+    target: str = ""
+    more: str = ""
+    """What else is told of ours."""
+
+
+def pairs() -> list[Pair]:
+    read, size = f"read {SECONDS} 1400", f"{SECONDS} 1400"
+    c = "C loop that only reads"
+    found = [
+        Pair(f"Delivered to {n}, {what}", c, f"ring {n} {kind} {size}", read, "per_s", "/s", target)
+        for n, kind, what, target in (
+            (1, "batch", "batches", ">= 0.9"),
+            (4, "batch", "batches", ">= 0.9"),
+            (4, "packet", "each Packet made", ">= 0.65"),
+            (8, "batch", "batches", ""),
+        )
+    ]
+    found += [
+        Pair(
+            "Delivered to 4, batches, 64 bytes",
+            c,
+            f"ring 4 batch {SECONDS} 64",
+            f"read {SECONDS} 64",
+            "per_s",
+            "/s",
+        ),
+        Pair(
+            "Delivered to 4, batches",
+            "a ZeroMQ message a packet",
+            f"ring 4 batch {size}",
+            f"peer 4 messages {size}",
+            "per_s",
+            "/s",
+            ">= 4",
+        ),
+        Pair(
+            "Delivered to 4 by ZeroMQ",
+            "msgpack batches of 256, pyzmq",
+            f"ring 4 plain {size}",
+            f"peer 4 bare {size}",
+            "per_s",
+            "/s",
+            ">= 0.9",
+        ),
+        Pair(
+            "One packet alone, to one",
+            "read, and a pyzmq send",
+            "latency 300",
+            "bare_latency 300",
+            "p50_us",
+            "us",
+            "<= 1",
+        ),
+        Pair(
+            "`send` of a packet",
+            "C loop that only writes",
+            "send 200000",
+            "write 200000",
+            "us",
+            "us",
+            "<= 2",
+        ),
+        Pair(
+            "`send` of 64 packets, each",
+            "C loop that only writes",
+            "send_many 200000",
+            "write 200000",
+            "us",
+            "us",
+            "<= 1.7",
+        ),
+    ]
+    return found
+
+
+def compile_loops(directory: str) -> str:
+    """Return the path of the compiled C loops."""
+    path = f"{directory}/loops"
+    subprocess.run(["gcc", "-O2", "-o", path, str(HERE / "loops.c")], check=True)
+    return path
+
+
+def measure(run: Run, rounds: int, directory: str) -> list[dict[str, Any]]:
+    """Return a row for each pair."""
+    loops = compile_loops(directory)
+    name_space = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-"]
+    script = [*name_space, sys.executable, str(HERE / "measure.py"), loops]
+    rows = []
+    for pair in pairs():
+        ours, theirs, workers = [], [], []
+        for _ in range(rounds):
+            found = run([*script, *pair.ours.split()])
+            ours.append(found[pair.key])
+            workers.append(found.get("worker_cpu_us"))
+            peer = run([*script, *pair.theirs.split()])
+            theirs.append(peer[pair.key])
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        print(f"{pair.title}, {pair.peer}: {median(ratios):.3g}", flush=True)
+        rows.append(
+            {
+                "title": pair.title,
+                "peer": pair.peer,
+                "unit": pair.unit,
+                "target": pair.target,
+                "ours": ours,
+                "theirs": theirs,
+                "ratios": ratios,
+                "worker_cpu_us": [used for used in workers if used is not None],
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as Markdown."""
+    lines = [
+        "| measured | ours | peer | its | ratio | range | target | worker, us a packet |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        digits = 0 if row["unit"] == "/s" else 2
+        ours, theirs = (f"{median(row[key]):,.{digits}f}" for key in ("ours", "theirs"))
+        ratios, used = row["ratios"], row["worker_cpu_us"]
+        lines.append(
+            f"| {row['title']} | {ours} {row['unit']} | {row['peer']} | {theirs} {row['unit']} |"
+            f" {median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} | {row['target']} |"
+            f" {f'{median(used):.2f}' if used else ''} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, Any]]) -> str:
+    """Return the rates as an SVG: ours and the peer's, a pair of bars each."""
+    shown = [row for row in rows if row["unit"] == "/s"]
+    most = max(median(row[key]) for row in shown for key in ("ours", "theirs"))
+    parts = []
+    for number, row in enumerate(shown):
+        top = 10 + number * 46
+        parts.append(f'<text x="10" y="{top + 12}">{row["title"]}; peer: {row["peer"]}</text>')
+        for offset, key, colour in ((16, "ours", "#2a78d6"), (28, "theirs", "#9aa5b1")):
+            value = median(row[key])
+            width = 560 * value / most
+            parts.append(
+                f'<rect x="10" y="{top + offset}" width="{width:.0f}" height="10" fill="{colour}"/>'
+                f'<text x="{width + 16:.0f}" y="{top + offset + 9}">{value:,.0f}/s</text>'
+            )
+    height = 20 + len(shown) * 46
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{height}"'
+        f' font-family="sans-serif" font-size="11">\n'
+        '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
