@@ -18,7 +18,7 @@ from tuncer.worker.server import Worker
 
 def spec(worker: type[Worker], **options: Any) -> ChildSpec:
     """Return the specification of a device with this worker."""
-    flags = tuncer.Flag.TUN | tuncer.Flag.NO_PI
+    flags = options.pop("flags", tuncer.Flag.TUN | tuncer.Flag.NO_PI)
     return dataclasses.replace(tuncer.child_spec("net", "lab0", flags, **options), start=worker)
 
 
@@ -72,4 +72,12 @@ class AsItIsPersistent(Worker):
 
     def init(self, *arguments: Any, **options: Any) -> Any:
         tunctl.persist = then_die(tunctl.persist)
+        return super().init(*arguments, **options)
+
+
+class AsItHasRead(Worker):
+    """Is killed when it has read a packet, and has not stored its length."""
+
+    def init(self, *arguments: Any, **options: Any) -> Any:
+        os.preadv = then_die(os.preadv)
         return super().init(*arguments, **options)

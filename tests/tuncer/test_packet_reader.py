@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 
 import killed_workers
 import pytest
-from devices import TUN, queues
+from devices import TAP, TUN, queues
 from processes import PATIENCE, Run, eventually, kill, wait_for_end
 from traffic import FLOWS, numbers, send_flows, send_numbers, send_one, take
 
@@ -135,3 +136,30 @@ def test_a_descriptor_that_is_made_blocking_does_not_stop_the_worker() -> None:
                 assert subscription.recv(timeout=PATIENCE).data
                 assert device.statistics()["restarts"] == 0
         os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x08\x06" + b"\0\1\x08\0\6\4\0\1" + bytes(38),  # ARP, padded to 60 bytes
+        b"\x08\x00" + b"\x45\0\x0f\xff" + bytes(40),  # IP that says that it is longer
+        b"\x88\xcc" + b"A" * 100,  # LLDP, which tells no length
+    ],
+    ids=["padded", "untrue", "other"],
+)
+def test_a_frame_whose_length_was_not_stored_has_the_kernels(frame: bytes) -> None:
+    spec = killed_workers.spec(killed_workers.AsItHasRead, flags=TAP)
+    root = Supervisor.start_link([spec])
+    dev = tuncer.attach("lab0")
+    dev.link_local(False)
+    dev.up()
+    frames = [b"\2" * 12 + frame, b"\2" * 12 + b"\x88\xcc" + b"after"]
+    with dev.subscribe() as subscription, socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
+        out.bind(("lab0", 0))
+        for one in frames:
+            out.send(one)
+        assert [subscription.recv(PATIENCE).data for _ in frames] == frames
+    statistics = dev.statistics()
+    assert statistics["restarts"] == 1
+    assert statistics["bytes_read"] == statistics["kernel_bytes"]
+    root.stop()

@@ -313,6 +313,108 @@ def test_who_has_sent_before_it_dropped_its_privileges_goes_on(tmp_path: Path) -
     assert done.stdout == "1\n1\n1\n", done.stderr
 
 
+def test_a_worker_that_hangs_is_killed_and_its_device_deleted(run: Run) -> None:
+    dev = make()
+    with program(sys.executable, "-c", HOLDS) as holder:
+        holder.expect("1")
+        stop(dev.pid)
+        dev.destroy()
+        assert "lab0" not in links(run)
+
+
+DROPS = """
+import os, signal, tuncer
+dev = tuncer.create("d0", tuncer.Flag.TUN | tuncer.Flag.NO_PI)
+dev.up()
+packet, worker = b"\\x45" + bytes(39), dev.pid
+dev.send(packet)
+{before}
+os.kill(worker, signal.SIGKILL)
+while os.path.exists(f"/proc/{{worker}}"): pass
+for _ in range(1000): dev.send(packet)
+print("sent", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "if os.fork(): os.wait(), os._exit(0)\ndev.send(packet)\nos.setuid(65534)",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))",
+    ],
+    ids=["another user", "no descriptor free"],
+)
+def test_a_sender_that_cannot_look_goes_on_after_a_kill(before: str) -> None:
+    code = DROPS.format(before=before)
+    if "setuid" in before:  # who kills the worker stays root
+        code = code.replace("os.kill(worker, signal.SIGKILL)\n", "").replace(
+            "if os.fork(): os.wait()",
+            "if os.fork(): os.kill(worker, signal.SIGKILL), os.wait()",
+        )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert done.stdout == "sent\n", done.stderr
+
+
+def test_forks_beside_threads_that_open_and_close_inherit_nothing(dev: Device) -> None:
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            tuncer.attach("lab0").send(PACKET)
+
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(send)
+        found = []
+        for _ in range(200):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(own_descriptors())
+            found.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        over.set()
+        sending.result(PATIENCE)
+    assert sum(found) == 0
+
+
+def test_a_fork_in_a_signals_handler_sends_to_nobody(dev: Device, tmp_path: Path) -> None:
+    path = tmp_path / "others"
+
+    def fork(number: int, frame: object) -> None:
+        if os.fork() == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for _ in range(20):  # one of them would get the number
+                os.open(path, os.O_WRONLY | os.O_CREAT)
+
+    parent = os.getpid()
+    before = signal.signal(signal.SIGALRM, fork)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    try:
+        dev.send(*[PACKET] * 100_000)
+    except OSError:
+        assert os.getpid() != parent
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+        signal.signal(signal.SIGALRM, before)
+    os.wait()
+    assert path.stat().st_size == 0
+
+
+def test_with_several_queues_the_packets_before_a_wrong_one_are_written_too(
+    two_queues: Device,
+) -> None:
+    wrong: list[Any] = [7, None, "text", b"", [1]]
+    for number, packet in enumerate(wrong):
+        with pytest.raises((TypeError, ValueError)):
+            two_queues.send(PACKET, packet)
+        assert two_queues.statistics()["packets_sent"] == number + 1
+    views = [memoryview(PACKET).cast("B", (4, 10)), memoryview(PACKET).cast("I")]
+    views.append(memoryview(PACKET * 2)[::2])
+    assert two_queues.send(*views) == 3
+
+
 def test_a_queue_of_its_own(two_queues: Device) -> None:
     assert two_queues.send(PACKET, queue=1) == two_queues.send(PACKET, queue=0) == 1
     assert asyncio.run(two_queues.asend(PACKET, queue=1)) == 1

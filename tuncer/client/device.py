@@ -8,6 +8,7 @@ import errno
 import functools
 import itertools
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from supervisor import (
     linux,
     lowlevel,
 )
+from tuncer import tunctl
 from tuncer.client import flow_hash
 from tuncer.client.link import Link
 from tuncer.client.packet_writer import Data, PacketWriter
@@ -40,6 +42,7 @@ from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
 from tuncer.tunctl import Flag, compile_filter
 from tuncer.tunctl.errors import check_bool
 from tuncer.tunctl.header import SIZE as PI_SIZE
+from tuncer.tunctl.linux import netns
 from tuncer.worker import active_mode
 from tuncer.worker.active_mode import Active
 
@@ -119,8 +122,17 @@ class Device(Link):
     def _by_flow(self, packets: Iterable[Data]) -> Iterator[tuple[int, Iterator[Data]]]:
         """Yield packets in their order: those of the same queue that follow one another."""
         flow, start = self._framing or self._look_at_framing()
-        choose, queues = flow_hash.choose, self.queues
-        return itertools.groupby(packets, lambda packet: choose(flow(packet, start), queues))
+        queues = self.queues
+
+        def queue_of(packet: Data) -> int:
+            try:
+                if isinstance(packet, memoryview):  # of items of any size and shape
+                    packet = packet.cast("B")
+                return flow_hash.choose(flow(packet, start), queues)
+            except (TypeError, ValueError, NotImplementedError):
+                return 0  # whatever is wrong with it, the writer tells, after the packets before it
+
+        return itertools.groupby(packets, queue_of)
 
     def _look_at_framing(self) -> tuple[Callable[[Data, int], int], int]:
         """Return how to find the flow of a packet, and how many bytes precede the packet."""
@@ -395,7 +407,8 @@ class Device(Link):
     def _end(self, operation: str) -> None:
         for worker in reversed(self._workers):  # the first one removes the device
             worker.writer.give_up()
-            _end(worker, operation, self.queues)
+            if not _end(worker, operation, self.queues):
+                _delete_what_is_left(self._path, persistent=operation == "destroy")
 
     # -- as an object --------------------------------------------------------------------------
 
@@ -467,14 +480,15 @@ def _checked_batch(batch: object) -> int | None:
         raise TypeError(f"batch is True, False or a number of packets, not {batch!r}")
     if isinstance(batch, bool):
         return ring.BATCH if batch else None
-    if batch < 1:
-        raise ValueError(f"a batch has 1 packet or more, not {batch}")
+    if not 1 <= batch <= ring.MOST_PACKETS:
+        raise ValueError(f"a batch has 1 to {ring.MOST_PACKETS} packets, not {batch}")
     return batch
 
 
-def _end(client: WorkerClient, operation: str, queues: int) -> None:
-    """Have a worker end in order, if there is one."""
+def _end(client: WorkerClient, operation: str, queues: int) -> bool:
+    """Have a worker end in order, if there is one; return whether it did, and was not killed."""
     deadline = time.monotonic() + PATIENCE
+    was_killed = False
     while True:
         try:
             worker = client.find()
@@ -483,28 +497,29 @@ def _end(client: WorkerClient, operation: str, queues: int) -> None:
             monitor.wait(PATIENCE)
         except CallTimeout:
             _kill(client.path, queues)
+            was_killed = True
         except (NoProcess, ProcessDown):
             if not paths.is_open(client.path):
-                return
+                return not was_killed
             if time.monotonic() > deadline:
                 raise
             client.forget()  # it crashed meanwhile: ask the next one
         except DeviceError as error:
             if error.errno == errno.ETIMEDOUT:
                 _kill(client.path, queues)
+                was_killed = True
             elif error.errno == errno.ENODEV:
-                return
+                return not was_killed
             else:
                 raise
         else:
-            return
+            return not was_killed
 
 
 def _kill(path: Path, queues: int) -> None:
     """Have a worker that does not answer be ended for good, by its supervisor.
 
-    With the worker's end the device's last descriptor is closed, and the kernel deletes the device
-    unless it is persistent. A device with several queues has a supervisor of its own, which is
+    A device with several queues has a supervisor of its own, which is
     terminated here with all workers. If only the worker were, this supervisor would stay.
     """
     hanging = paths.worker(path)
@@ -519,6 +534,19 @@ def _kill(path: Path, queues: int) -> None:
             if ref == child:
                 supervisor.terminate_child(name)
                 supervisor.delete_child(name)
+
+
+def _delete_what_is_left(path: Path, *, persistent: bool) -> None:
+    """Delete a device whose worker was killed, if it is in this network namespace.
+
+    The kernel does so itself with the last descriptor. But whoever has sent packets has one, too.
+    """
+    inode, index = paths.place_of(path)
+    with contextlib.suppress(OSError):  # there is no interface of this number, or it is no TUN
+        if inode == netns.inode():
+            name = socket.if_indextoname(index)
+            if persistent or Flag.PERSIST not in tunctl.flags(name):
+                tunctl.delete(name)
 
 
 def known(path: Path, name: str) -> Device:

@@ -39,6 +39,10 @@ _FRESH = 0.001  # seconds in which a device is taken to be there, without anothe
 _DELETED = {errno.EBADFD, errno.EBADF}  # of the device; of a descriptor that was given up
 
 
+_open: set[int] = set()
+"""The descriptors of all devices that this process has sent to."""
+
+
 class _Descriptor:
     """A descriptor of a device, and a connection that tells whether the device is still served.
 
@@ -50,11 +54,15 @@ class _Descriptor:
         self.fd = fd
         self.channel = channel
         self.fresh_until = 0.0
+        _open.add(fd)
 
     def give_up(self) -> None:
         """Let the device go. Whoever writes from now on gets EBADF."""
-        self.channel.close()
-        nothing = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        try:
+            nothing = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        except OSError:  # there is no descriptor free
+            self.channel.close()
+            nothing = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(nothing, self.fd, inheritable=False)
         os.close(nothing)
 
@@ -62,7 +70,9 @@ class _Descriptor:
         """Close both: nobody writes."""
         if self.fd >= 0:
             self.channel.close()
-            os.close(self.fd)
+            with control_socket.receiving:  # a fork finds the number in both places, or in none
+                _open.discard(self.fd)
+                os.close(self.fd)
             self.fd = -1
 
     def __del__(self) -> None:
@@ -85,6 +95,12 @@ class PacketWriter:
         """Whether a packet can be written without a look at the control socket."""
         there = self._there
         return there is not None and monotonic() < there.fresh_until
+
+    @property
+    def descriptor(self) -> int:
+        """The number of its descriptor, or -1."""
+        there = self._there
+        return -1 if there is None else there.fd
 
     def make_ready(self) -> None:
         """Get a descriptor, if there is none; give it up, if the device is not served any more.
@@ -142,7 +158,9 @@ class PacketWriter:
                 return sent
         except BlockingIOError:
             return sent
-        except (OSError, TypeError, BufferError) as error:
+        except BufferError:  # a memoryview that is not contiguous
+            return sent + self.write_some([bytes(packets[sent]), *packets[sent + 1 :]])
+        except (OSError, TypeError) as error:
             if isinstance(error, OSError) and error.errno in _DELETED:
                 self._give_up(there)
             del there
@@ -167,38 +185,50 @@ class PacketWriter:
         """Return a descriptor of a device that is served."""
         with self._lock:
             self.look()
-            if self._there is None:
-                self._there = self._opened()
-            self._there.fresh_until = monotonic() + _FRESH
-            return self._there
+            there = self._there or self._opened()
+            there.fresh_until = monotonic() + _FRESH
+            return there
 
     def _opened(self) -> _Descriptor:
-        _, (fd,), channel = control_socket.request(
-            self._path, self._device, GETFD, timeout=PATIENCE, descriptors=1
-        )
-        return _Descriptor(fd, channel)
+        arriving: set[int] = set()
+        _arriving.append(arriving)
+        try:
+            _, (fd,), channel = control_socket.request(
+                *(self._path, self._device, GETFD),
+                timeout=PATIENCE,
+                descriptors=1,
+                arriving=arriving,
+            )
+            there = self._there = _Descriptor(fd, channel)
+        finally:
+            _arriving.remove(arriving)
+        return there
 
     def look(self) -> None:
         """Let the device go, if it is not served any more.
 
         A worker that was killed is followed by another one, and the control socket takes
-        connections meanwhile: nobody has to answer.
+        connections meanwhile: nobody has to answer. If it cannot be looked at, as there is no
+        descriptor free, or this process is another user's since, the device is taken to be there:
+        an error of the device's own tells when it is not.
 
         Raises:
             DeviceError: it is not served any more.
         """
         with self._lock:
-            if self._there is None or not self._there.channel.has_hung_up():
+            there = self._there
+            if there is None or not there.channel.has_hung_up():
                 return
             try:
                 channel = control_socket.connect(self._path, self._device, PATIENCE)
-            except DeviceError as error:
-                if error.errno != errno.ETIMEDOUT:  # then somebody listens, and is stopped
-                    self.give_up()
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    self._give_up(there)
+                    del there
                     raise
             else:
-                self._there.channel.close()
-                self._there.channel = channel
+                there.channel.close()
+                there.channel = channel
 
     def give_up(self) -> None:
         """Let the device go, if there is a descriptor of it. The next packet gets another one."""
@@ -214,8 +244,8 @@ class PacketWriter:
         """Close what the parent has: its device is not to live as long as this process."""
         self._lock = RLock()  # another thread of the parent may have held it
         there, self._there = self._there, None
-        if there is not None:
-            there.close()
+        if there is not None:  # a signal's handler that has forked may return to who writes on it
+            there.give_up()
 
 
 def _explained(error: Exception, packet: Data, device: str) -> Exception:
@@ -257,11 +287,33 @@ def give_up_the_dead() -> None:
             writer.look()
 
 
+_arriving: list[set[int]] = []
+"""Descriptors that arrive, or have just arrived, for writers that do not have them yet."""
+
+
+def _before_fork() -> None:
+    control_socket.receiving.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    control_socket.receiving.release()
+
+
 def _after_fork() -> None:
     global _writers_lock
     _writers_lock = RLock()
+    control_socket.receiving = RLock()
+    kept = set()
     for writer in list(_writers.values()):
+        kept.add(writer.descriptor)
         writer._after_fork()  # noqa: SLF001 - of this module
+    # Those that were about to be closed, or to be a writer's, in other threads of the parent.
+    for fd in _open.union(*_arriving) - kept:
+        os.close(fd)
+    _open.intersection_update(kept)
+    _arriving.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
+)

@@ -17,11 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from supervisor.lowlevel import Channel, close_all, peer_of, restoration, runtime_dir
+from supervisor.lowlevel import Channel, RLock, close_all, peer_of, restoration, runtime_dir
 from tuncer.protocol import paths
 from tuncer.protocol.packet import DeviceError
 
 _BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
+
+receiving = RLock()
+"""Held while descriptors arrive: a fork that waits for it knows all that it inherits."""
 
 PATIENCE = 10.0
 """Seconds in which a worker must answer."""
@@ -65,12 +68,25 @@ def accept(listener: socket.socket) -> Channel | None:
 
 
 def request(
-    path: Path, device: str, *terms: Any, timeout: float, descriptors: int = 0
+    path: Path,
+    device: str,
+    *terms: Any,
+    timeout: float,
+    descriptors: int = 0,
+    arriving: set[int] | None = None,
 ) -> tuple[list[Any], list[int], Channel]:
     """Ask a device's worker for something; wait over a restart of it.
 
     A worker that was killed between accepting and answering has done nothing that matters: its
     successor is asked again.
+
+    Args:
+        path: of the control socket.
+        device: its name, for the errors.
+        *terms: the request.
+        timeout: seconds.
+        descriptors: how many come with the answer.
+        arriving: gets their numbers before a fork can take place: see ``receiving``.
 
     Returns:
         The answer, the descriptors that came with it, and the connection.
@@ -86,7 +102,7 @@ def request(
         channel = connect(path, device, deadline - time.monotonic())
         try:
             channel.send(*terms)
-            answer, fds = _answer(channel, device, deadline)
+            answer, fds = _answer(channel, device, deadline, arriving)
         except (EOFError, BrokenPipeError, ValueError):
             channel.close()
             if time.monotonic() > deadline:
@@ -96,14 +112,19 @@ def request(
             channel.close()
             raise
         if isinstance(answer[0], Exception):
-            channel.close()
-            close_all(fds)
+            _refuse(channel, fds, arriving)
             raise answer[0]
         if len(fds) < descriptors:  # the kernel leaves out those that there is no room for
-            channel.close()
-            close_all(fds)
+            _refuse(channel, fds, arriving)
             raise OSError(errno.EMFILE, "this process may not open more descriptors", device)
         return answer, fds, channel
+
+
+def _refuse(channel: Channel, fds: list[int], arriving: set[int] | None) -> None:
+    if arriving is not None:
+        arriving.clear()  # before their numbers are others'
+    channel.close()
+    close_all(fds)
 
 
 def connect(path: Path, device: str, timeout: float) -> Channel:
@@ -146,11 +167,16 @@ def _connected(path: Path, device: str, deadline: float) -> Channel | None:
         client.close()
 
 
-def _answer(channel: Channel, device: str, deadline: float) -> tuple[list[Any], list[int]]:
+def _answer(
+    channel: Channel, device: str, deadline: float, arriving: set[int] | None
+) -> tuple[list[Any], list[int]]:
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
     while True:
-        received = channel.receive()
+        with receiving:
+            received = channel.receive()
+            if received is not None and arriving is not None:
+                arriving.update(received[1])
         if received is not None and received[0][0] not in UNASKED:
             return received
         remaining = deadline - time.monotonic()

@@ -46,6 +46,15 @@ def control_path_at(inode: int, index: int) -> Path:
     return directory() / f"{inode:x}-{index}"
 
 
+def place_of(path: Path) -> tuple[int, int]:
+    """Return where a device was made, from the path of its control socket.
+
+    The inode of the network namespace, and the interface's number there.
+    """
+    inode, index = queue(path, 0).name.split("-")
+    return int(inode, 16), int(index)
+
+
 def control_path_of(tun: int) -> Path:
     """Return the path of a device's control socket, in whatever network namespace it is now.
 

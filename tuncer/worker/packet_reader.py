@@ -171,10 +171,11 @@ class PacketReader:
             before: bytes in the log before it.
         """
         prefix = self._prefix()
-        of = packet_length.frame_length if Flag.TAP in self.flags else packet_length.ip_length
-        length = of(packet[prefix:])
+        # What a packet says of itself leaves out padding, and need not be true.
+        length = self._length_by_counters(seq, before, prefix)
         if length is None:
-            length = self._length_by_counters(seq, before, prefix)
+            of = packet_length.frame_length if Flag.TAP in self.flags else packet_length.ip_length
+            length = of(packet[prefix:])
         return None if length is None else min(max(length + prefix, 1), ring.LONGEST)
 
     def _length_by_counters(self, seq: int, before: int, prefix: int) -> int | None:

@@ -298,12 +298,11 @@ class RingWriter(MappedRing):
                     break
                 packet = self._data[self._offset : self._offset + LONGEST]
                 length = measure(packet, seq, size) or 0
-                if not length or (
-                    accepts is not None and not accepts(self._base + self._offset, length)
-                ):
-                    # Its length is not known, or the filter refuses it: the next one is read over
-                    # it. Of a refused packet nobody knows whether the killed writer has counted it.
+                if not length:  # it is not known: the next one is read over it
                     self._words[self._offset >> 3] = self._mark
+                    break
+                if accepts is not None and not accepts(self._base + self._offset, length):
+                    self._refuse(length)  # the killed writer has not: the mark comes first
                     break
                 self._begins[seq & self._mask] = self._offset
                 self._append(seq + 1, length)
