@@ -25,13 +25,13 @@ _MOST = 64  # waits without another attempt, after several in a row that were in
 # calls an actor may have interrupted the thread that holds the lock.
 _threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # noqa: SLF001 - above
 
-Events: TypeAlias = list[tuple[int, int]]
+Ready: TypeAlias = list[tuple[int, int]]
 
 
 class Poller(Protocol):
     """``select.poll`` or ``select.epoll``."""
 
-    def poll(self, timeout: float | None = None, /) -> Events:
+    def poll(self, timeout: float | None = None, /) -> Ready:
         """Return the descriptors that are ready."""
 
 
@@ -48,7 +48,7 @@ class BusyWait:
         self._seconds = seconds
         self._skipped = self._to_skip = 0
 
-    def poll(self, poller: Poller) -> Events:
+    def poll(self, poller: Poller) -> Ready:
         """Return what is ready; nothing if there was no attempt, or it was in vain."""
         if self._skipped < self._to_skip or len(_threads) > 1:
             self._skipped += 1

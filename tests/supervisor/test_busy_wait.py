@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from actors import Counter
 
-from supervisor.protocol.busy_wait import BusyWait, Events
+from supervisor.protocol.busy_wait import BusyWait, Ready
 
 MOST = 64
 """Waits at most between two attempts."""
@@ -24,7 +24,7 @@ class Pipe:
         self._poller = select.poll()
         self._poller.register(self.out, select.POLLIN)
 
-    def poll(self, timeout: float | None = None, /) -> Events:
+    def poll(self, timeout: float | None = None, /) -> Ready:
         """Poll it."""
         self.polls += 1
         return self._poller.poll(timeout)

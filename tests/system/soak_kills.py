@@ -1,0 +1,18 @@
+"""Two hundred kills of the worker at 150,000 packets a second. Run by ``make soak``."""
+
+from typing import Any
+
+import pytest
+from devices import TAP, TUN
+from processes import Run
+from test_kills import kills_under_load
+
+from tuncer import Flag
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.mark.parametrize("kind", [TUN, TAP], ids=["tun", "tap"])
+def test_two_hundred_kills_lose_nothing(run: Run, kind: Flag, capfd: Any) -> None:
+    kills_under_load(run, kind, 200, 150_000, 1_000_000, packets=1 << 20)
+    capfd.readouterr()
