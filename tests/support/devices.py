@@ -1,6 +1,9 @@
 """Devices of tests."""
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,14 @@ def make(name: str = "lab0", flags: int = TUN, **options: Any) -> Device:
 def kill_worker(dev: Device) -> None:
     """Kill the worker, and wait until it has ended."""
     kill(dev.pid)
+
+
+def kill_at_once(dev: Device, queue: int = 0) -> None:
+    """Kill the worker of a queue, while it serves; do not wait for its end."""
+    while True:
+        with contextlib.suppress(ProcessLookupError):  # it was killed before, and is just ending
+            os.kill(dev.pids[queue], signal.SIGKILL)
+            return
 
 
 def root_of(dev: Device) -> int:

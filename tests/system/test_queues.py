@@ -1,6 +1,5 @@
 """Devices of several queues: a worker each, and the kernel's flows among them."""
 
-import contextlib
 import json
 import os
 import signal
@@ -8,21 +7,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from devices import TUN, queues
+from devices import TUN, kill_at_once, queues
 from processes import PATIENCE, Run, gone, kill, stop, wait_for_end
 from traffic import FLOWS, flow_of, send_flows, take
 
 import tuncer
 from supervisor import Supervisor
 from tuncer import Device, DeviceError, DeviceEvent, Flag, Packet
-
-
-def kill_worker_of(dev: Device, queue: int) -> None:
-    """Kill the worker of a queue, while it serves."""
-    while True:
-        with contextlib.suppress(ProcessLookupError):  # it was killed before, and is just ending
-            os.kill(dev.pids[queue], signal.SIGKILL)
-            return
 
 
 def test_each_queue_has_a_worker_and_flows_keep_to_one(three_queues: Device, run: Run) -> None:
@@ -57,7 +48,7 @@ def test_workers_are_killed_under_load_and_nothing_is_lost(three_queues: Device,
     with three_queues.subscribe() as subscription:
         for turn in range(9):
             send_flows(turn * FLOWS)
-            kill_worker_of(three_queues, turn % 3)
+            kill_at_once(three_queues, turn % 3)
         found = sorted(flow_of(p)[0] for p in take(subscription, 9 * FLOWS))
         assert found == list(range(9 * FLOWS))
         assert subscription.stats()["lost"] == 0

@@ -1,11 +1,9 @@
 """Actors that follow devices: packets and messages are served in turns."""
 
-import os
-import signal
 from typing import Any
 
 import pytest
-from devices import OTHER, make
+from devices import OTHER, kill_at_once, make
 from processes import PATIENCE, Run, eventually
 from traffic import number_in, send_numbered, send_one
 
@@ -132,7 +130,7 @@ def test_kills_of_the_worker_are_not_noticed(dev: Device) -> None:
     ref = Counts.start_link([dev.name])
     for number in range(5):
         send_one(OTHER)
-        os.kill(dev.pid, signal.SIGKILL)
+        kill_at_once(dev)
         eventually(lambda: ref.call("packets"), number + 1)
     assert ref.call("stats") == {"delivered": 5, "lost": 0}
     ref.stop()

@@ -3,7 +3,6 @@
 import errno
 import os
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices import LOOP, OTHER, TAP, TUN, kill_worker, make
+from devices import LOOP, OTHER, TAP, TUN, kill_at_once, kill_worker, make
 from processes import PATIENCE, Run, eventually
 from traffic import FLOWS, send_flows, send_one
 
@@ -133,7 +132,7 @@ def test_a_kill_at_any_time_lets_nothing_unwanted_pass(dev: Device) -> None:
         for number in range(count):
             send_to(53 if number % 2 else 54, b"%04d" % number)
             if number % 40 == 20:
-                os.kill(dev.pid, signal.SIGKILL)
+                kill_at_once(dev)
         found = [subscription.recv(PATIENCE).data[-4:] for _ in range(count // 2)]
         assert found == [b"%04d" % n for n in range(1, count, 2)]
         with pytest.raises(TimeoutError):

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import os
 import pickle
-import signal
 
 import pytest
-from devices import ADDRESS, OTHER, TUN
+from devices import ADDRESS, OTHER, TUN, kill_at_once
 from processes import PATIENCE, eventually
 from traffic import number_in, send_numbers, send_one
 
@@ -19,7 +17,7 @@ from tuncer import Device, DeviceError
 def test_calls_from_asyncio_go_on_over_a_kill(dev: Device) -> None:
     async def main() -> None:
         for _ in range(20):
-            os.kill(dev.pid, signal.SIGKILL)
+            kill_at_once(dev)
             send_one(OTHER, b"x")
             with contextlib.suppress(ProcessDown):  # it was killed in the middle of the call
                 assert (await dev.arecv(PATIENCE))[28:] == b"x"
