@@ -1,6 +1,7 @@
 """How long a packet is, by what it says itself. Pure.
 
-Used for the one packet that a killed worker had read without having stored its length.
+Used for the one packet that a killed worker had read without having stored its length, if the
+kernel's counters do not tell: another process reads the device, too.
 Sources: RFC 791 (total length), RFC 8200 (payload length), RFC 826 (ARP), IEEE 802.1Q.
 """
 
