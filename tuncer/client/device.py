@@ -29,7 +29,7 @@ from supervisor import (
 from tuncer import tunctl
 from tuncer.client import flow_hash
 from tuncer.client.link import Link
-from tuncer.client.packet_writer import Data, PacketWriter
+from tuncer.client.packet_writer import Data
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.client.subscription import Merged, Subscription
 from tuncer.client.worker_client import WorkerClient
@@ -60,7 +60,6 @@ class Device(Link):
         self._workers = [WorkerClient(paths.queue(path, number), name) for number in range(queues)]
         self._first = self._workers[0]
         self._path = path
-        self._writer: PacketWriter | None = None
         self._framing: tuple[Callable[[Data, int], int], int] | None = None
         self.name = name
         """The name at its creation; ``devname()`` asks the kernel for the present one."""
@@ -95,7 +94,7 @@ class Device(Link):
             Whatever it is, the packets before were written.
         """
         if queue is None and self.queues == 1:
-            writer = self._writer or self._new_writer()
+            writer = self._first.writer
             sent = writer.write_some(packets)  # all, but for a device with a small send buffer
             return sent if sent == len(packets) else sent + writer.write(packets[sent:])
         if queue is not None:
@@ -114,10 +113,6 @@ class Device(Link):
         for number, run in self._by_flow(packets):
             sent += await self._workers[number].writer.awrite(list(run))
         return sent
-
-    def _new_writer(self) -> PacketWriter:
-        self._writer = self._first.writer
-        return self._writer
 
     def _by_flow(self, packets: Iterable[Data]) -> Iterator[tuple[int, Iterator[Data]]]:
         """Yield packets in their order: those of the same queue that follow one another."""

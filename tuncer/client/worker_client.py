@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ class WorkerClient:
         self._name = name
         self._worker: Ref | None = None
         self._calls = RecvCalls(name)
-        self._writer: PacketWriter | None = None
 
     def find(self) -> Ref:
         """Return the worker; while it is being restarted, wait for it."""
@@ -47,12 +47,10 @@ class WorkerClient:
         channel.close()
         return f"ipc://{answer[1]}"
 
-    @property
+    @functools.cached_property
     def writer(self) -> PacketWriter:
         """This process's writer of packets to the queue."""
-        if self._writer is None:
-            self._writer = writer_of(self.path, self._name)
-        return self._writer
+        return writer_of(self.path, self._name)
 
     def forget(self) -> None:
         """Ask the control socket at the next call who the worker is."""

@@ -157,19 +157,3 @@ class MappedRing:
         for view in views:
             view.release()
         self._map.close()
-
-
-def counters(ring: MappedRing, size: int) -> dict[str, int]:
-    """Return what a ring counts, which goes on over restarts of the worker.
-
-    Args:
-        ring: which.
-        size: bytes of all packets that were read.
-    """
-    control = ring.control
-    return {
-        "packets_read": control.head,
-        "bytes_read": size,
-        "packets_filtered": control.filtered,
-        "restarts": control.restarts,
-    }

@@ -315,6 +315,15 @@ class RingWriter(MappedRing):
         self._commit(seq)
         return seq - begun
 
+    def counters(self) -> dict[str, int]:
+        """Return what the ring counts, which goes on over restarts of the worker."""
+        return {
+            "packets_read": self.head,
+            "bytes_read": self.bytes,
+            "packets_filtered": self.control.filtered,
+            "restarts": self.control.restarts,
+        }
+
     def close(self) -> None:
         """Unmap it."""
         self._words.release()

@@ -241,7 +241,7 @@ class Worker(GenServer):
     def _statistics(self) -> dict[str, Any]:
         kernel = tunctl.statistics(self._tun)
         return {
-            **ring.counters(self._packets.writer, self._packets.writer.bytes),
+            **self._packets.writer.counters(),
             "filter": self._packets.filter.expression,
             "filter_runs": self._packets.filter.runs_in,
             "packets_sent": kernel["rx_packets"] - self._control.received,
