@@ -28,6 +28,8 @@ RIGHT: list[tuple[str, Any]] = [  # no mistakes: the empty alias, no bridge, no 
     ("create", ""),
     ("create", -1),  # a mode
     ("recv", 1 << 80),  # a long time
+    ("subscribe", 1 << 80),  # the same
+    ("subscribe", 1.5),
 ]
 GOOD = {  # for the arguments that are not the one that is tried
     "address": "10.44.0.1/24",

@@ -41,7 +41,7 @@ def test_clients_know_each_operation() -> None:
 
 @pytest.mark.parametrize("word", REQUESTS)
 def test_each_request_by_the_control_socket_is_answered(run: Run, word: str) -> None:
-    told = [False] if word.startswith("subscribe") else []
+    told = {"subscribe": [False, False, None], "subscribe_zmq": [False]}.get(word, [])
     with tuncer.create("lab0", TUN) as dev:
         answer, descriptors, channel = control_socket.request(
             dev._path, "lab0", word, *told, timeout=PATIENCE

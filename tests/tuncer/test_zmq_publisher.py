@@ -10,11 +10,14 @@ import msgpack
 import pytest
 import zmq
 from devices import OTHER, kill_worker
+from hypothesis import given
+from hypothesis import strategies as st
 from processes import PATIENCE, descriptors, eventually, kill, stop
 from traffic import FLOWS, send_flows, send_one, take
 
 from tuncer import Device
 from tuncer.protocol import paths
+from tuncer.worker.zmq_publisher import resume_at
 
 
 def test_counts_of_a_slow_message_subscriber_add_up(dev: Device) -> None:
@@ -122,3 +125,13 @@ def test_a_worker_without_descriptors_says_so(dev: Device) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     assert dev.endpoint
     assert dev.pid == pid
+
+
+@given(st.integers(0, 1 << 20), st.integers(0, 1 << 20))
+def test_what_is_sent_again_after_a_kill(published: int, oldest: int) -> None:
+    begin = resume_at(published, oldest)
+    assert begin <= published
+    assert published - begin <= 4096
+    assert begin >= min(oldest, published)  # what was overwritten cannot be sent
+    if oldest == 0:  # nothing was overwritten: all that may not have left is there
+        assert begin == max(0, published - 4096)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, cast, overload
+from typing import Any, Literal, Self, TypeAlias, cast, overload
 
 from supervisor import (
     CallTimeout,
@@ -39,6 +39,7 @@ from tuncer.protocol.batch import Batch
 from tuncer.protocol.control_socket import PATIENCE
 from tuncer.protocol.operations import GETFD, WORKER_OF
 from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
+from tuncer.protocol.timeouts import check_timeout
 from tuncer.tunctl import Flag, compile_filter
 from tuncer.tunctl.errors import check_bool
 from tuncer.tunctl.header import SIZE as PI_SIZE
@@ -47,6 +48,11 @@ from tuncer.worker import active_mode
 from tuncer.worker.active_mode import Active
 
 _TRANSPORTS = {"ring": RingSubscription, "zmq": ZmqSubscription}
+
+Policy: TypeAlias = Literal["drop", "lossless"]
+"""What happens when a subscription is slower than the packets come."""
+HOLD_TIMEOUT = 10.0
+"""Seconds that a lossless subscription may hold the device back, by default."""
 
 
 class Device(Link):
@@ -179,6 +185,8 @@ class Device(Link):
         events: Literal[False] = ...,
         transport: str = ...,
         queue: int | None = ...,
+        policy: Policy = ...,
+        hold_timeout: float | None = ...,
     ) -> Subscription[Packet]: ...
 
     @overload
@@ -189,6 +197,8 @@ class Device(Link):
         events: Literal[False] = ...,
         transport: str = ...,
         queue: int | None = ...,
+        policy: Policy = ...,
+        hold_timeout: float | None = ...,
     ) -> Subscription[Batch]: ...
 
     @overload
@@ -199,6 +209,8 @@ class Device(Link):
         events: Literal[True],
         transport: str = ...,
         queue: int | None = ...,
+        policy: Policy = ...,
+        hold_timeout: float | None = ...,
     ) -> Subscription[Packet | DeviceEvent]: ...
 
     @overload
@@ -209,6 +221,8 @@ class Device(Link):
         events: Literal[True],
         transport: str = ...,
         queue: int | None = ...,
+        policy: Policy = ...,
+        hold_timeout: float | None = ...,
     ) -> Subscription[Batch | DeviceEvent]: ...
 
     @overload
@@ -219,6 +233,8 @@ class Device(Link):
         events: bool = ...,
         transport: str = ...,
         queue: int | None = ...,
+        policy: Policy = ...,
+        hold_timeout: float | None = ...,
     ) -> Subscription[Any]: ...
 
     def subscribe(
@@ -228,6 +244,8 @@ class Device(Link):
         events: bool = False,
         transport: str = "ring",
         queue: int | None = None,
+        policy: Policy = "drop",
+        hold_timeout: float | None = HOLD_TIMEOUT,
     ) -> Subscription[Any]:
         """Receive the device's packets, which makes a passive device active meanwhile.
 
@@ -239,24 +257,34 @@ class Device(Link):
             events: yield ``DeviceEvent`` too, when something happens to the device.
             transport: "ring", or "zmq" for messages in the wire format.
             queue: of several queues, the packets of this one alone; by default those of all.
+            policy: what happens when this subscription is slower than the packets come. "drop":
+                it loses the oldest ones, counts them, and slows nobody. "lossless": it loses none
+                that the worker has read. The ring fills up, and the worker reads no further, for
+                all subscribers of the device; then the kernel's queue fills up, and the kernel
+                drops what comes, and counts it as ``dropped``. The ring only.
+            hold_timeout: seconds that a lossless subscription may hold the worker back without
+                reading a packet: one that is stopped, for example. Then it ends with a DeviceError,
+                ETIMEDOUT. None: it may do so as long as its process lives.
 
         Raises:
             DeviceError: there is no such device any more, or it does not answer.
-            ValueError: another transport, no such queue.
+            ValueError, TypeError: another transport or policy, no such queue, no timeout.
         """
         most = _checked_batch(batch)
         check_bool(events, "events")
         if not isinstance(transport, str) or transport not in _TRANSPORTS:
             raise ValueError(f"transport is one of {sorted(_TRANSPORTS)}, not {transport!r}")
+        check_timeout(hold_timeout)
+        options: dict[str, Any] = {"batch": most, "events": events}
+        if _is_lossless(policy, transport):
+            hold = None if hold_timeout is None else float(hold_timeout)
+            options |= {"is_lossless": True, "hold_timeout": hold}
         numbers = range(self.queues) if queue is None else [queue]
         parts: list[Subscription[Any]] = []
         try:
             for number in numbers:
                 path = self._worker(number).path
-                made = _TRANSPORTS[transport](
-                    path, self.name, batch=most, events=events, queue=number
-                )
-                parts.append(made)
+                parts.append(_TRANSPORTS[transport](path, self.name, queue=number, **options))
         except BaseException:
             for part in parts:
                 part.close()
@@ -357,10 +385,16 @@ class Device(Link):
 
         ``packets_read``, ``bytes_read``, ``packets_filtered`` (refused by a filter in the worker),
         ``packets_sent`` and ``bytes_sent`` (of the kernel, by whomever), ``restarts``,
-        ``subscribers``, ``receivers`` (calls of ``recv`` that wait), ``active``, ``filter``,
-        ``filter_runs``; the kernel's ``dropped`` (its queue was full, or it runs the filter),
-        ``kernel_packets`` and ``kernel_bytes`` (read by whomever); and in ``kernel`` all its
-        counters, by its own names (``tunctl.statistics``).
+        ``subscribers``, ``receivers`` (calls of ``recv`` that wait), ``active``, ``held_back`` (by
+        a lossless subscription), ``filter``, ``filter_runs``; the kernel's ``dropped`` (its queue
+        was full, or it runs the filter), ``kernel_packets`` and ``kernel_bytes`` (read by
+        whomever); and in ``kernel`` all its counters, by its own names (``tunctl.statistics``).
+
+        ``lost`` says where packets did not get through: in the ``kernel`` (as ``dropped``), in the
+        worker's ``filter`` (as ``packets_filtered``), before the ``publisher`` had sent them (then
+        all ZeroMQ subscribers see a gap), or as they were written (``write``: the kernel's
+        rx_dropped and rx_errors; ``send`` has raised its errno). What a subscription was too slow
+        for, in the ring or in ZeroMQ's queue, its own ``stats()`` tells.
 
         Of several queues, counters are added up, and ``queues`` has each one's, and whether it is
         ``attached``.
@@ -456,17 +490,29 @@ _ADDED_UP = (
     "restarts",
     "receivers",
 )
+_LOST_IN_QUEUES = ("filter", "publisher")  # the kernel counts its own of the whole device
 
 
 def _total(queues: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the statistics of a device from those of its queues. Pure."""
     total = {name: value for name, value in queues[0].items() if name not in {"queue", "attached"}}
     total |= {name: sum(queue[name] for queue in queues) for name in _ADDED_UP}
+    lost = [queue["lost"] for queue in queues]
+    total["lost"] = lost[0] | {name: sum(one[name] for one in lost) for name in _LOST_IN_QUEUES}
+    total["held_back"] = any(queue["held_back"] for queue in queues)
     # The kernel counts what is written of the whole device.
     total |= {name: queues[0][name] for name in ("packets_sent", "bytes_sent")}
     total["subscribers"] = max(queue["subscribers"] for queue in queues)  # most follow them all
     total["active"] = any(queue["active"] for queue in queues)
     return {**total, "queues": queues}
+
+
+def _is_lossless(policy: object, transport: str) -> bool:
+    if policy not in {"drop", "lossless"}:
+        raise ValueError(f"policy is 'drop' or 'lossless', not {policy!r}")
+    if policy == "lossless" and transport != "ring":
+        raise ValueError("ZeroMQ drops what a subscriber has no room for: lossless is the ring's")
+    return policy == "lossless"
 
 
 def _checked_batch(batch: object) -> int | None:

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from supervisor import GenServer, Shutdown
-from tuncer.client.device import Device
+from tuncer.client.device import HOLD_TIMEOUT, Device, Policy
 from tuncer.client.subscription import Subscription
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.packet import DeviceError, DeviceEvent
@@ -29,6 +29,8 @@ class Follower(GenServer):
         events: bool = False,
         transport: str = "ring",
         queue: int | None = None,
+        policy: Policy = "drop",
+        hold_timeout: float | None = HOLD_TIMEOUT,
     ) -> Subscription[Any]:
         """Subscribe to a device: its packets come to ``handle_packets`` from now on.
 
@@ -38,6 +40,8 @@ class Follower(GenServer):
             events: have its ``DeviceEvent`` objects come to ``handle_event``.
             transport: as of ``Device.subscribe``.
             queue: as of ``Device.subscribe``.
+            policy: as of ``Device.subscribe``.
+            hold_timeout: as of ``Device.subscribe``.
 
         Returns:
             The subscription, for ``unfollow`` and ``stats``.
@@ -46,7 +50,12 @@ class Follower(GenServer):
             As ``Device.subscribe``.
         """
         subscription = device.subscribe(
-            batch=batch, events=events, transport=transport, queue=queue
+            batch=batch,
+            events=events,
+            transport=transport,
+            queue=queue,
+            policy=policy,
+            hold_timeout=hold_timeout,
         )
         self.add_reader(subscription.fileno(), functools.partial(self._take, subscription))
         return subscription

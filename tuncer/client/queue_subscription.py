@@ -13,6 +13,7 @@ from tuncer.client.subscription import Item, Subscription, over
 from tuncer.protocol import control_socket
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.packet import DeviceError, DeviceEvent, EventValue, Packet
+from tuncer.protocol.subscriber_handshake import ACKNOWLEDGE
 
 
 class QueueSubscription(Subscription[Item]):
@@ -147,6 +148,8 @@ class QueueSubscription(Subscription[Item]):
                 self._note_missed(number - 1)
                 self._event_seq = max(self._event_seq, number)
                 self._queue_event(seq, kind, value)
+            elif word == ACKNOWLEDGE:
+                self._acknowledge()
             elif word == control_socket.END:
                 number, text, self._log_end, events = terms
                 self._note_missed(events)
@@ -161,6 +164,9 @@ class QueueSubscription(Subscription[Item]):
     def _queue_event(self, seq: int, kind: str, value: EventValue) -> None:
         if self._wants_events:
             self._pending_events.append((seq, DeviceEvent(kind, self._device, value, self._queue)))
+
+    def _acknowledge(self) -> None:
+        """Tell the worker what was read, if it keeps packets for this subscription."""
 
     def _counted_events(self) -> int:
         """Return how many events the worker has sent, as far as that is known here."""

@@ -11,7 +11,7 @@ from typing import Any
 
 SIZE = 4096  # bytes
 _MAGIC = int.from_bytes(b"tuncring", "little")
-_LAYOUT = 2
+_LAYOUT = 3
 
 # ``RingWriter`` and ``RingReader``, the hot loops, use the numbers of the words; all others use
 # ``ControlBlock``.
@@ -48,12 +48,13 @@ _LAYOUT = 2
     PUBLISHED,
     ZMQ_SUBSCRIBERS,
     PUBLISHES,
+    OVERRUN,
     # -- the delivery --
     EVENTS,
     ENDED,
     # -- the worker, at the device's creation --
     NAME,
-) = range(30)
+) = range(31)
 
 
 class _Word:
@@ -102,6 +103,7 @@ class ControlBlock:
     published = _Word(PUBLISHED, "Packets that the publisher has sent.")
     zmq_subscribers = _Word(ZMQ_SUBSCRIBERS, "How many subscribers it had.")
     publishes = _Word(PUBLISHES, "Whether its endpoint has been asked for.")
+    overrun = _Word(OVERRUN, "Packets that were overwritten before it had sent them.")
 
     events = _Word(EVENTS, "Events that were sent, to those who had room for them.")
 

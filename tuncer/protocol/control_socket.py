@@ -20,6 +20,7 @@ from typing import Any
 from supervisor.lowlevel import Channel, RLock, close_all, peer_of, restoration, runtime_dir
 from tuncer.protocol import paths
 from tuncer.protocol.packet import DeviceError
+from tuncer.protocol.subscriber_handshake import ACKNOWLEDGE
 
 _BACKLOG = 1024  # connections that wait to be accepted, at most net.core.somaxconn
 
@@ -30,9 +31,9 @@ PATIENCE = 10.0
 """Seconds in which a worker must answer."""
 
 EVENT, END = "event", "end"
-UNASKED = (EVENT, END)
-"""What a worker sends without a request: an event's kind; or at the device's end an errno, 0 for an
-end in order, a text, and how many packets the log has."""
+UNASKED = (EVENT, END, ACKNOWLEDGE)
+"""What a worker sends without a request: an event's kind; at the end an errno, 0 for an end in
+order, a text, and how many packets the log has; or that a lossless subscriber is to acknowledge."""
 
 WAS_DELETED = "the device was deleted"
 

@@ -18,10 +18,12 @@ HALF = 1 << 20
 _START = 4096
 
 
-def create() -> int:
-    """Return a memfd that holds None."""
+def create(value: Any = None) -> int:
+    """Return a memfd that holds a value."""
     fd = os.memfd_create("tuncer-value", os.MFD_CLOEXEC)
     os.ftruncate(fd, _START + 2 * HALF)
+    if value is not None:
+        save(fd, value)
     return fd
 
 

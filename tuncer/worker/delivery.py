@@ -8,6 +8,7 @@ were before it, so that subscribers put both in order.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tuncer.protocol import control_socket
 from tuncer.protocol.fd_store_keys import RING, WITH_EVENTS, StoreKey
 from tuncer.protocol.packet import EventValue
 from tuncer.protocol.ring import MappedRing
+from tuncer.protocol.subscriber_handshake import DROPPED
 from tuncer.worker.active_mode import Active
 from tuncer.worker.fd_store import FdStore
 from tuncer.worker.packet_reader import PacketReader
@@ -24,6 +26,7 @@ from tuncer.worker.recv_queue import RecvQueue
 from tuncer.worker.subscribers import Subscribers
 from tuncer.worker.zmq_publisher import Publisher
 
+_LOOK = 1.0  # seconds between two looks at who holds the worker back
 _IS_ACTIVE = "the device is in active mode: packets go to its subscriptions"
 
 
@@ -54,8 +57,9 @@ class Delivery:
         self._polled = False
         self.receivers = RecvQueue(worker, packets, self.demand_changed)
         self.subscribers = Subscribers(
-            worker, store, ring_fd, self._begin_subscription, self.demand_changed
+            worker, store, ring_fd, self._control, self._begin_subscription, self.demand_changed
         )
+        self._looks_again = False
         self.publisher: Publisher | None = None
 
     def begin(self) -> None:
@@ -106,11 +110,39 @@ class Delivery:
         polled = self._packets.decide(
             receivers=bool(self.receivers), has_subscribers=self.has_subscribers
         )
+        polled = polled and not self.is_held_back
         if polled and not self._polled:
             self._worker.add_reader(self._packets.tun, self._read)
         elif not polled and self._polled:
             self._worker.remove_reader(self._packets.tun)
         self._polled = polled
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a lossless subscriber has not read what the next batch might overwrite."""
+        backpressure = self.subscribers.backpressure
+        if not backpressure:
+            return False
+        now = time.monotonic()
+        held = backpressure.holds_back(self._packets.writer.first_kept(), now)
+        if held and not self._looks_again:
+            self._looks_again = True
+            deadline = backpressure.next_deadline()
+            wait = _LOOK if deadline is None else min(_LOOK, deadline - now)
+            self._worker.call_later(wait, self._look_who_holds_back)
+        return held
+
+    def _look_who_holds_back(self) -> None:
+        """Drop the lossless subscribers whose time is over."""
+        self._looks_again = False
+        backpressure, now = self.subscribers.backpressure, time.monotonic()
+        for number in backpressure.overdue(now):
+            self._worker.log.warning("%s: a %s", self._packets.name, DROPPED)
+            self.subscribers.drop(number)
+        # An acknowledgement may have been lost with a worker that was killed.
+        for number in backpressure.holding_back:
+            self.subscribers.ask(number)
+        self.demand_changed()
 
     def _begin_subscription(self) -> tuple[int, int]:
         """Make a passive device active; return the next ``seq``, and the events sent so far.
@@ -151,6 +183,8 @@ class Delivery:
             self.publisher.publish()
         if self._packets.mode.has_run_out:
             self.report_end_of_count()
+        if self.subscribers.backpressure:
+            self.demand_changed()
 
     def _publish(self) -> None:
         if self.publisher is not None:

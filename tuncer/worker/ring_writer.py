@@ -121,7 +121,7 @@ class RingWriter(MappedRing):
         reads, dry = 0, False
         flags = self._never_waiting(fd)
         try:
-            while reads < most:
+            while reads < most and seq - begun < self._cleared_at_once:
                 offset = self._offset
                 if seq == self._control[CLEARED]:
                     self._clear(seq)
@@ -214,10 +214,27 @@ class RingWriter(MappedRing):
         # A packet that begins right below the limit may be the longest, and a mark follows it.
         overwritten = limit + LONGEST + 8
         before = range(self._control[OLDEST], self._lap)
-        kept = bisect.bisect_left(before, overwritten, key=lambda n: self._begins[n & self._mask])
-        self._overwrite_before(before.start + kept)
+        self._overwrite_before(before.start + self._beginning_before(before, overwritten))
         self._limit = limit
         return offset
+
+    def first_kept(self) -> int:
+        """Return the first packet that is whole after the next batch, whatever that contains.
+
+        A batch clears lengths once, and makes room once, behind a packet that begins below the
+        limit. So does a successor that goes on in the middle of the batch.
+        """
+        before = range(self._control[OLDEST], self._lap)
+        end = min(self._limit + LONGEST + _STEP, self.size) + LONGEST + 8
+        first = before.start + self._beginning_before(before, end)
+        if self._limit + LONGEST >= self.size:  # the batch may begin the next lap
+            lap = range(max(self._lap, self._control[OLDEST]), self.head)
+            first = max(first, lap.start + self._beginning_before(lap, _STEP + LONGEST + 8))
+        return max(first, self._control[CLEARED] + self._cleared_at_once - self.packets)
+
+    def _beginning_before(self, packets: range, offset: int) -> int:
+        """Return how many packets of a lap begin before an offset."""
+        return bisect.bisect_left(packets, offset, key=lambda n: self._begins[n & self._mask])
 
     def _overwrite_before(self, seq: int) -> None:
         """Let readers know that the packets before this one may be overwritten from now on."""

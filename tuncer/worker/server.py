@@ -36,6 +36,7 @@ from tuncer.protocol.operations import (
     WORKER_OF,
 )
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE, SUBSCRIBE_ZMQ
+from tuncer.protocol.timeouts import check_timeout
 from tuncer.tunctl import Flag
 from tuncer.worker import active_mode, crash_safe_value, delivery, open_device
 from tuncer.worker.active_mode import Active
@@ -247,6 +248,12 @@ class Worker(GenServer):
             "packets_sent": kernel["rx_packets"] - self._control.received,
             "bytes_sent": kernel["rx_bytes"] - self._control.received_bytes,
             "dropped": kernel["tx_dropped"],
+            "lost": {
+                "kernel": kernel["tx_dropped"],
+                "filter": self._control.filtered,
+                "publisher": self._control.overrun,
+                "write": kernel["rx_dropped"] + kernel["rx_errors"],
+            },
             "kernel_packets": kernel["tx_packets"],
             "kernel_bytes": kernel["tx_bytes"],
             "kernel": kernel,
@@ -255,6 +262,7 @@ class Worker(GenServer):
             "subscribers": self._delivery.count,
             "receivers": len(self._delivery.receivers),
             "active": self._delivery.is_active,
+            "held_back": self._delivery.is_held_back,
         }
 
     def _control_path(self) -> list[Any]:
@@ -287,19 +295,26 @@ class Worker(GenServer):
             case [request] if request == PUBLISH:
                 self._publish()
                 return peer.offer(PUBLISH, str(paths.publisher(self._path)))
-            case [request, bool(events)] if request == SUBSCRIBE:
+            case [request, bool(events), bool(lossless), hold] if request == SUBSCRIBE:
+                try:
+                    check_timeout(hold)
+                except (TypeError, ValueError) as error:
+                    return peer.offer(error)
                 eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                self._subscribe(peer, eventfd, wants_events=events)
+                self._control_server.release(peer)
+                self._delivery.subscribers.subscribe(
+                    *(peer, eventfd),
+                    wants_events=events,
+                    is_lossless=lossless,
+                    hold_timeout=hold,
+                )
             case [request, bool(events)] if request == SUBSCRIBE_ZMQ:
                 self._publish()
-                self._subscribe(peer, None, wants_events=events)
+                self._control_server.release(peer)
+                self._delivery.subscribers.subscribe(peer, None, wants_events=events)
             case _:
                 return peer.offer(ValueError(f"a control socket does not know {message!r:.100}"))
         return True
-
-    def _subscribe(self, peer: Channel, eventfd: int | None, *, wants_events: bool) -> None:
-        self._control_server.release(peer)
-        self._delivery.subscribers.subscribe(peer, eventfd, wants_events=wants_events)
 
     # -- the end -----------------------------------------------------------------------------------
 

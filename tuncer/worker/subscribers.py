@@ -16,8 +16,18 @@ from typing import Any
 from supervisor import GenServer
 from supervisor.lowlevel import Channel, close_all
 from tuncer.protocol import control_socket, ring
-from tuncer.protocol.fd_store_keys import EVENTFD, HANDSHAKE, QUIET, WITH_EVENTS, StoreKey
-from tuncer.protocol.subscriber_handshake import SUBSCRIBED
+from tuncer.protocol.control_block import ControlBlock
+from tuncer.protocol.fd_store_keys import (
+    EVENTFD,
+    HANDSHAKE,
+    POLICY,
+    QUIET,
+    WITH_EVENTS,
+    StoreKey,
+)
+from tuncer.protocol.subscriber_handshake import ACKNOWLEDGE, ACKNOWLEDGED, DROPPED, SUBSCRIBED
+from tuncer.worker import crash_safe_value
+from tuncer.worker.backpressure import Backpressure
 from tuncer.worker.fd_store import FdStore
 
 
@@ -32,6 +42,9 @@ class Subscriber:
     channel: Channel
     eventfd: int | None
     wants_events: bool
+    is_lossless: bool = False
+    hold_timeout: float | None = None
+    """For how many seconds a lossless one may hold the worker back; None: as long as it lives."""
 
     def key(self, kind: str = "") -> StoreKey:
         """Return the key of its descriptor of a kind, or of its connection, in the fd store."""
@@ -47,6 +60,7 @@ class Subscribers:
         worker: GenServer,
         store: FdStore,
         ring_fd: int,
+        control: ControlBlock,
         begin: Callable[[], tuple[int, int]],
         changed: Callable[[], None],
     ) -> None:
@@ -56,10 +70,12 @@ class Subscribers:
             worker: has the loop.
             store: keeps the subscribers' descriptors.
             ring_fd: the ring's descriptor; a ring subscriber gets a read-only one of it.
+            control: the ring's.
             begin: called before a handshake is answered; returns the next ``seq``, and the events
                 sent so far. From then on the device's packets are read.
-            changed: called when a subscriber has left.
+            changed: called when a subscriber has left, or needs fewer packets to be kept.
         """
+        self._control = control
         self._worker = worker
         self._store = store
         self._begin = begin
@@ -68,6 +84,8 @@ class Subscribers:
         self._all: list[Subscriber] = []
         self.eventfds: list[int] = []
         """The eventfds of the ring subscribers."""
+        self.backpressure = Backpressure()
+        """What is kept for the lossless ones."""
 
     def restore(self) -> None:
         """Restore the subscribers of a worker that was killed, from the fd store, and notify them.
@@ -83,6 +101,9 @@ class Subscribers:
                 eventfd = stored.get(StoreKey(EVENTFD, key.number))
                 subscriber = Subscriber(key.number, Channel(fd), eventfd, key.kind == WITH_EVENTS)
                 self._add(subscriber)
+                policy = stored.get(StoreKey(POLICY, key.number))
+                if policy is not None:
+                    self._restore_policy(subscriber, policy)
                 if StoreKey(HANDSHAKE, key.number) in stored:
                     # The worker may have been killed before or after its answer.
                     self._answer_handshake(subscriber)
@@ -95,7 +116,29 @@ class Subscribers:
                 os.close(fd)  # a duplicate of the connection
         self.notify()
 
-    def subscribe(self, channel: Channel, eventfd: int | None, *, wants_events: bool) -> None:
+    def _restore_policy(self, subscriber: Subscriber, policy_fd: int) -> None:
+        """Keep for a lossless subscriber what there is; it tells what of it it needs."""
+        subscriber.is_lossless = True
+        (subscriber.hold_timeout,) = crash_safe_value.load(policy_fd)
+        os.close(policy_fd)
+        self.backpressure.add(subscriber.number, self._control.oldest, subscriber.hold_timeout)
+        self.ask(subscriber.number)
+
+    def ask(self, number: int) -> None:
+        """Ask a lossless subscriber to acknowledge what it has read."""
+        for subscriber in self._all:
+            if subscriber.number == number:
+                subscriber.channel.offer(ACKNOWLEDGE)
+
+    def subscribe(
+        self,
+        channel: Channel,
+        eventfd: int | None,
+        *,
+        wants_events: bool,
+        is_lossless: bool = False,
+        hold_timeout: float | None = None,
+    ) -> None:
         """Begin the handshake with a new subscriber.
 
         The worker may be killed between any two steps. As long as "handshake" is in the store, a
@@ -105,7 +148,7 @@ class Subscribers:
         If the store is full, the subscriber gets that as its answer, and its connection is closed.
         """
         number = 1 + max((one.number for one in self._all), default=0)
-        subscriber = Subscriber(number, channel, eventfd, wants_events)
+        subscriber = Subscriber(number, channel, eventfd, wants_events, is_lossless, hold_timeout)
         try:
             self._add(subscriber)
         except OSError as error:  # the kernel has no room for one more descriptor to poll
@@ -119,10 +162,14 @@ class Subscribers:
         descriptors = {subscriber.key(HANDSHAKE): channel.fileno()}
         if eventfd is not None:
             descriptors[subscriber.key(EVENTFD)] = eventfd
+        if is_lossless:
+            descriptors[subscriber.key(POLICY)] = crash_safe_value.create([hold_timeout])
         descriptors[subscriber.key()] = channel.fileno()
         for key, fd in descriptors.items():
             if subscriber in self._all:  # otherwise a refusal has closed them
                 self._keep(subscriber, key, fd)
+        if is_lossless:
+            os.close(descriptors[subscriber.key(POLICY)])
 
     def _keep(self, subscriber: Subscriber, key: StoreKey, fd: int) -> None:
         """Store a descriptor of a new subscriber; the handshake is answered after the last one."""
@@ -145,6 +192,8 @@ class Subscribers:
         fds = () if subscriber.eventfd is None else (self._ring_for_reading, subscriber.eventfd)
         # Before the answer: when that arrives, the queue is attached and packets are read.
         seq, events = self._begin()
+        if subscriber.is_lossless and subscriber.number not in self.backpressure:
+            self.backpressure.add(subscriber.number, seq, subscriber.hold_timeout)
         subscriber.channel.offer(SUBSCRIBED, seq, events, fds=fds)
         self._store.drop(subscriber.key(HANDSHAKE))
 
@@ -155,17 +204,23 @@ class Subscribers:
             self.eventfds.append(subscriber.eventfd)
 
     def _on_readable(self, subscriber: Subscriber) -> None:
-        """Notice a subscriber's end: it sends nothing, so the connection is readable only then."""
+        """Notice a subscriber's end, and what a lossless one acknowledges."""
         try:
             received = subscriber.channel.receive()
         except (EOFError, ValueError):
             self._remove(subscriber)
-        else:
-            close_all(received[1] if received else [])
+            return
+        message, fds = received or ([], [])
+        close_all(fds)
+        match message:
+            case [word, int(seq)] if word == ACKNOWLEDGED:
+                self.backpressure.acknowledge(subscriber.number, seq, self._control.head)
+                self._changed()
 
     def _remove(self, subscriber: Subscriber) -> None:
         self._worker.remove_reader(subscriber.channel.fileno())
         self._all.remove(subscriber)
+        self.backpressure.remove(subscriber.number)
         subscriber.channel.close()
         # In this order: a successor, if this worker is killed on the way, restores a subscriber
         # whose connection is stored, and closes what is left of one whose connection is not.
@@ -174,9 +229,19 @@ class Subscribers:
             self.eventfds.remove(subscriber.eventfd)
             os.close(subscriber.eventfd)
             keys.append(subscriber.key(EVENTFD))
+        if subscriber.is_lossless:
+            keys.append(subscriber.key(POLICY))
         for key in keys:
             self._store.drop(key)
         self._changed()
+
+    def drop(self, number: int) -> None:
+        """End a lossless subscription that has held the worker back for too long."""
+        for subscriber in [one for one in self._all if one.number == number]:
+            # Before it is removed: from then on packets that it needs may be overwritten.
+            end = (errno.ETIMEDOUT, DROPPED, self._control.head, self._control.events)
+            subscriber.channel.offer(control_socket.END, *end)
+            self._remove(subscriber)
 
     def notify(self) -> None:
         """Signal every ring subscriber's eventfd."""

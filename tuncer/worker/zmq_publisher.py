@@ -48,6 +48,18 @@ def _as_oserror(path: Path) -> Iterator[None]:
         raise OSError(error.errno, f"ZeroMQ: {error.strerror}", str(path)) from error
 
 
+def resume_at(published: int, oldest: int) -> int:
+    """Return the first packet that is sent again after a kill. Pure.
+
+    Args:
+        published: the packet after those that the killed worker had sent.
+        oldest: the first packet that the ring has.
+    """
+    whole = max(0, published - oldest)
+    # Once packets are overwritten, the oldest ones will be before the publisher comes to them.
+    return published - min(_AGAIN, whole // 2 if oldest else whole)
+
+
 class Publisher:
     """Sends what is in the ring to every ZeroMQ subscriber."""
 
@@ -161,8 +173,7 @@ class Publisher:
 
     def _rewind(self) -> None:
         control = self._writer.control
-        again = min(_AGAIN, max(0, control.published - control.oldest) // 2)
-        self._resume = control.published = control.published - again
+        self._resume = control.published = resume_at(control.published, control.oldest)
         # While it catches up it must not outrun the subscribers: a full queue is an error then.
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
@@ -198,7 +209,7 @@ class Publisher:
     def _count(self, change: int) -> None:
         if self._catching_up:
             if change > 0 and not self._awaited:  # perhaps a former one: the others drop repeats
-                self._writer.control.published = self._resume
+                self._writer.control.published = max(self._resume, self._writer.control.oldest)
         elif self.subscribers == 0:  # the first one: begin here
             self._writer.control.published = self._writer.control.taken
         self.subscribers += change
@@ -219,7 +230,9 @@ class Publisher:
     def _publish_pending(self) -> None:
         control = self._writer.control
         # What has been overwritten meanwhile is a gap for all.
-        seq = max(control.published, control.oldest)
+        gap = max(0, control.oldest - control.published)
+        control.overrun += gap
+        seq = control.published = control.published + gap
         while seq < self._writer.head:
             if self._is_to_pause(self._writer.head - seq):
                 return
