@@ -46,7 +46,7 @@ FLOORS = {
         *("linux", "errors", "inherited", "protocol", "client", "actor", "spawn", "gen_server"),
         *("supervision", "lowlevel"),
     ),
-    "tuncer": ("tunctl", "protocol", "worker", "client", "doctor", "cli", "__main__"),
+    "tuncer": ("tunctl", "protocol", "offload", "worker", "client", "doctor", "cli", "__main__"),
 }
 """Parts of the packages, from below: each imports only itself, and what is below it."""
 

@@ -44,10 +44,12 @@ MOST_QUEUES = 256
 
 _OPTIONS = {
     *("active", "persist", "queues", "namespace", "owner", "group", "txqueuelen"),
-    *("log_packets", "log_bytes", "slots"),
+    *("log_packets", "log_bytes", "slots", "offload"),
     *("adopt", "beside"),  # of adopt, and of create with a name that the kernel chooses
 }
-_OF_EACH_QUEUE = ("active", "namespace", "log_packets", "log_bytes", "queues", "again")
+_OF_EACH_QUEUE = (
+    *("active", "namespace", "log_packets", "log_bytes", "queues", "again", "offload"),
+)
 _CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
 _roots: dict[tuple[int, int], SupervisorRef] = {}
@@ -76,6 +78,7 @@ def create(
     txqueuelen: int = TXQUEUELEN,
     log_packets: int = ring.DEFAULT_PACKETS,
     log_bytes: int = ring.DEFAULT_BYTES,
+    offload: bool = False,
     slots: int | None = None,
 ) -> Device:
     """Create a TUN/TAP interface, or attach to a persistent one, in a worker process of its own.
@@ -101,6 +104,11 @@ def create(
             128 to 1,048,576.
         log_bytes: how many bytes of packets, a multiple of 4096 from 2 MiB on. The ring keeps what
             is within both, and takes as much memory.
+        offload: let the kernel hand out TCP and UDP packets of up to 64 KiB, and packets without
+            their checksums, as far as it can. A subscription yields ordinary packets, which are cut
+            in its process (by numpy: ``pip install 'tuncer[offload]'``), or large ones if it asks
+            for them; ``send`` of many puts TCP segments together. Such a device has no
+            subscribers by ZeroMQ. ``Device.offload()`` tells what the kernel has granted.
         slots: deprecated: ``log_packets``.
 
     Raises:
@@ -118,13 +126,14 @@ def create(
         "txqueuelen": txqueuelen,
         "log_packets": log_packets,
         "log_bytes": log_bytes,
+        "offload": offload,
         "slots": slots,
     }
     kind = "tun" if flags & Flag.TUN else "tap"
     number = f"{name or kind}.{next(_numbers)}"
     if queues == 1:
         return _started(child_spec(number, name, flags, **options))
-    with _named(name, flags, namespace) as (chosen, beside):
+    with _named(name, _with_offload(flags, offload=offload), namespace) as (chosen, beside):
         options |= {"queues": queues, "beside": beside}
         return _started(child_spec(number, chosen, flags, **options))
 
@@ -140,6 +149,13 @@ def _with_queues(flags: int, queues: int) -> Flag:
     if not 1 <= queues <= MOST_QUEUES:
         raise ValueError(f"a device has 1 to {MOST_QUEUES} queues, not {queues}")
     return parse(flags) | (Flag.MULTI_QUEUE if queues > 1 else Flag(0))
+
+
+def _with_offload(flags: Flag, *, offload: bool) -> Flag:
+    check_bool(offload, "offload")
+    if offload and Flag.NO_PI not in flags:
+        raise ValueError("offload=True needs NO_PI: there is no packet information before packets")
+    return flags | (Flag.VNET_HDR if offload else Flag(0))
 
 
 @contextlib.contextmanager
@@ -240,7 +256,7 @@ def child_spec(
     if is_old:
         warnings.warn("slots= is called log_packets=", DeprecationWarning, stacklevel=3)
     queues = options.get("queues", 1)
-    flags = _with_queues(flags, queues)
+    flags = _with_offload(_with_queues(flags, queues), offload=options.get("offload", False))
     options |= {"described": described, "again": restart == "permanent"}
     if queues > 1:
         return _queues_spec(id, name, flags, options, restart)
@@ -394,8 +410,8 @@ def _started(spec: ChildSpec) -> Device:
         raise
 
 
-def _start(spec: ChildSpec) -> tuple[Path, str, int]:
-    """Start a worker below this process's root; return its control socket's path, name, queues.
+def _start(spec: ChildSpec) -> tuple[Path, str, int, bool]:
+    """Start a worker below this process's root; return what makes a ``Device``.
 
     There is a root per network namespace, as that is where it creates devices.
     """
@@ -416,15 +432,17 @@ def _start(spec: ChildSpec) -> tuple[Path, str, int]:
             # It was killed, and the device with it: with a new root, from the beginning.
 
 
-def _control_path_of(root: SupervisorRef, child: str, worker: Ref | None) -> tuple[Path, str, int]:
+def _control_path_of(
+    root: SupervisorRef, child: str, worker: Ref | None
+) -> tuple[Path, str, int, bool]:
     """Ask a new worker for its control socket; if it is killed at once, ask its successor."""
     while True:
         try:
             if isinstance(worker, SupervisorRef):
                 worker = worker.child("queue 0")
             if worker is not None:
-                path, name, queues = worker.call(["control_path", [], {}], timeout=PATIENCE)
-                return Path(path), name, queues
+                path, *about = worker.call(["control_path", [], {}], timeout=PATIENCE)
+                return Path(path), *about
         except (NoProcess, ProcessDown):
             pass
         worker = root.child(child)

@@ -10,7 +10,7 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, cast, overload
@@ -28,6 +28,7 @@ from supervisor import (
 )
 from tuncer import tunctl
 from tuncer.client import flow_hash
+from tuncer.client.large_packets import LargePackets, cutter
 from tuncer.client.link import Link
 from tuncer.client.packet_writer import Data
 from tuncer.client.ring_subscription import RingSubscription
@@ -43,6 +44,7 @@ from tuncer.protocol.timeouts import check_timeout
 from tuncer.tunctl import Flag, compile_filter
 from tuncer.tunctl.errors import check_bool
 from tuncer.tunctl.header import SIZE as PI_SIZE
+from tuncer.tunctl.header import VNET_SIZE
 from tuncer.tunctl.linux import netns
 from tuncer.worker import active_mode
 from tuncer.worker.active_mode import Active
@@ -62,8 +64,15 @@ class Device(Link):
     persistent.
     """
 
-    def __init__(self, path: Path, name: str, queues: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        queues: int = 1,
+        has_offload: bool = False,  # noqa: FBT001, FBT002 - positional, as it is pickled
+    ) -> None:
         self._workers = [WorkerClient(paths.queue(path, number), name) for number in range(queues)]
+        self._has_offload = has_offload
         self._first = self._workers[0]
         self._path = path
         self._framing: tuple[Callable[[Data, int], int], int] | None = None
@@ -77,7 +86,7 @@ class Device(Link):
 
     # -- packets -------------------------------------------------------------------------------
 
-    def send(self, *packets: Data, queue: int | None = None) -> int:
+    def send(self, *packets: Data, queue: int | None = None, large: bool = False) -> int:
         """Write packets to the device; return how many.
 
         They are written, in order, when this returns: the kernel takes them as received from
@@ -91,6 +100,10 @@ class Device(Link):
             queue: of several queues, the one to write to: the kernel then hands out further packets
                 of the same flow by that queue. Give the ``queue`` of the packet that is answered.
                 By default it is chosen by a hash of the flow, the same for both directions.
+            large: to a device with ``offload=True``: each packet has a virtio_net_hdr before it, as
+                with ``subscribe(large=True)``. Otherwise TCP segments of one flow that follow one
+                another are put together, if numpy is installed. A large packet that the kernel
+                refuses with EINVAL is cut, and sent again.
 
         Raises:
             OSError: EIO the device is down, EINVAL it is no packet for this kind of device,
@@ -99,6 +112,12 @@ class Device(Link):
             ValueError, TypeError: no packet, or one longer than any can be; no such queue.
             Whatever it is, the packets before were written.
         """
+        if self._has_offload or large is not False:
+            runs = self._by_queue(packets, queue, large=large)
+            return sum(
+                self._large.send(self._worker(number).writer, part, large=large)
+                for number, part in runs
+            )
         if queue is None and self.queues == 1:
             writer = self._first.writer
             sent = writer.write_some(packets)  # all, but for a device with a small send buffer
@@ -109,8 +128,13 @@ class Device(Link):
             self._workers[number].writer.write(list(run)) for number, run in self._by_flow(packets)
         )
 
-    async def asend(self, *packets: Data, queue: int | None = None) -> int:
+    async def asend(self, *packets: Data, queue: int | None = None, large: bool = False) -> int:
         """Write packets to the device, from asyncio. See ``send``."""
+        if self._has_offload or large is not False:
+            await asyncio.to_thread(lambda: self._large)  # it may ask the worker
+            for number, part in self._by_queue(packets, queue, large=large):
+                await self._large.asend(self._worker(number).writer, part, large=large)
+            return len(packets)
         if queue is not None or self.queues == 1:
             return await self._worker(queue or 0).writer.awrite(packets)
         if self._framing is None:
@@ -119,6 +143,27 @@ class Device(Link):
         for number, run in self._by_flow(packets):
             sent += await self._workers[number].writer.awrite(list(run))
         return sent
+
+    @functools.cached_property
+    def _large(self) -> LargePackets:
+        """What makes ordinary packets of a device with offload."""
+        return LargePackets(self.name, is_frame=Flag.TAP in self.flags())
+
+    def _by_queue(
+        self, packets: Sequence[Data], queue: int | None, *, large: bool
+    ) -> Iterator[tuple[int, Sequence[Data]]]:
+        """Yield the packets of a device with offload, for the queue that is given or chosen."""
+        check_bool(large, "large")
+        if not self._has_offload:
+            problem = "large packets are sent to a device that was created with offload=True"
+            raise OSError(errno.EOPNOTSUPP, problem, self.name)
+        if queue is not None or self.queues == 1:
+            yield queue or 0, packets
+            return
+        of = flow_hash.of_frame if self._large.is_frame else flow_hash.of_packet
+        self._framing = of, VNET_SIZE if large else 0
+        for number, run in self._by_flow(packets):
+            yield number, list(run)
 
     def _by_flow(self, packets: Iterable[Data]) -> Iterator[tuple[int, Iterator[Data]]]:
         """Yield packets in their order: those of the same queue that follow one another."""
@@ -159,6 +204,8 @@ class Device(Link):
             OSError: EINVAL while the device is active: its subscriptions get the packets.
             ProcessDown: the worker ended meanwhile. A packet taken for this call may be lost.
         """
+        if self._has_offload:
+            return self._large.recv(self._worker(queue), timeout)
         return self._worker(queue).recv(timeout)
 
     async def arecv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:  # noqa: ASYNC109 - as recv
@@ -166,6 +213,9 @@ class Device(Link):
 
         Cancelled, it loses none: what came meanwhile the next call returns.
         """
+        if self._has_offload:
+            await asyncio.to_thread(lambda: self._large)
+            return await self._large.arecv(self._worker(queue), timeout)
         return await self._worker(queue).arecv(timeout)
 
     async def asubscribe(self, **options: Any) -> Subscription[Any]:
@@ -187,6 +237,7 @@ class Device(Link):
         queue: int | None = ...,
         policy: Policy = ...,
         hold_timeout: float | None = ...,
+        large: bool = ...,
     ) -> Subscription[Packet]: ...
 
     @overload
@@ -199,6 +250,7 @@ class Device(Link):
         queue: int | None = ...,
         policy: Policy = ...,
         hold_timeout: float | None = ...,
+        large: bool = ...,
     ) -> Subscription[Batch]: ...
 
     @overload
@@ -211,6 +263,7 @@ class Device(Link):
         queue: int | None = ...,
         policy: Policy = ...,
         hold_timeout: float | None = ...,
+        large: bool = ...,
     ) -> Subscription[Packet | DeviceEvent]: ...
 
     @overload
@@ -223,6 +276,7 @@ class Device(Link):
         queue: int | None = ...,
         policy: Policy = ...,
         hold_timeout: float | None = ...,
+        large: bool = ...,
     ) -> Subscription[Batch | DeviceEvent]: ...
 
     @overload
@@ -235,6 +289,7 @@ class Device(Link):
         queue: int | None = ...,
         policy: Policy = ...,
         hold_timeout: float | None = ...,
+        large: bool = ...,
     ) -> Subscription[Any]: ...
 
     def subscribe(
@@ -246,6 +301,7 @@ class Device(Link):
         queue: int | None = None,
         policy: Policy = "drop",
         hold_timeout: float | None = HOLD_TIMEOUT,
+        large: bool = False,
     ) -> Subscription[Any]:
         """Receive the device's packets, which makes a passive device active meanwhile.
 
@@ -265,10 +321,14 @@ class Device(Link):
             hold_timeout: seconds that a lossless subscription may hold the worker back without
                 reading a packet: one that is stopped, for example. Then it ends with a DeviceError,
                 ETIMEDOUT. None: it may do so as long as its process lives.
+            large: of a device with ``offload=True``: yield packets as the kernel hands them out,
+                each with its virtio_net_hdr (``VnetHdr.parse``), not ordinary ones.
 
         Raises:
             DeviceError: there is no such device any more, or it does not answer.
             ValueError, TypeError: another transport or policy, no such queue, no timeout.
+            ImportError: large packets are to be cut, and numpy is not installed.
+            OSError: EOPNOTSUPP, a device with offload has no subscribers by ZeroMQ.
         """
         most = _checked_batch(batch)
         check_bool(events, "events")
@@ -279,6 +339,9 @@ class Device(Link):
         if _is_lossless(policy, transport):
             hold = None if hold_timeout is None else float(hold_timeout)
             options |= {"is_lossless": True, "hold_timeout": hold}
+        check_bool(large, "large")
+        if self._has_offload and not large and transport == "ring":
+            options["cut"] = cutter(is_frame=self._large.is_frame)
         numbers = range(self.queues) if queue is None else [queue]
         parts: list[Subscription[Any]] = []
         try:
@@ -470,8 +533,8 @@ class Device(Link):
     ) -> None:
         await asyncio.to_thread(self.close)
 
-    def __reduce__(self) -> tuple[type[Device], tuple[Path, str, int]]:
-        return type(self), (self._path, self.name, self.queues)
+    def __reduce__(self) -> tuple[type[Device], tuple[Path, str, int, bool]]:
+        return type(self), (self._path, self.name, self.queues, self._has_offload)
 
     def __eq__(self, other: object) -> bool:
         return self._path == other._path if isinstance(other, Device) else NotImplemented
@@ -598,4 +661,4 @@ def known(path: Path, name: str) -> Device:
     """
     answer, _, channel = control_socket.request(path, name, WORKER_OF, timeout=PATIENCE)
     channel.close()
-    return Device(path, answer[2], answer[3])
+    return Device(path, *answer[2:])

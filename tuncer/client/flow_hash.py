@@ -6,10 +6,8 @@ Sources: RFC 791, RFC 8200, IEEE 802.3 and 802.1Q; the ports are of TCP, UDP, SC
 from __future__ import annotations
 
 from tuncer.client.packet_writer import Data
+from tuncer.protocol.frames import ETHERNET, IPV4, IPV6, inside
 
-_ETHERNET, _TAG = 14, 4
-_TAGS = {0x8100, 0x88A8}
-_IPV4, _IPV6 = 0x0800, 0x86DD
 _WITH_PORTS = {6, 17, 33, 132}
 _MULTIPLIER = 0x9E3779B97F4A7C15  # 2 ** 64 divided by the golden ratio: Knuth's hash
 
@@ -43,13 +41,10 @@ def of_packet(packet: Data, start: int = 0) -> int:
 
 def of_frame(frame: Data, start: int = 0) -> int:
     """Return a number of the flow of an Ethernet frame; of what has no IP in it, of its MACs."""
-    if len(frame) < start + _ETHERNET:
+    if len(frame) < start + ETHERNET:
         return 0
-    begins, kind = start + _ETHERNET, int.from_bytes(frame[start + 12 : start + 14], "big")
-    while kind in _TAGS:
-        kind = int.from_bytes(frame[begins + 2 : begins + 4], "big")
-        begins += _TAG
-    if kind in {_IPV4, _IPV6}:
+    kind, begins = inside(frame, start)
+    if kind in {IPV4, IPV6}:
         return of_packet(frame, begins)
     there = int.from_bytes(frame[start : start + 6], "big")
     return there ^ int.from_bytes(frame[start + 6 : start + 12], "big")

@@ -31,6 +31,7 @@ class Follower(GenServer):
         queue: int | None = None,
         policy: Policy = "drop",
         hold_timeout: float | None = HOLD_TIMEOUT,
+        large: bool = False,
     ) -> Subscription[Any]:
         """Subscribe to a device: its packets come to ``handle_packets`` from now on.
 
@@ -42,6 +43,7 @@ class Follower(GenServer):
             queue: as of ``Device.subscribe``.
             policy: as of ``Device.subscribe``.
             hold_timeout: as of ``Device.subscribe``.
+            large: as of ``Device.subscribe``.
 
         Returns:
             The subscription, for ``unfollow`` and ``stats``.
@@ -56,6 +58,7 @@ class Follower(GenServer):
             queue=queue,
             policy=policy,
             hold_timeout=hold_timeout,
+            large=large,
         )
         self.add_reader(subscription.fileno(), functools.partial(self._take, subscription))
         return subscription

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuncer.protocol import codec_types
-from tuncer.tunctl import Address, Flag, Namespace, Route, first_address, with_peer
+from tuncer.tunctl import Address, Flag, Namespace, Offload, Route, first_address, with_peer
 from tuncer.tunctl import address as addresses
 
 codec_types.register()
@@ -243,9 +243,14 @@ class Link(ABC):
         """Return the bytes of sent packets that may be under way, after setting it if given."""
         return cast("int", self._call("sndbuf", size))
 
-    def offload(self, what: int) -> None:
-        """Tell the kernel what the subscribers can handle: of ``Offload``, with VNET_HDR."""
-        self._call("offload", what)
+    def offload(self, what: int | None = None) -> Offload:
+        """Return what the kernel was told that the subscribers can handle; tell it, if given.
+
+        Args:
+            what: of ``Offload``, of a device with VNET_HDR; 0 turns it off. A device that was
+                created with ``offload=True`` has what the kernel has granted.
+        """
+        return Offload(self._call("offload", what))
 
     def receive_filter(self, macs: Iterable[str] = (), *, all_multicast: bool = False) -> None:
         """Get only frames for these addresses, of a TAP. See ``tunctl.receive_filter``."""

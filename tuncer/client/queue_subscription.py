@@ -118,10 +118,10 @@ class QueueSubscription(Subscription[Item]):
         over = batch is None and self._end is not None  # packets that are missing now are lost
         while self._pending_events and (over or self._pending_events[0][0] <= self._seq):
             seq, event = self._pending_events.popleft()
-            number = 0 if batch is None else seq - batch.seq
-            if batch is not None and number > 0:
-                before, batch = (batch, None) if number >= len(batch) else batch.split(number)
-                self._ready.append(before)
+            if batch is not None:
+                before, batch = batch.split_before(seq)
+                if before is not None:
+                    self._ready.append(before)
             self._ready.append(event)
         if batch is not None:
             self._ready.append(batch)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from tuncer.client.queue_subscription import QueueSubscription
 from tuncer.protocol import control_socket
@@ -17,6 +20,10 @@ from tuncer.protocol.ring_reader import RingReader
 from tuncer.protocol.subscriber_handshake import ACKNOWLEDGED, DROPPED, SUBSCRIBE
 
 _PART = 16  # of the ring, after which a lossless subscription acknowledges what it has read
+
+
+Cut: TypeAlias = Callable[[Batch], tuple[list[Batch], int]]
+"""Makes ordinary packets of large ones, as ``offload.ordinary`` does."""
 
 
 class RingSubscription(QueueSubscription):
@@ -32,6 +39,7 @@ class RingSubscription(QueueSubscription):
         queue: int = 0,
         is_lossless: bool = False,
         hold_timeout: float | None = None,
+        cut: Cut | None = None,
     ) -> None:
         answer, fds, channel = control_socket.request(
             *(path, device, SUBSCRIBE, events, is_lossless, hold_timeout),
@@ -50,6 +58,9 @@ class RingSubscription(QueueSubscription):
         self._uncounted = 0
         super().__init__(device, channel, wakeup_fd, batch=batch, events=events, queue=queue)
         self._seq, self._event_seq = answer[1:]
+        self._begin = self._position = self._seq  # of the next packet that is taken from the ring
+        self._cut = cut
+        self._parts: deque[Batch] = deque()  # of large packets, which were taken and cut
         self._is_lossless = is_lossless
         self._acknowledged = self._seq
         self._bytes_since = 0  # bytes of packets that were taken since the last acknowledgement
@@ -74,46 +85,87 @@ class RingSubscription(QueueSubscription):
         return DeviceError(number, os.strerror(number), self._device) if number else self._over()
 
     def _is_behind(self) -> bool:
-        return self._ring is not None and self._seq < self._ring.control.head
+        if self._ring is None:
+            return False
+        return bool(self._parts) or self._position < self._ring.control.head
 
     def _take_packets(self) -> Batch | None:
         if self._ring is None:
             return None
-        if self._is_lossless:
-            return self._take_all(self._ring)
-        before = self._uncounted
-        batch, self._seq, self._uncounted = self._ring.take(
-            self._seq, self._device, lost=before, queue=self._queue
+        while not self._parts:
+            batch = self._take(self._ring)
+            if batch is None:
+                self._seq = self._position
+                return None
+            if self._cut is None:
+                self._seq = self._position
+                return batch
+            self._take_parts(batch, self._cut)
+        part = self._parts.popleft()
+        self._seq = part.seqs[-1] + 1 if self._parts else self._position
+        return part
+
+    def _take(self, ring: RingReader) -> Batch | None:
+        """Take the next packets as the device frames them; count the lost ones.
+
+        A lossless subscription takes those that follow, or none: if they are not there any more,
+        the worker has ended it.
+        """
+        most, before = BATCH, self._uncounted
+        if self._log_end is not None and self._is_lossless:
+            most = min(most, self._log_end - self._position)
+            if most <= 0:
+                return None
+        batch, seq, uncounted = ring.take(
+            self._position, self._device, lost=before, queue=self._queue, most=most
         )
-        self._lost += self._uncounted - before + (batch.lost if batch is not None else 0)
+        lost = uncounted - before + (0 if batch is None else batch.lost)
+        if lost and self._is_lossless:
+            self._was_dropped(ring)
+            return None
+        self._position, self._uncounted = seq, uncounted
+        self._lost += lost
+        if batch is not None and self._is_lossless:
+            self._note_taken(ring, len(batch.data))
         return batch
+
+    # -- offload -----------------------------------------------------------------------------------
+
+    def _take_parts(self, batch: Batch, cut: Cut) -> None:
+        """Make ordinary packets of large ones; those that cannot be cut are lost."""
+        parts, lost = cut(batch)
+        self._parts.extend(parts)
+        self._uncounted += lost  # the next part tells
+        self._lost += len(batch) - sum(map(_packets_read, parts))
+
+    def stats(self) -> dict[str, int]:
+        """Return how many packets were ``delivered`` and how many were ``lost``.
+
+        Large packets count once, however many segments they were cut into; ``segments`` are the
+        packets that were delivered.
+        """
+        if self._cut is None:
+            return super().stats()
+        pending = sum(_packets_read(item) for item in self._ready if isinstance(item, Batch))
+        delivered = self._seq - self._begin - self._lost - pending
+        return {"delivered": delivered, "lost": self._lost, "segments": self._delivered}
 
     # -- flow control of a lossless subscription ---------------------------------------------------
 
-    def _take_all(self, ring: RingReader) -> Batch | None:
-        """Take the next packets; if they are not there any more, the worker has ended this."""
-        most = BATCH if self._log_end is None else min(BATCH, self._log_end - self._seq)
-        if most <= 0:
-            return None
-        batch, seq, lost = ring.take(self._seq, self._device, queue=self._queue, most=most)
-        if lost or (batch is not None and batch.lost):
-            self._was_dropped(ring)
-            return None
-        if batch is not None:
-            self._seq = seq
-            self._bytes_since += len(batch.data)
-            is_due = seq - self._acknowledged >= ring.packets // _PART
-            if is_due or self._bytes_since >= ring.size // _PART:
-                self._acknowledge()
-        return batch
+    def _note_taken(self, ring: RingReader, size: int) -> None:
+        """Acknowledge, if it is due, packets that were taken, and their bytes."""
+        self._bytes_since += size
+        is_due = self._position - self._acknowledged >= ring.packets // _PART
+        if is_due or self._bytes_since >= ring.size // _PART:
+            self._acknowledge()
 
     def _acknowledge(self) -> None:
         """Tell the worker what may be overwritten.
 
         If there is no room for it the next acknowledgement tells it: the worker has many to read.
         """
-        if self._is_lossless and self._channel.offer(ACKNOWLEDGED, self._seq):
-            self._acknowledged, self._bytes_since = self._seq, 0
+        if self._is_lossless and self._channel.offer(ACKNOWLEDGED, self._position):
+            self._acknowledged, self._bytes_since = self._position, 0
 
     def _was_dropped(self, ring: RingReader) -> None:
         """Count what this subscription held the worker back for, until that has ended it."""
@@ -121,8 +173,8 @@ class RingSubscription(QueueSubscription):
         if self._end is None:  # there was no room to tell it
             self._end = DeviceError(errno.ETIMEDOUT, DROPPED, self._device)
         end = ring.control.head if self._log_end is None else self._log_end
-        self._lost += end - self._seq
-        self._log_end = self._seq = end
+        self._lost += end - self._position
+        self._log_end = self._position = end
 
     def close(self) -> None:
         """End the subscription; the device goes on."""
@@ -131,3 +183,8 @@ class RingSubscription(QueueSubscription):
             self._ring = None
             os.close(self._wakeup_fd)
             super().close()
+
+
+def _packets_read(batch: Batch) -> int:
+    """Return of how many packets that the worker has read these are: segments count once."""
+    return batch.seqs[-1] + 1 - batch.seq

@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -19,19 +20,20 @@ class Batch(Sequence[Packet]):
     """Packets that follow one another, without a gap between them.
 
     It is a sequence of ``Packet``. To have the number of packets and their bytes costs nothing;
-    each ``Packet`` is made when it is asked for. A batch can be pickled.
+    each ``Packet`` is made when it is asked for. The segments of a large packet have its number. A
+    batch can be pickled.
     """
 
     __slots__ = (
         *("data", "device", "lost", "queue", "seq"),
-        *("_base", "_begins", "_lengths", "_timestamps"),
+        *("_base", "_begins", "_lengths", "_numbers", "_timestamps"),
     )
 
     data: bytes
     """The bytes of all packets: packet ``n`` is ``data[offsets[n] : offsets[n] + lengths[n]]``.
     There may be bytes of no meaning between two packets."""
     seq: int
-    """The first packet's number; the others follow."""
+    """The first packet's number; the others follow, each with the next one."""
     lost: int
     """How many packets before the first one the subscription was too slow for."""
     device: str
@@ -50,16 +52,19 @@ class Batch(Sequence[Packet]):
         lost: int = 0,
         queue: int = 0,
         base: int = 0,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         """Take as many begins, lengths and timestamps as there are packets: one at least.
 
-        A packet begins at its number in ``begins``, less ``base``.
+        A packet begins at its number in ``begins``, less ``base``. Without ``numbers`` each packet
+        has the next number.
         """
         self.data = data
         self._begins = begins
         self._base = base
         self._lengths = lengths
         self.seq = seq
+        self._numbers = numbers
         self._timestamps = timestamps
         self.device = device
         self.lost = lost
@@ -87,6 +92,18 @@ class Batch(Sequence[Packet]):
         return self._timestamps[0]
 
     @property
+    def timestamps(self) -> list[int]:
+        """When the worker read each packet."""
+        return list(self._timestamps)
+
+    @property
+    def seqs(self) -> Sequence[int]:
+        """Each packet's number."""
+        if self._numbers is None:
+            return range(self.seq, self.seq + len(self))
+        return self._numbers
+
+    @property
     def offsets(self) -> list[int]:
         """Where in ``data`` each packet begins."""
         base = self._base
@@ -103,21 +120,33 @@ class Batch(Sequence[Packet]):
         places = zip(self.offsets, self._lengths, strict=True)
         return [data[start : start + length] for start, length in places]
 
+    def views(self) -> list[memoryview]:
+        """Return the bytes of each packet where they lie in ``data``, without copying them."""
+        data = memoryview(self.data)
+        places = zip(self.offsets, self._lengths, strict=True)
+        return [data[start : start + length] for start, length in places]
+
     def split(self, number: int) -> tuple[Batch, Batch]:
         """Return the first packets, so many, and the others: at least one each."""
-        return self._part(slice(None, number), self.seq, self.lost), self._part(
-            slice(number, None), self.seq + number, 0
-        )
+        return self._part(slice(None, number), self.lost), self._part(slice(number, None), 0)
 
-    def _part(self, part: slice, seq: int, lost: int) -> Batch:
+    def split_before(self, seq: int) -> tuple[Batch | None, Batch | None]:
+        """Return the packets before the one that has a number, and the others; None for none."""
+        number = bisect.bisect_left(self.seqs, seq)
+        if number in {0, len(self)}:
+            return (self, None) if number else (None, self)
+        return self.split(number)
+
+    def _part(self, part: slice, lost: int) -> Batch:
         begins, lengths, times = self._begins[part], self._lengths[part], self._timestamps[part]
-        places = (self.data, begins, lengths, seq, times)
-        return Batch(*places, self.device, lost, self.queue, self._base)
+        numbers = None if self._numbers is None else self._numbers[part]
+        places = (self.data, begins, lengths, self.seqs[part][0], times)
+        return Batch(*places, self.device, lost, self.queue, self._base, numbers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Batch, (
             *(self.data, self.offsets, self.lengths, self.seq, list(self._timestamps)),
-            *(self.device, self.lost, self.queue),
+            *(self.device, self.lost, self.queue, 0, self._numbers),
         )
 
     def __len__(self) -> int:
@@ -126,7 +155,7 @@ class Batch(Sequence[Packet]):
     def __iter__(self) -> Iterator[Packet]:
         fields = zip(
             self.payloads(),
-            itertools.count(self.seq),
+            itertools.count(self.seq) if self._numbers is None else self._numbers,
             self._timestamps,
             itertools.repeat(self.device),
             itertools.chain((self.lost,), itertools.repeat(0)),
@@ -148,7 +177,7 @@ class Batch(Sequence[Packet]):
         start = self._begins[number] - self._base
         return Packet(
             self.data[start : start + self._lengths[number]],
-            self.seq + number,
+            self.seqs[number],
             self._timestamps[number],
             self.device,
             0 if number else self.lost,
@@ -163,7 +192,7 @@ class Batch(Sequence[Packet]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        last = self.seq + len(self) - 1
+        last = self.seqs[-1]
         lost = f", {self.lost} lost before" if self.lost else ""
         size = sum(self._lengths)
         return f"<{len(self)} packets of {self.device}, {self.seq} to {last}, {size} bytes{lost}>"

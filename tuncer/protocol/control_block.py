@@ -52,9 +52,10 @@ _LAYOUT = 3
     # -- the delivery --
     EVENTS,
     ENDED,
-    # -- the worker, at the device's creation --
+    # -- the worker --
+    OFFLOAD,
     NAME,
-) = range(31)
+) = range(32)
 
 
 class _Word:
@@ -104,6 +105,8 @@ class ControlBlock:
     zmq_subscribers = _Word(ZMQ_SUBSCRIBERS, "How many subscribers it had.")
     publishes = _Word(PUBLISHES, "Whether its endpoint has been asked for.")
     overrun = _Word(OVERRUN, "Packets that were overwritten before it had sent them.")
+
+    offload = _Word(OFFLOAD, "What the kernel has granted, of ``Offload``.")
 
     events = _Word(EVENTS, "Events that were sent, to those who had room for them.")
 

@@ -82,9 +82,12 @@ WITHDRAW = "withdraw"
 # -- requests by the control socket: all may be repeated -------------------------------------------
 
 WORKER_OF = "worker"
-"""Answered by the same word, the worker's ``Ref``, the device's name, and its number of queues."""
+"""Answered by the same word, the worker's ``Ref``, the device's name, its number of queues, and
+whether it has offload."""
 GETFD = "getfd"
 """Answered by the same word, and a duplicate of the device's descriptor."""
 PUBLISH = "publish"
 """Bind the publisher. Answered by the same word, and the path of its endpoint."""
+BY_ZMQ = (PUBLISH, SUBSCRIBE_ZMQ)
+"""Requests that a device with offload refuses."""
 REQUESTS = (WORKER_OF, GETFD, PUBLISH, SUBSCRIBE, SUBSCRIBE_ZMQ)

@@ -10,12 +10,21 @@ from typing import Any
 
 from tuncer import tunctl
 from tuncer.protocol import adoption
-from tuncer.tunctl import Flag, Namespace
+from tuncer.tunctl import Flag, Namespace, Offload
 
 TXQUEUELEN = 10_000
 """Packets that the kernel queues by default while a worker restarts."""
 SHORT = 1000
 """The same while offload is on, when each may have 64 KiB."""
+
+_TCP = Offload.CSUM | Offload.TSO4 | Offload.TSO6
+_OFFLOADS = (
+    _TCP | Offload.TSO_ECN | Offload.USO4 | Offload.USO6,  # Linux 6.2
+    _TCP | Offload.TSO_ECN,
+    _TCP,
+    Offload.CSUM,
+)
+"""What is asked for, one after the other, until the kernel takes it."""
 
 
 def opened(name: str, flags: int, queue: int, adopt: str | None, settings: dict[str, Any]) -> int:
@@ -74,6 +83,19 @@ def created(
         os.close(fd)
         raise
     return fd
+
+
+def granted_offload(fd: int) -> Offload:
+    """Turn on as much offload as the kernel has, and return what that is."""
+    for wanted in _OFFLOADS:
+        try:
+            tunctl.offload(fd, wanted)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            return wanted
+    return Offload(0)
 
 
 def describe(

@@ -7,10 +7,9 @@ Sources: RFC 791 (total length), RFC 8200 (payload length), RFC 826 (ARP), IEEE 
 
 from __future__ import annotations
 
-_ETHERNET = 14
-_TAG = 4
-_ARP = 28  # for Ethernet and IPv4
-_TAGS = (0x8100, 0x88A8)
+from tuncer.protocol.frames import ARP, IPV4, IPV6, inside
+
+_ARP = 28  # bytes, for Ethernet and IPv4
 
 
 def ip_length(packet: memoryview) -> int | None:
@@ -29,14 +28,10 @@ def frame_length(frame: memoryview) -> int | None:
 
     Padding, which nothing in a frame tells of, is not counted.
     """
-    start = _ETHERNET
-    kind = int.from_bytes(frame[12:14], "big")
-    while kind in _TAGS:
-        kind = int.from_bytes(frame[start + 2 : start + 4], "big")
-        start += _TAG
-    if kind == 0x0806:  # ARP
+    kind, start = inside(frame)
+    if kind == ARP:
         return start + _ARP
-    if kind in {0x0800, 0x86DD}:
+    if kind in {IPV4, IPV6}:
         length = ip_length(frame[start:])
         return None if length is None else start + length
     return None

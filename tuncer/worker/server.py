@@ -28,6 +28,7 @@ from tuncer.protocol import codec_types, paths, ring
 from tuncer.protocol.control_socket import WAS_DELETED
 from tuncer.protocol.fd_store_keys import CONTROL, FILTER, LINK, RING, TUN
 from tuncer.protocol.operations import (
+    BY_ZMQ,
     GETFD,
     PUBLISH,
     TUNCTL,
@@ -66,6 +67,7 @@ class Worker(GenServer):
         adopt: str | None = None,
         queue: int = 0,
         queues: int = 1,
+        offload: bool = False,
         described: dict[str, Any] | None = None,
         again: bool = False,
         **settings: Any,
@@ -82,12 +84,15 @@ class Worker(GenServer):
             queue: which of the device's this is. The first one creates the device, and its worker
                 sets the filter, deletes the device, and has its control socket.
             queues: how many there are, each with a worker below one supervisor.
+            offload: whether the device is to have offload, and its packets a virtio_net_hdr of
+                which the clients see nothing.
             described: of ``child_spec``: what a new device gets.
             again: whether the device is created again when somebody else has deleted it.
             **settings: of ``open_device.created``.
         """
         codec_types.register()
         self._queue, self._queues, self._again = queue, queues, again
+        self._has_offload = offload
         self._ended = False
         self._retry: Timer | None = None
         self._store = FdStore(self)
@@ -96,8 +101,8 @@ class Worker(GenServer):
                 lambda: open_device.opened(name, flags, queue, adopt, settings),
                 lambda: ring.create(log_packets, log_bytes),
             )
-            if described is not None and self._packets.is_new:
-                open_device.describe(self._tun, **described)
+            if self._packets.is_new:
+                self._prepare(described)
             self._packets.recover(active, self.log)
         except (OSError, ValueError, TypeError, KeyError) as error:
             if TUN in self._store.inherited and getattr(error, "errno", 0) == errno.EBADFD:
@@ -134,6 +139,13 @@ class Worker(GenServer):
             self._delivery.report_event,
             self._device_failed,
         )
+
+    def _prepare(self, described: dict[str, Any] | None) -> None:
+        """Give a new device what its specification says."""
+        if self._has_offload and self._queue == 0:
+            self._offload(open_device.granted_offload(self._tun))
+        if described is not None:
+            open_device.describe(self._tun, **described)
 
     def _first_path(self) -> Path:
         """Return the path of a new device's control socket."""
@@ -227,17 +239,24 @@ class Worker(GenServer):
         return self._packets.filter.set(expression, instructions, told)
 
     def _vnet_hdr_size(self, size: int | None = None) -> int:
+        if size is not None and self._has_offload:
+            problem = "with offload=True the header before packets has a size of its own"
+            raise OSError(errno.EINVAL, problem, self.name)
         return self._packets.vnet_hdr_size(size)
 
-    def _offload(self, what: int) -> None:
+    def _offload(self, what: int | None = None) -> int:
         """Tell the kernel what the subscribers can handle, and queue fewer packets meanwhile.
 
         Each may have 64 KiB then: 10,000 that nobody reads are 600 MB.
         """
+        if what is None:
+            return self._control.offload
         tunctl.offload(self._tun, what)
+        self._control.offload = what
         before, after = (TXQUEUELEN, SHORT) if what else (SHORT, TXQUEUELEN)
         if tunctl.txqueuelen(self._tun) == before:  # somebody else's choice stays
             tunctl.txqueuelen(self._tun, after)
+        return what
 
     def _statistics(self) -> dict[str, Any]:
         kernel = tunctl.statistics(self._tun)
@@ -266,7 +285,7 @@ class Worker(GenServer):
         }
 
     def _control_path(self) -> list[Any]:
-        return [str(self._path), self.name, self._queues]
+        return [str(self._path), self.name, self._queues, self._has_offload]
 
     def _belongs(self) -> list[Ref]:
         """Return the owner's root supervisor, and the child of it that this device is."""
@@ -288,32 +307,39 @@ class Worker(GenServer):
     def _answer(self, peer: Channel, message: list[Any]) -> bool:
         """Answer a request; return False if the peer has no room for the answer."""
         match message:
+            case [request, *_] if request in BY_ZMQ and self._has_offload:
+                problem = "a device with offload=True has no subscribers by ZeroMQ"
+                return peer.offer(OSError(errno.EOPNOTSUPP, problem, self.name))
             case [request] if request == WORKER_OF:
-                return peer.offer(WORKER_OF, self.ref, self.name, self._queues)
+                about = (self.name, self._queues, self._has_offload)
+                return peer.offer(WORKER_OF, self.ref, *about)
             case [request] if request == GETFD:
                 return peer.offer(GETFD, fds=(self._tun,))
             case [request] if request == PUBLISH:
                 self._publish()
                 return peer.offer(PUBLISH, str(paths.publisher(self._path)))
+            case [request, *_] if request in {SUBSCRIBE, SUBSCRIBE_ZMQ}:
+                return self._subscribe(peer, message)
+        return peer.offer(ValueError(f"a control socket does not know {message!r:.100}"))
+
+    def _subscribe(self, peer: Channel, message: list[Any]) -> bool:
+        """Begin a handshake; return False if the peer has no room for an answer."""
+        eventfd: int | None = None
+        policy: dict[str, Any] = {}
+        match message:
             case [request, bool(events), bool(lossless), hold] if request == SUBSCRIBE:
                 try:
                     check_timeout(hold)
                 except (TypeError, ValueError) as error:
                     return peer.offer(error)
                 eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                self._control_server.release(peer)
-                self._delivery.subscribers.subscribe(
-                    *(peer, eventfd),
-                    wants_events=events,
-                    is_lossless=lossless,
-                    hold_timeout=hold,
-                )
+                policy = {"is_lossless": lossless, "hold_timeout": hold}
             case [request, bool(events)] if request == SUBSCRIBE_ZMQ:
                 self._publish()
-                self._control_server.release(peer)
-                self._delivery.subscribers.subscribe(peer, None, wants_events=events)
             case _:
-                return peer.offer(ValueError(f"a control socket does not know {message!r:.100}"))
+                return peer.offer(ValueError(f"no subscription: {message!r:.100}"))
+        self._control_server.release(peer)
+        self._delivery.subscribers.subscribe(peer, eventfd, wants_events=events, **policy)
         return True
 
     # -- the end -----------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ Usage: unshare --net python measure.py LOOPS WHAT ARGUMENTS. LOOPS is the compil
 - write COUNT: a C loop that only writes; send COUNT, send_many COUNT: ours.
 - latency COUNT: one packet alone, from its send to its subscriber; bare_latency: the peer's.
 
+- join KIND SECONDS: TCP by iperf3 through two TUNs that ``forwarder.py`` joins, or ``loops.c``
+  (c_plain, c_offload).
+
 Where packets are counted, this fails if one is neither delivered nor counted as lost.
 """
 
@@ -20,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -199,9 +204,49 @@ def delay(count: str, receive: Any) -> float:
     return statistics.median(found) * 1e6
 
 
+@contextmanager
+def namespace() -> Iterator[int]:
+    """Give a process in a network namespace of its own."""
+    program = ["unshare", "--net", "sh", "-c", "ip link set lo up; echo ready; exec sleep 1000"]
+    process = start(*program)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def inside(pid: int, *command: str) -> list[str]:
+    return ["nsenter", "--net", "--target", str(pid), *command]
+
+
+def join(kind: str, seconds: str) -> dict[str, float]:
+    with namespace() as one, namespace() as other:
+        if kind.startswith("c_"):
+            forwarder = start(LOOPS, "join", one, other, int(kind == "c_offload"))
+        else:
+            forwarder = start(sys.executable, HERE / "forwarder.py", kind, one, other)
+        for number, pid in enumerate((one, other), 1):
+            for command in (f"addr add 10.98.0.{number}/24 dev join0", "link set join0 up"):
+                subprocess.run(inside(pid, "ip", *command.split()), check=True)
+        server = inside(other, "iperf3", "--server", "--one-off", "--forceflush")
+        with subprocess.Popen(server, stdout=subprocess.PIPE, text=True) as serving:
+            assert serving.stdout is not None
+            while "listening" not in serving.stdout.readline():
+                pass
+            client = ["iperf3", "--client", "10.98.0.2", "--time", seconds, "--json"]
+            done = subprocess.run(
+                inside(one, *client), check=True, capture_output=True, text=True, timeout=60
+            )
+        forwarder.terminate()
+        forwarder.communicate()
+    received = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
+    return {"gbit_s": received / 1e9}
+
+
 def main() -> None:
     what, arguments = sys.argv[2], sys.argv[3:]
-    kinds = (read, ring, peer, write, send, send_many, latency, bare_latency)
+    kinds = (read, ring, peer, write, send, send_many, latency, bare_latency, join)
     functions = {function.__name__: function for function in kinds}
     print(json.dumps(functions[what](*arguments)))
 

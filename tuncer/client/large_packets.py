@@ -1,0 +1,150 @@
+"""Packets of a device with offload: what its users send and receive are ordinary packets.
+
+Before each packet that is read from such a device, or written to it, there is a virtio_net_hdr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tuncer.client.packet_writer import Data, PacketWriter
+from tuncer.client.worker_client import WorkerClient
+from tuncer.offload.coalescing import PLAIN, coalesce
+from tuncer.offload.ordinary import ordinary
+from tuncer.protocol.batch import Batch
+from tuncer.protocol.timeouts import check_timeout
+from tuncer.tunctl import VnetHdr
+from tuncer.tunctl.header import VNET_SIZE
+
+
+def cutter(*, is_frame: bool) -> Callable[[Batch], tuple[list[Batch], int]]:
+    """Return what makes ordinary packets of large ones.
+
+    Args:
+        is_frame: whether they are Ethernet frames, of a TAP; otherwise IP packets.
+
+    Raises:
+        ImportError: numpy is not installed.
+    """
+    import tuncer.offload.segmentation  # noqa: F401, PLC0415 - before there are packets to cut
+
+    return functools.partial(ordinary, is_frame=is_frame)
+
+
+class LargePackets:
+    """Sends and receives ordinary packets, for one handle of a device with offload."""
+
+    def __init__(self, name: str, *, is_frame: bool) -> None:
+        self._name = name
+        self.is_frame = is_frame
+        self._segments: dict[WorkerClient, deque[bytes]] = {}
+        self._pid = os.getpid()
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def send(self, writer: PacketWriter, packets: Sequence[Data], *, large: bool) -> int:
+        """Write packets to a queue. See ``Device.send``."""
+        for frame in self._frames(packets, large=large):
+            try:
+                writer.write((frame,))
+            except OSError as error:
+                writer.write(self._split(frame, error))
+        return len(packets)
+
+    async def asend(self, writer: PacketWriter, packets: Sequence[Data], *, large: bool) -> int:
+        """Write packets to a queue, from asyncio."""
+        for frame in self._frames(packets, large=large):
+            try:
+                await writer.awrite((frame,))
+            except OSError as error:
+                await writer.awrite(self._split(frame, error))
+        return len(packets)
+
+    def _frames(self, packets: Sequence[Data], *, large: bool) -> Iterator[Data]:
+        """Yield what to write: packets that are none as they are, for the writer to refuse."""
+        if large:
+            yield from packets
+            return
+        right: list[bytes] = []
+        for packet in packets:
+            if isinstance(packet, (bytes, bytearray, memoryview)) and len(packet):
+                right.append(bytes(packet))
+            else:
+                yield from coalesce(right, is_frame=self.is_frame)
+                right = []
+                yield packet
+        yield from coalesce(right, is_frame=self.is_frame)
+
+    def _split(self, frame: Data, error: OSError) -> list[bytes]:
+        """Return the segments of a large packet that the kernel has refused.
+
+        Some kernels take no large packet, or not all kinds (torvalds/linux, e269d79c7d35).
+
+        Raises:
+            OSError: it is not large, or cannot be cut.
+        """
+        if error.errno != errno.EINVAL or len(frame) <= VNET_SIZE or not frame[1]:
+            raise error
+        try:
+            from tuncer.offload.segmentation import segment  # noqa: PLC0415 - numpy is an extra
+
+            header = VnetHdr.parse(bytes(frame))
+            segments = segment(header.payload, header, is_frame=self.is_frame)
+        except (ImportError, ValueError):
+            raise error from None
+        return [PLAIN + packet for packet in segments.payloads()]
+
+    # -- receiving ---------------------------------------------------------------------------------
+
+    def recv(self, worker: WorkerClient, timeout: float | None) -> bytes:
+        """Return the next packet, or the next segment of a large one. See ``Device.recv``."""
+        check_timeout(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        waiting = self._waiting(worker)
+        while True:
+            try:
+                return waiting.popleft()
+            except IndexError:
+                rest = None if deadline is None else max(0.0, deadline - time.monotonic())
+                waiting += self._cut(worker.recv(rest))
+
+    async def arecv(self, worker: WorkerClient, timeout: float | None) -> bytes:  # noqa: ASYNC109
+        """Return the next packet, or the next segment of a large one, from asyncio."""
+        check_timeout(timeout)
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        waiting = self._waiting(worker)
+        while True:
+            try:
+                return waiting.popleft()
+            except IndexError:
+                now = asyncio.get_running_loop().time()
+                rest = None if deadline is None else max(0.0, deadline - now)
+                waiting += self._cut(await worker.arecv(rest))
+
+    def _waiting(self, worker: WorkerClient) -> deque[bytes]:
+        """Return the segments that no call has returned yet; in a fork those are the parent's."""
+        if self._pid != os.getpid():
+            self._segments, self._pid = {}, os.getpid()
+        return self._segments.setdefault(worker, deque())
+
+    def _cut(self, packet: bytes) -> list[bytes]:
+        """Return the ordinary packets of one that was read.
+
+        Raises:
+            OSError: EBADMSG, it cannot be cut.
+            ImportError: it is large, and numpy is not installed.
+        """
+        batches: list[Any] = ordinary(Batch.of([packet], 0, 0, self._name), is_frame=self.is_frame)[
+            0
+        ]
+        if not batches:
+            problem = "a packet is lost: its virtio_net_hdr does not fit it"
+            raise OSError(errno.EBADMSG, problem, self._name)
+        return [payload for batch in batches for payload in batch.payloads()]
