@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from devices import TUN, kill_at_once, queues
-from processes import PATIENCE, Run, gone, kill, stop, wait_for_end
+from devices import TUN, kill_at_once, make, queues
+from processes import PATIENCE, Run, eventually, gone, kill, stop, wait_for_end
 from traffic import FLOWS, flow_of, send_flows, take
 
 import tuncer
@@ -201,3 +201,25 @@ def test_a_wrong_number_of_queues(run: Run, count: Any, error: type[Exception]) 
 def test_a_queue_that_is_none(three_queues: Device, use: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="queue"):
         use(three_queues)
+
+
+def test_each_queues_worker_runs_on_the_processor_that_is_asked_for() -> None:
+    there = sorted(os.sched_getaffinity(0))
+    with make(queues=3, cpus=there[:2]) as dev:
+        expected = [{there[number % len(there[:2])]} for number in range(3)]
+        assert [os.sched_getaffinity(pid) for pid in dev.pids] == expected
+        kill_at_once(dev, 1)
+        eventually(lambda: [os.sched_getaffinity(pid) for pid in dev.pids], expected)
+    with make(cpus=there[-1:]) as dev:
+        assert os.sched_getaffinity(dev.pid) == {there[-1]}
+    with make() as dev:
+        assert os.sched_getaffinity(dev.pid) == set(there)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "error"),
+    [([], TypeError), ("0", TypeError), ([True], TypeError), ([4096], ValueError)],
+)
+def test_what_is_no_processor(cpus: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="processor"):
+        make(cpus=cpus)

@@ -8,7 +8,7 @@ import errno
 import itertools
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ MOST_QUEUES = 256
 
 _OPTIONS = {
     *("active", "persist", "queues", "namespace", "owner", "group", "txqueuelen"),
-    *("log_packets", "log_bytes", "slots", "offload"),
+    *("log_packets", "log_bytes", "slots", "offload", "cpus"),
     *("adopt", "beside"),  # of adopt, and of create with a name that the kernel chooses
 }
 _OF_EACH_QUEUE = (
@@ -79,6 +79,7 @@ def create(
     log_packets: int = ring.DEFAULT_PACKETS,
     log_bytes: int = ring.DEFAULT_BYTES,
     offload: bool = False,
+    cpus: Sequence[int] | None = None,
     slots: int | None = None,
 ) -> Device:
     """Create a TUN/TAP interface, or attach to a persistent one, in a worker process of its own.
@@ -109,6 +110,8 @@ def create(
             in its process (by numpy: ``pip install 'tuncer[offload]'``), or large ones if it asks
             for them; ``send`` of many puts TCP segments together. Such a device has no
             subscribers by ZeroMQ. ``Device.offload()`` tells what the kernel has granted.
+        cpus: processors that the workers run on: the first queue's on the first one, and so on,
+            beginning again if there are more queues. By default the kernel chooses.
         slots: deprecated: ``log_packets``.
 
     Raises:
@@ -127,6 +130,7 @@ def create(
         "log_packets": log_packets,
         "log_bytes": log_bytes,
         "offload": offload,
+        "cpus": cpus,
         "slots": slots,
     }
     kind = "tun" if flags & Flag.TUN else "tap"
@@ -256,10 +260,12 @@ def child_spec(
     if is_old:
         warnings.warn("slots= is called log_packets=", DeprecationWarning, stacklevel=3)
     queues = options.get("queues", 1)
+    cpus = _checked_cpus(options.pop("cpus", None))
     flags = _with_offload(_with_queues(flags, queues), offload=options.get("offload", False))
     options |= {"described": described, "again": restart == "permanent"}
     if queues > 1:
-        return _queues_spec(id, name, flags, options, restart)
+        return _queues_spec(id, name, flags, options, cpus, restart)
+    options["cpu"] = cpus[0]
     return ChildSpec(
         id,
         Worker,
@@ -293,8 +299,30 @@ def _check_options(options: dict[str, Any]) -> None:
     tunctl.group_id(options.get("group"))
 
 
+def _checked_cpus(cpus: object) -> Sequence[int | None]:
+    """Return the processors that the workers are to run on, in turns."""
+    if cpus is None:
+        return [None]
+    if not isinstance(cpus, Sequence) or isinstance(cpus, (str, bytes)) or not cpus:
+        raise TypeError(f"cpus is a sequence of numbers of processors, not {cpus!r}")
+    there = os.sched_getaffinity(0)
+    for cpu in cpus:
+        if isinstance(cpu, bool) or not isinstance(cpu, int):
+            raise TypeError(f"a processor is a number, not {cpu!r}")
+        if cpu not in there:
+            raise ValueError(
+                f"this process may run on the processors {sorted(there)}, not on {cpu}"
+            )
+    return cpus
+
+
 def _queues_spec(
-    id_: str, name: str, flags: Flag, options: dict[str, Any], restart: Restart
+    id_: str,
+    name: str,
+    flags: Flag,
+    options: dict[str, Any],
+    cpus: Sequence[int | None],
+    restart: Restart,
 ) -> ChildSpec:
     if not name or "%" in name:
         raise ValueError("the workers of several queues must know the device's name: give one")
@@ -304,7 +332,11 @@ def _queues_spec(
             f"queue {number}",
             Worker,
             (name, int(flags)),
-            {**(shared if number else options), "queue": number},
+            {
+                **(shared if number else options),
+                "queue": number,
+                "cpu": cpus[number % len(cpus)],
+            },
             restart="transient",
             significant=True,
             intensity=_CRASHES,

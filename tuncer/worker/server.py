@@ -68,6 +68,7 @@ class Worker(GenServer):
         queue: int = 0,
         queues: int = 1,
         offload: bool = False,
+        cpu: int | None = None,
         described: dict[str, Any] | None = None,
         again: bool = False,
         **settings: Any,
@@ -86,6 +87,7 @@ class Worker(GenServer):
             queues: how many there are, each with a worker below one supervisor.
             offload: whether the device is to have offload, and its packets a virtio_net_hdr of
                 which the clients see nothing.
+            cpu: the processor that this worker runs on; None: any.
             described: of ``child_spec``: what a new device gets.
             again: whether the device is created again when somebody else has deleted it.
             **settings: of ``open_device.created``.
@@ -93,6 +95,7 @@ class Worker(GenServer):
         codec_types.register()
         self._queue, self._queues, self._again = queue, queues, again
         self._has_offload = offload
+        self._run_on(cpu)
         self._ended = False
         self._retry: Timer | None = None
         self._store = FdStore(self)
@@ -139,6 +142,14 @@ class Worker(GenServer):
             self._delivery.report_event,
             self._device_failed,
         )
+
+    def _run_on(self, cpu: int | None) -> None:
+        """Keep to a processor, as long as this machine lets it."""
+        if cpu is not None:
+            try:
+                os.sched_setaffinity(0, {cpu})
+            except OSError as error:  # taken from the control group since the device was created
+                self.log.warning("not on processor %d alone: %s", cpu, error)
 
     def _prepare(self, described: dict[str, Any] | None) -> None:
         """Give a new device what its specification says."""

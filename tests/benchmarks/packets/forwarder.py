@@ -12,7 +12,6 @@ import contextlib
 import os
 import select
 import sys
-import threading
 
 import tuncer
 from tuncer import Flag, Offload, tunctl
@@ -37,27 +36,25 @@ def raw(pids: list[int]) -> None:
             try:
                 for _ in range(64):
                     write(out, read(fd, 70000))
-            except BlockingIOError:
-                pass
-            except OSError:  # one of them is not up yet
+            except OSError:  # no more packets; or one of them is not up yet
                 pass
 
 
 def ours(kind: str, pids: list[int]) -> None:
-    devices = [
-        tuncer.create("join0", FLAGS, namespace=pid, offload=kind != "plain") for pid in pids
-    ]
-    large = kind == "large"
-
-    def forward(source: tuncer.Device, target: tuncer.Device) -> None:
-        for batch in source.subscribe(batch=True, large=large):
-            with contextlib.suppress(OSError):  # it is not up yet
-                target.send(*batch.payloads(), large=large)
-
+    large, offload = kind == "large", kind != "plain"
+    devices = [tuncer.create("join0", FLAGS, namespace=pid, offload=offload) for pid in pids]
+    poller = select.poll()
+    ends = {}
     for source, target in (devices, devices[::-1]):
-        threading.Thread(target=forward, args=(source, target), daemon=True).start()
+        subscription = source.subscribe(batch=True, large=large)
+        poller.register(subscription.fileno(), select.POLLIN)
+        ends[subscription.fileno()] = subscription, target
     print("ready", flush=True)
-    threading.Event().wait()
+    while True:
+        for fd, _ in poller.poll():
+            subscription, target = ends[fd]
+            with contextlib.suppress(OSError):  # nothing there; or one of them is not up yet
+                target.send(*subscription.recv(timeout=0).views(), large=large)
 
 
 def main() -> None:
