@@ -43,16 +43,17 @@ check: $(READY)
 PEERS := .venv-peers/bin/python
 
 bench: $(READY) $(PEERS)
-	@sh .ci/packages erlc:erlang-base gcc:gcc gcc:libc6-dev
+	@sh .ci/packages erlc:erlang-base gcc:gcc gcc:libc6-dev iperf3:iperf3
 	$(BIN)/python tests/benchmarks $(PEERS) $(ROUNDS)
 
 bench-quick: $(READY)
-	@sh .ci/packages gcc:gcc gcc:libc6-dev
+	@sh .ci/packages gcc:gcc gcc:libc6-dev iperf3:iperf3
 	$(BIN)/python tests/benchmarks
 
-$(PEERS):
+$(PEERS): Makefile
+	@sh .ci/packages gcc:gcc gcc:libc6-dev python3-config:python3-dev  # python-pytun is C
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet pykka supervisor circus setuptools
+	.venv-peers/bin/pip install --quiet pykka supervisor circus setuptools python-pytun pyzmq
 
 format: $(READY)
 	$(BIN)/ruff format .

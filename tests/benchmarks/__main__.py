@@ -6,8 +6,8 @@ pair of the data plane is measured once, and nothing is written.
 
 It fails if a packet is neither delivered nor counted as lost, never because of a time.
 
-Each ratio is of two measurements that follow one another in one round; the median of the rounds
-is what is told, as the machine is not the same from one minute to the next.
+Each ratio is of two measurements of one round; the median of the rounds is what is told, as the
+machine is not the same from one minute to the next.
 """
 
 import json
@@ -29,8 +29,8 @@ PLACE = HERE.parent.parent / "docs" / "benchmarks.md"
 
 REPORT = """# Benchmarks
 
-Written by `make bench`. Ratios are of pairs that were measured one after the other, ours to the
-peer's: the median of {rounds} rounds, and their range. Below 1 is less time, or fewer messages.
+Written by `make bench`. Ratios are of pairs that were measured in one round, ours to the peer's:
+the median of {rounds} rounds, and their range. Below 1 is less time, or fewer messages.
 
 {system}, {cores} cores, Python {python}, OTP {otp}.
 
@@ -205,7 +205,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             print(data_plane.table(data_plane.measure(run, 1, directory)))
         return
-    python, peers = sys.executable, sys.argv[1]
+    python = sys.executable
+    peers = os.environ["PEERS"] = os.path.abspath(sys.argv[1])
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with tempfile.TemporaryDirectory() as directory, erlang_ready(directory):
         packets = data_plane.measure(run, rounds, directory)

@@ -3,6 +3,7 @@
 The C loops are ``packets/loops.c``: a loop that only reads, or only writes.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,6 +64,14 @@ def pairs() -> list[Pair]:
             ">= 4",
         ),
         Pair(
+            "Delivered to 1, each Packet made",
+            "scapy's TunTapInterface",
+            f"ring 1 packet {size}",
+            f"scapy {size}",
+            "per_s",
+            "/s",
+        ),
+        Pair(
             "Delivered to 4 by ZeroMQ",
             "msgpack batches of 256, pyzmq",
             f"ring 4 plain {size}",
@@ -99,6 +108,27 @@ def pairs() -> list[Pair]:
             "<= 1.7",
         ),
     ]
+    if "PEERS" in os.environ:
+        found.append(
+            Pair(
+                "Delivered to 4, batches",
+                "python-pytun and pyzmq, a message a packet",
+                f"ring 4 batch {size}",
+                f"peer 4 pytun {size}",
+                "per_s",
+                "/s",
+            )
+        )
+    for title, kind, peer, target in (
+        ("one process, descriptors", "raw", "offload", ">= 0.9"),
+        ("worker, subscriber, `send`, large packets", "large", "offload", ">= 0.6"),
+        ("worker, subscriber, `send`, large packets", "large", "plain", ">= 3"),
+        ("the same, ordinary packets", "cut", "plain", ""),
+    ):
+        loop = "C loop with offload" if peer == "offload" else "C loop without offload"
+        ours, theirs = f"join {kind} {SECONDS}", f"join c_{peer} {SECONDS}"
+        told = f"TCP through two TUNs: {title}"
+        found.append(Pair(told, loop, ours, theirs, "gbit_s", "Gbit/s", target))
     return found
 
 
@@ -114,15 +144,18 @@ def measure(run: Run, rounds: int, directory: str) -> list[dict[str, Any]]:
     loops = compile_loops(directory)
     name_space = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-"]
     script = [*name_space, sys.executable, str(HERE / "measure.py"), loops]
-    rows = []
+    rows, measured = [], []
+    for _ in range(rounds):
+        found: dict[str, dict[str, float]] = {}  # what several pairs have in common is run once
+        for pair in pairs():
+            for command in (pair.ours, pair.theirs):
+                if command not in found:
+                    found[command] = run([*script, *command.split()])
+        measured.append(found)
     for pair in pairs():
-        ours, theirs, workers = [], [], []
-        for _ in range(rounds):
-            found = run([*script, *pair.ours.split()])
-            ours.append(found[pair.key])
-            workers.append(found.get("worker_cpu_us"))
-            peer = run([*script, *pair.theirs.split()])
-            theirs.append(peer[pair.key])
+        ours = [found[pair.ours][pair.key] for found in measured]
+        theirs = [found[pair.theirs][pair.key] for found in measured]
+        workers = [found[pair.ours].get("worker_cpu_us") for found in measured]
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         print(f"{pair.title}, {pair.peer}: {median(ratios):.3g}", flush=True)
         rows.append(

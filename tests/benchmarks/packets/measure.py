@@ -4,7 +4,9 @@ Usage: unshare --net python measure.py LOOPS WHAT ARGUMENTS. LOOPS is the compil
 
 - read SECONDS SIZE: a C loop that only reads.
 - ring SUBSCRIBERS KIND SECONDS SIZE: our worker and subscribers of the ring, or plain ones.
-- peer SUBSCRIBERS KIND SECONDS SIZE: ``publisher.py`` and subscribers.
+- peer SUBSCRIBERS KIND SECONDS SIZE: ``publisher.py`` and subscribers, or ``pytun_publisher.py``
+  in the environment of PEERS.
+- scapy SECONDS SIZE: scapy's TunTapInterface, in one process.
 - write COUNT: a C loop that only writes; send COUNT, send_many COUNT: ours.
 - latency COUNT: one packet alone, from its send to its subscriber; bare_latency: the peer's.
 
@@ -115,7 +117,12 @@ def ring(subscribers: str, kind: str, seconds: str, size: str) -> dict[str, Any]
 def peer(subscribers: str, kind: str, seconds: str, size: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         endpoint = f"ipc://{directory}/s"
-        publisher = start(sys.executable, HERE / "publisher.py", kind, NAME, endpoint, seconds)
+        if kind == "pytun":
+            program = [os.environ["PEERS"], HERE / "pytun_publisher.py", endpoint, NAME, seconds]
+            kind = "messages"
+        else:
+            program = [sys.executable, HERE / "publisher.py", kind, NAME, endpoint, seconds]
+        publisher = start(*program)
         waiting = [
             start(sys.executable, HERE / "subscriber.py", kind, endpoint)
             for _ in range(int(subscribers))
@@ -124,6 +131,12 @@ def peer(subscribers: str, kind: str, seconds: str, size: str) -> dict[str, floa
         result(publisher)
         slowest = min(result(process)["delivered"] for process in waiting)
     return {"per_s": slowest / float(seconds)}
+
+
+def scapy(seconds: str, size: str) -> dict[str, float]:
+    reader = start(sys.executable, HERE / "scapy_reader.py", NAME, seconds)
+    flood(size, seconds)
+    return result(reader)
 
 
 def udp(source: str, target: str) -> bytes:
@@ -246,7 +259,7 @@ def join(kind: str, seconds: str) -> dict[str, float]:
 
 def main() -> None:
     what, arguments = sys.argv[2], sys.argv[3:]
-    kinds = (read, ring, peer, write, send, send_many, latency, bare_latency, join)
+    kinds = (read, ring, peer, write, send, send_many, latency, bare_latency, join, scapy)
     functions = {function.__name__: function for function in kinds}
     print(json.dumps(functions[what](*arguments)))
 
