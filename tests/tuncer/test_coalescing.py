@@ -10,7 +10,8 @@ from packets import ACK, FIN, PSH, SYN, frame, ip, large_tcp, problems, tcp, udp
 
 from tuncer import GsoType, VnetHdr
 from tuncer.offload import coalescing
-from tuncer.offload.coalescing import PLAIN, coalesce
+from tuncer.offload.checksum import PLAIN
+from tuncer.offload.coalescing import coalesce
 from tuncer.offload.segmentation import segment
 
 

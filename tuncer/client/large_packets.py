@@ -16,7 +16,7 @@ from typing import Any
 
 from tuncer.client.packet_writer import Data, PacketWriter
 from tuncer.client.worker_client import WorkerClient
-from tuncer.offload.coalescing import PLAIN, coalesce
+from tuncer.offload.checksum import PLAIN
 from tuncer.offload.ordinary import ordinary
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.timeouts import check_timeout
@@ -77,10 +77,19 @@ class LargePackets:
             if isinstance(packet, (bytes, bytearray, memoryview)) and len(packet):
                 right.append(bytes(packet))
             else:
-                yield from coalesce(right, is_frame=self.is_frame)
+                yield from self._together(right)
                 right = []
                 yield packet
-        yield from coalesce(right, is_frame=self.is_frame)
+        yield from self._together(right)
+
+    def _together(self, packets: list[bytes]) -> list[bytes]:
+        """Return what to write for packets that are whole."""
+        if len(packets) < 2:
+            return [PLAIN + packet for packet in packets]
+        # Not before it is needed: numpy starts threads.
+        from tuncer.offload.coalescing import coalesce  # noqa: PLC0415
+
+        return coalesce(packets, is_frame=self.is_frame)
 
     def _split(self, frame: Data, error: OSError) -> list[bytes]:
         """Return the segments of a large packet that the kernel has refused.

@@ -6,9 +6,12 @@ Sources: RFC 1071; RFC 768 (0 means no checksum); section 5.1.6 of the virtio sp
 from __future__ import annotations
 
 from tuncer.tunctl import VnetHdr
+from tuncer.tunctl.header import VNET_SIZE
 
 NEEDS_CSUM = 1
 """``VIRTIO_NET_HDR_F_NEEDS_CSUM``: the checksum is still to be computed."""
+PLAIN = bytes(VNET_SIZE)
+"""The virtio_net_hdr of a packet that is whole."""
 
 
 def complete(packet: bytes | memoryview, header: VnetHdr) -> bytes:

@@ -16,18 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tuncer.offload.checksum import NEEDS_CSUM, ones_complement_sum
+from tuncer.offload.checksum import NEEDS_CSUM, PLAIN, ones_complement_sum
 from tuncer.protocol.frames import ip_header
 from tuncer.tunctl import GsoType, VnetHdr
-from tuncer.tunctl.header import VNET_SIZE
 
 try:
     import numpy as np
 except ImportError:  # an extra: without it nothing is put together
     np = None  # type: ignore[assignment]
-
-PLAIN = bytes(VNET_SIZE)
-"""The virtio_net_hdr of a packet that is whole."""
 
 _TCP, _ACK, _PSH = 6, 0x10, 0x08
 _IPV4_HEADER, _IPV6_HEADER, _TCP_HEADER = 20, 40, 20
