@@ -1,4 +1,4 @@
-"""Two hundred kills of the worker at 150,000 packets a second. Run by ``make soak``."""
+"""Two hundred kills at 150,000 packets a second, and between large ones: ``make soak``."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import pytest
 from devices import TAP, TUN
 from processes import Run
 from test_kills import kills_under_load
+from test_large_kills import kills_with_large_packets
 
 from tuncer import Flag
 
@@ -15,4 +16,12 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", [TUN, TAP], ids=["tun", "tap"])
 def test_two_hundred_kills_lose_nothing(run: Run, kind: Flag, capfd: Any) -> None:
     kills_under_load(run, kind, 200, 150_000, 1_000_000, packets=1 << 20)
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize("kind", [TUN, TAP], ids=["tun", "tap"])
+def test_two_hundred_kills_between_large_packets_lose_nothing(
+    run: Run, kind: Flag, capfd: Any
+) -> None:
+    kills_with_large_packets(run, kind, 200)
     capfd.readouterr()
