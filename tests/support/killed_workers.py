@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -80,4 +81,23 @@ class AsItHasRead(Worker):
 
     def init(self, *arguments: Any, **options: Any) -> Any:
         os.preadv = then_die(os.preadv)
+        return super().init(*arguments, **options)
+
+
+class EachTimeAsItHasRead(Worker):
+    """Is killed again and again, after some packets: it has read one, and not stored its length."""
+
+    def init(self, *arguments: Any, **options: Any) -> Any:
+        left = random.randint(50, 8000)
+        preadv = os.preadv
+
+        def read(*arguments: Any) -> int:
+            nonlocal left
+            length = preadv(*arguments)
+            left -= 1
+            if left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return length
+
+        os.preadv = read  # type: ignore[assignment]
         return super().init(*arguments, **options)

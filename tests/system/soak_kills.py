@@ -6,6 +6,7 @@ import pytest
 from devices import TAP, TUN
 from processes import Run
 from test_kills import kills_under_load
+from test_kills_as_it_reads import kills_as_it_reads
 from test_large_kills import kills_with_large_packets
 
 from tuncer import Flag
@@ -24,4 +25,10 @@ def test_two_hundred_kills_between_large_packets_lose_nothing(
     run: Run, kind: Flag, capfd: Any
 ) -> None:
     kills_with_large_packets(run, kind, 200)
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize("kind", [TUN, TAP], ids=["tun", "tap"])
+def test_two_hundred_kills_as_it_reads_lose_nothing(run: Run, kind: Flag, capfd: Any) -> None:
+    kills_as_it_reads(run, kind, 200, 150_000, 1_000_000)
     capfd.readouterr()
