@@ -132,25 +132,34 @@ def pairs() -> list[Pair]:
     return found
 
 
-def compile_loops(directory: str) -> str:
-    """Return the path of the compiled C loops."""
-    path = f"{directory}/loops"
-    subprocess.run(["gcc", "-O2", "-o", path, str(HERE / "loops.c")], check=True)
-    return path
+def compile_loops(directory: str) -> None:
+    """Compile the C loops into a directory."""
+    subprocess.run(["gcc", "-O2", "-o", f"{directory}/loops", str(HERE / "loops.c")], check=True)
+
+
+def script(directory: str, program: str) -> list[str]:
+    """Return a command that runs a program in a network namespace of its own."""
+    name_space = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-"]
+    return [*name_space, sys.executable, str(HERE / program), f"{directory}/loops"]
+
+
+def parts(run: Run, rounds: int, directory: str) -> dict[str, float]:
+    """Return what the parts of the hot path cost: microseconds a packet, medians."""
+    found = [run([*script(directory, "parts.py"), "300000"]) for _ in range(rounds)]
+    return {name: median(one[name] for one in found) for name in found[0]}
 
 
 def measure(run: Run, rounds: int, directory: str) -> list[dict[str, Any]]:
     """Return a row for each pair."""
-    loops = compile_loops(directory)
-    name_space = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-"]
-    script = [*name_space, sys.executable, str(HERE / "measure.py"), loops]
+    compile_loops(directory)
+    start = script(directory, "measure.py")
     rows, measured = [], []
     for _ in range(rounds):
         found: dict[str, dict[str, float]] = {}  # what several pairs have in common is run once
         for pair in pairs():
             for command in (pair.ours, pair.theirs):
                 if command not in found:
-                    found[command] = run([*script, *command.split()])
+                    found[command] = run([*start, *command.split()])
         measured.append(found)
     for pair in pairs():
         ours = [found[pair.ours][pair.key] for found in measured]
