@@ -108,6 +108,17 @@ def pairs() -> list[Pair]:
             "<= 1.7",
         ),
     ]
+    found += [
+        Pair(
+            f"Two flows, of {title}",
+            "of one queue",
+            f"queues 2 {cpus} {size}",
+            f"queues 1 any {size}",
+            "per_s",
+            "/s",
+        )
+        for title, cpus in (("two queues", "any"), ("two queues, pinned to a core each", "0,1"))
+    ]
     if "PEERS" in os.environ:
         found.append(
             Pair(

@@ -7,6 +7,8 @@ Usage: unshare --net python measure.py LOOPS WHAT ARGUMENTS. LOOPS is the compil
 - peer SUBSCRIBERS KIND SECONDS SIZE: ``publisher.py`` and subscribers, or ``pytun_publisher.py``
   in the environment of PEERS.
 - scapy SECONDS SIZE: scapy's TunTapInterface, in one process.
+- queues COUNT CPUS SECONDS SIZE: so many queues, pinned to processors ("0,1") or not ("any"), a
+  subscriber and a flood of two flows for each.
 - write COUNT: a C loop that only writes; send COUNT, send_many COUNT: ours.
 - latency COUNT: one packet alone, from its send to its subscriber; bare_latency: the peer's.
 
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,22 @@ def ring(subscribers: str, kind: str, seconds: str, size: str) -> dict[str, Any]
         "worker_cpu_us": used / number * 1e6,
         "subscriber_cpu_us": statistics.median(one["cpu_s"] for one in found) / number * 1e6,
     }
+
+
+def queues(count: str, cpus: str, seconds: str, size: str) -> dict[str, float]:
+    pinned = None if cpus == "any" else [int(cpu) for cpu in cpus.split(",")]
+    dev = tuncer.create(NAME, FLAGS, queues=int(count), cpus=pinned)
+    dev.up(ADDRESS, link_local=False)
+    program = [sys.executable, HERE / "subscriber.py", "queue", NAME]
+    waiting = [start(*program, number) for number in range(dev.queues)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: flood(size, seconds), range(2)))
+    number = drained(dev)
+    dev.destroy()
+    found = [result(process) for process in waiting]
+    total = sum(one["delivered"] + one["lost"] for one in found)
+    assert total == number, f"{total} of {number} packets are accounted for"
+    return {"per_s": sum(one["delivered"] for one in found) / float(seconds)}
 
 
 def peer(subscribers: str, kind: str, seconds: str, size: str) -> dict[str, float]:
@@ -259,7 +278,7 @@ def join(kind: str, seconds: str) -> dict[str, float]:
 
 def main() -> None:
     what, arguments = sys.argv[2], sys.argv[3:]
-    kinds = (read, ring, peer, write, send, send_many, latency, bare_latency, join, scapy)
+    kinds = (read, ring, peer, write, send, send_many, latency, bare_latency, join, scapy, queues)
     functions = {function.__name__: function for function in kinds}
     print(json.dumps(functions[what](*arguments)))
 

@@ -1,8 +1,8 @@
 """A subscriber of a device, in a process of its own: counts until the device's end.
 
-Usage: python subscriber.py KIND NAME. It prints "ready", and at the end a line of JSON.
+Usage: python subscriber.py KIND NAME [QUEUE]. It prints "ready", and at the end a line of JSON.
 
-- batch, packet: of the ring; batches are counted, or every packet is made.
+- batch, packet, queue (with its number): of the ring; batches are counted, or every packet is made.
 - plain: of the wire format, by pyzmq and msgpack alone.
 - messages, bare: of ``publisher.py``, a message a packet, or batches of 256.
 """
@@ -20,11 +20,11 @@ import tuncer
 QUIET = 3000  # ms after which the publisher has ended
 
 
-def of_ring(kind: str, name: str) -> dict[str, int]:
-    subscription = tuncer.attach(name).subscribe(batch=kind == "batch")
+def of_ring(kind: str, name: str, queue: int = 0) -> dict[str, int]:
+    subscription = tuncer.attach(name).subscribe(batch=kind != "packet", queue=queue)
     print("ready", flush=True)
     count = 0
-    if kind == "batch":
+    if kind != "packet":
         for batch in subscription:
             count += len(batch)
     else:
@@ -69,9 +69,9 @@ def of_publisher(kind: str, endpoint: str) -> dict[str, int]:
 
 
 def main() -> None:
-    kind, name = sys.argv[1:]
-    if kind in {"batch", "packet"}:
-        found = of_ring(kind, name)
+    kind, name, *queue = sys.argv[1:]
+    if kind in {"batch", "packet", "queue"}:
+        found = of_ring(kind, name, *map(int, queue))
     else:
         found = plain(name) if kind == "plain" else of_publisher(kind, name)
     used = resource.getrusage(resource.RUSAGE_SELF)
