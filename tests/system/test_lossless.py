@@ -223,3 +223,100 @@ def test_a_subscription_ends_in_its_own_words() -> None:
                 assert slow.recv(PATIENCE).lost == 0
         assert caught.value.errno == errno.ETIMEDOUT
         assert tuncer.attach("lab0") == dev
+
+
+def held_back(dev: Device) -> None:
+    """Send packets until the worker is held back."""
+    while not dev.statistics()["held_back"]:
+        flood(100)
+
+
+def test_one_that_reads_slowly_is_not_ended() -> None:
+    """It takes longer than its hold_timeout for what it acknowledges at a time otherwise."""
+    with make(**SMALL) as dev, dev.subscribe(policy="lossless", hold_timeout=1.5) as slow:
+        held_back(dev)
+        flood(5000)
+        began = time.monotonic()
+        for seq in range(1000):
+            assert slow.recv(PATIENCE).seq == seq
+            if time.monotonic() - began > 4:
+                break
+            time.sleep(0.08)  # 32 packets, a sixteenth of the ring, in 2.5 s
+        assert dev.statistics()["held_back"]
+
+
+def test_the_end_of_one_queues_subscription_is_told() -> None:
+    with (
+        make(queues=2, **SMALL) as dev,
+        dev.subscribe(policy="lossless", hold_timeout=0.2) as slow,
+    ):
+        held_back(dev)
+        eventually(lambda: 0 in [queue["subscribers"] for queue in dev.statistics()["queues"]])
+        for _ in range(2):
+            with pytest.raises(DeviceError, match="hold_timeout"):
+                while True:
+                    slow.recv(PATIENCE)
+
+
+def test_a_passive_device_is_held_back_by_nobody() -> None:
+    with make(**SMALL) as dev, dev.subscribe(policy="lossless", hold_timeout=1.5) as slow:
+        held_back(dev)
+        dev.setopt(active=False)
+        assert not dev.statistics()["held_back"]
+        time.sleep(2)  # nobody wants packets
+        dev.setopt(active=True)
+        assert dev.statistics()["held_back"]
+        time.sleep(0.2)
+        assert slow.recv(PATIENCE).seq == 0
+        assert dev.statistics()["subscribers"] == 1
+
+
+def test_time_in_which_the_worker_stood_still_is_not_the_subscribers() -> None:
+    with make(**SMALL) as dev, dev.subscribe(policy="lossless", hold_timeout=1.0) as slow:
+        held_back(dev)
+        stop(dev.pid)
+        time.sleep(3)
+        os.kill(dev.pid, signal.SIGCONT)
+        time.sleep(0.2)
+        assert dev.statistics()["subscribers"] == 1
+        assert slow.recv(PATIENCE).seq == 0
+
+
+def test_what_one_that_was_ended_has_read_meanwhile_is_not_lost() -> None:
+    with (
+        make(**SMALL) as dev,
+        dev.subscribe(batch=True),
+        dev.subscribe(policy="lossless", hold_timeout=0.2, batch=16) as slow,
+    ):
+        held_back(dev)
+        eventually(lambda: dev.statistics()["subscribers"], 1)
+        ended_at = dev.statistics()["packets_read"]
+        found = 0
+        with pytest.raises(DeviceError, match="hold_timeout"):
+            while True:
+                batch = slow.recv(PATIENCE)
+                assert (batch.seq, batch.lost) == (found, 0)
+                found += len(batch)
+                flood(16)  # it never sees an empty ring
+                if found > 600:
+                    flood(2000)
+        counts = slow.stats()
+        assert counts["delivered"] == found
+        assert counts["lost"] >= 0
+        assert found + counts["lost"] >= min(ended_at, 400)
+
+
+def test_one_without_room_for_the_message_sees_its_end_in_the_ring() -> None:
+    with make(**SMALL) as dev, dev.subscribe(batch=True) as other:
+        options: Any = {"policy": "lossless", "hold_timeout": 0.2, "events": True}
+        with dev.subscribe(batch=16, **options) as slow:
+            for turn in range(800):
+                dev.mtu(1300 + turn % 100)
+            held_back(dev)
+            eventually(lambda: not dev.statistics()["held_back"])
+            flood(2000)
+            while next_batch(other) is not None:
+                pass
+            with pytest.raises(DeviceError, match="hold_timeout"):
+                while True:
+                    slow.recv(PATIENCE)

@@ -68,3 +68,15 @@ def test_no_acknowledgement_gives_up_what_another_one_needs(
         needed = min(read.values())
         assert not pressure.holds_back(needed, now=0.0)
         assert pressure.holds_back(needed + 1, now=0.0)
+
+
+def test_time_that_does_not_count() -> None:
+    pressure = Backpressure()
+    pressure.add(1, position=0, timeout=5.0)
+    assert pressure.holds_back(1, now=0.0)
+    pressure.rest()
+    assert pressure.holding_back == []
+    assert pressure.next_deadline() is None
+    assert pressure.overdue(100.0) == []
+    assert pressure.holds_back(1, now=200.0)
+    assert pressure.next_deadline() == 205.0

@@ -19,7 +19,7 @@ from processes import PATIENCE, Run, stop
 import tuncer
 from supervisor import Supervisor
 from tuncer import Device, Flag
-from tuncer.protocol import paths
+from tuncer.protocol import control_socket, paths
 from tuncer.protocol.fd_store_keys import CONTROL, StoreKey
 from tuncer.worker.fd_store import FdStore
 from tuncer.worker.server import Worker
@@ -121,3 +121,19 @@ def test_a_control_socket_that_cannot_be_stored_again_is_served(runtime_dir: Pat
     remove(runtime_dir)
     assert tuncer.attach("lab0").pid == dev.pid
     root.stop()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *([[]], [{}], [None], [[], []], ["subscribe"], ["subscribe", 1, 2, 3]),
+        *(["subscribe", True, True, -1], ["subscribe", True, True, "x"], ["subscribe_zmq", 5]),
+        *(["worker", 1], ["getfd", []], [{"publish": 1}, True]),
+    ],
+)
+def test_a_request_of_any_shape_is_refused_and_ends_nothing(dev: Device, message: Any) -> None:
+    pid = dev.pid
+    with pytest.raises((ValueError, TypeError)):
+        control_socket.request(dev._path, "lab0", *message, timeout=PATIENCE)
+    assert dev.pid == pid
+    assert dev.statistics()["restarts"] == 0

@@ -149,14 +149,17 @@ class Device(Link):
         """What makes ordinary packets of a device with offload."""
         return LargePackets(self.name, is_frame=Flag.TAP in self.flags())
 
+    def _check_offload(self) -> None:
+        if not self._has_offload:
+            problem = "only a device that was created with offload=True has large packets"
+            raise OSError(errno.EOPNOTSUPP, problem, self.name)
+
     def _by_queue(
         self, packets: Sequence[Data], queue: int | None, *, large: bool
     ) -> Iterator[tuple[int, Sequence[Data]]]:
         """Yield the packets of a device with offload, for the queue that is given or chosen."""
         check_bool(large, "large")
-        if not self._has_offload:
-            problem = "large packets are sent to a device that was created with offload=True"
-            raise OSError(errno.EOPNOTSUPP, problem, self.name)
+        self._check_offload()
         if queue is not None or self.queues == 1:
             yield queue or 0, packets
             return
@@ -205,7 +208,8 @@ class Device(Link):
             ProcessDown: the worker ended meanwhile. A packet taken for this call may be lost.
         """
         if self._has_offload:
-            return self._large.recv(self._worker(queue), timeout)
+            check_timeout(timeout)
+            return self._large.queue_of(self._worker(queue)).recv(timeout)
         return self._worker(queue).recv(timeout)
 
     async def arecv(self, timeout: float | None = None, *, queue: int = 0) -> bytes:  # noqa: ASYNC109 - as recv
@@ -215,7 +219,8 @@ class Device(Link):
         """
         if self._has_offload:
             await asyncio.to_thread(lambda: self._large)
-            return await self._large.arecv(self._worker(queue), timeout)
+            check_timeout(timeout)
+            return await self._large.queue_of(self._worker(queue)).arecv(timeout)
         return await self._worker(queue).arecv(timeout)
 
     async def asubscribe(self, **options: Any) -> Subscription[Any]:
@@ -328,7 +333,8 @@ class Device(Link):
             DeviceError: there is no such device any more, or it does not answer.
             ValueError, TypeError: another transport or policy, no such queue, no timeout.
             ImportError: large packets are to be cut, and numpy is not installed.
-            OSError: EOPNOTSUPP, a device with offload has no subscribers by ZeroMQ.
+            OSError: EOPNOTSUPP, a device with offload has no subscribers by ZeroMQ, and only such a
+                device has large packets.
         """
         most = _checked_batch(batch)
         check_bool(events, "events")
@@ -340,7 +346,9 @@ class Device(Link):
             hold = None if hold_timeout is None else float(hold_timeout)
             options |= {"is_lossless": True, "hold_timeout": hold}
         check_bool(large, "large")
-        if self._has_offload and not large and transport == "ring":
+        if large:
+            self._check_offload()
+        elif self._has_offload and transport == "ring":
             options["cut"] = cutter(is_frame=self._large.is_frame)
         numbers = range(self.queues) if queue is None else [queue]
         parts: list[Subscription[Any]] = []

@@ -5,21 +5,18 @@ Before each packet that is read from such a device, or written to it, there is a
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import functools
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tuncer.client.packet_writer import Data, PacketWriter
+from tuncer.client.segment_queue import SegmentQueue
 from tuncer.client.worker_client import WorkerClient
 from tuncer.offload.checksum import PLAIN
 from tuncer.offload.ordinary import ordinary
 from tuncer.protocol.batch import Batch
-from tuncer.protocol.timeouts import check_timeout
 from tuncer.tunctl import VnetHdr
 from tuncer.tunctl.header import VNET_SIZE
 
@@ -44,7 +41,7 @@ class LargePackets:
     def __init__(self, name: str, *, is_frame: bool) -> None:
         self._name = name
         self.is_frame = is_frame
-        self._segments: dict[WorkerClient, deque[bytes]] = {}
+        self._queues: dict[WorkerClient, SegmentQueue] = {}
         self._pid = os.getpid()
 
     # -- sending -----------------------------------------------------------------------------------
@@ -112,36 +109,11 @@ class LargePackets:
 
     # -- receiving ---------------------------------------------------------------------------------
 
-    def recv(self, worker: WorkerClient, timeout: float | None) -> bytes:
-        """Return the next packet, or the next segment of a large one. See ``Device.recv``."""
-        check_timeout(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        waiting = self._waiting(worker)
-        while True:
-            try:
-                return waiting.popleft()
-            except IndexError:
-                rest = None if deadline is None else max(0.0, deadline - time.monotonic())
-                waiting += self._cut(worker.recv(rest))
-
-    async def arecv(self, worker: WorkerClient, timeout: float | None) -> bytes:  # noqa: ASYNC109
-        """Return the next packet, or the next segment of a large one, from asyncio."""
-        check_timeout(timeout)
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        waiting = self._waiting(worker)
-        while True:
-            try:
-                return waiting.popleft()
-            except IndexError:
-                now = asyncio.get_running_loop().time()
-                rest = None if deadline is None else max(0.0, deadline - now)
-                waiting += self._cut(await worker.arecv(rest))
-
-    def _waiting(self, worker: WorkerClient) -> deque[bytes]:
-        """Return the segments that no call has returned yet; in a fork those are the parent's."""
+    def queue_of(self, worker: WorkerClient) -> SegmentQueue:
+        """Return what receives from a worker; in a fork without the parent's segments."""
         if self._pid != os.getpid():
-            self._segments, self._pid = {}, os.getpid()
-        return self._segments.setdefault(worker, deque())
+            self._queues, self._pid = {}, os.getpid()
+        return self._queues.setdefault(worker, SegmentQueue(worker, self._cut))
 
     def _cut(self, packet: bytes) -> list[bytes]:
         """Return the ordinary packets of one that was read.

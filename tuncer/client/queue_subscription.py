@@ -37,6 +37,7 @@ class QueueSubscription(Subscription[Item]):
         self._ready: deque[Batch | DeviceEvent] = deque()
         # Without ``batch``, the packets of the batch that is being delivered.
         self._packets: Iterator[Packet] = iter(())
+        self._current: Batch | None = None
         self._taken = 0  # packets of the batches that are, or were, being delivered
         # Events, each with the number of packets that were in the log before it.
         self._pending_events: deque[tuple[int, DeviceEvent]] = deque()
@@ -89,9 +90,13 @@ class QueueSubscription(Subscription[Item]):
         if self._most is not None:
             self._delivered = self._taken
             return item
-        self._packets = iter(item)
+        self._current = item
+        self._packets = self._one_by_one(item)
         self._delivered += 1
         return next(self._packets)
+
+    def _one_by_one(self, batch: Batch) -> Iterator[Packet]:
+        return iter(batch)
 
     def _refill(self) -> None:
         """Take what is there; as long as there are packets, with as few system calls as may be."""

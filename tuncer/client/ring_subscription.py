@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 from tuncer.client.queue_subscription import QueueSubscription
+from tuncer.client.subscription import Item
 from tuncer.protocol import control_socket
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.control_socket import PATIENCE
-from tuncer.protocol.packet import DeviceError
+from tuncer.protocol.packet import DeviceError, Packet
 from tuncer.protocol.ring import BATCH
 from tuncer.protocol.ring_reader import RingReader
 from tuncer.protocol.subscriber_handshake import ACKNOWLEDGED, DROPPED, SUBSCRIBE
 
+_ALIVE = 1.0  # seconds after which a lossless subscription that reads slowly tells that it does
 _PART = 16  # of the ring, after which a lossless subscription acknowledges what it has read
 
 
@@ -64,6 +67,7 @@ class RingSubscription(QueueSubscription):
         self._is_lossless = is_lossless
         self._acknowledged = self._seq
         self._bytes_since = 0  # bytes of packets that were taken since the last acknowledgement
+        self._acknowledge_at = time.monotonic() + _ALIVE
 
     def _clear_wakeup(self) -> None:
         if self._ring is not None:  # after close the number may be anybody's
@@ -147,10 +151,32 @@ class RingSubscription(QueueSubscription):
         if self._cut is None:
             return super().stats()
         pending = sum(_packets_read(item) for item in self._ready if isinstance(item, Batch))
+        rest = self._taken - self._delivered
+        if rest and self._current is not None:
+            seqs = self._current.seqs
+            pending += seqs[-1] - (seqs[-rest - 1] if rest < len(seqs) else seqs[0] - 1)
         delivered = self._seq - self._begin - self._lost - pending
         return {"delivered": delivered, "lost": self._lost, "segments": self._delivered}
 
     # -- flow control of a lossless subscription ---------------------------------------------------
+
+    def _next(self) -> Item | None:
+        self._show_life()
+        return super()._next()
+
+    def _one_by_one(self, batch: Batch) -> Iterator[Packet]:
+        return self._alive(batch) if self._is_lossless else iter(batch)
+
+    def _alive(self, batch: Batch) -> Iterator[Packet]:
+        """Yield the packets of a batch; between them tell the worker that they are being read."""
+        for packet in batch:
+            self._show_life()
+            yield packet
+
+    def _show_life(self) -> None:
+        """Acknowledge once a second at most, so as not to look like one that is stopped."""
+        if self._is_lossless and time.monotonic() >= self._acknowledge_at:
+            self._acknowledge()
 
     def _note_taken(self, ring: RingReader, size: int) -> None:
         """Acknowledge, if it is due, packets that were taken, and their bytes."""
@@ -166,6 +192,7 @@ class RingSubscription(QueueSubscription):
         """
         if self._is_lossless and self._channel.offer(ACKNOWLEDGED, self._position):
             self._acknowledged, self._bytes_since = self._position, 0
+            self._acknowledge_at = time.monotonic() + _ALIVE
 
     def _was_dropped(self, ring: RingReader) -> None:
         """Count what this subscription held the worker back for, until that has ended it."""
@@ -173,6 +200,7 @@ class RingSubscription(QueueSubscription):
         if self._end is None:  # there was no room to tell it
             self._end = DeviceError(errno.ETIMEDOUT, DROPPED, self._device)
         end = ring.control.head if self._log_end is None else self._log_end
+        end = max(end, self._position)  # it may have read some more before it was told
         self._lost += end - self._position
         self._log_end = self._position = end
 

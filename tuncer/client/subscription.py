@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import select
@@ -230,6 +231,11 @@ class Merged(Subscription[Item]):
             try:
                 item = self._of(part)
             except (DeviceError, EOFError) as error:
+                if isinstance(error, DeviceError) and error.errno == errno.ETIMEDOUT:
+                    # A lossless subscription to this queue was ended; the device goes on.
+                    self._error = error
+                    self._open.clear()
+                    break
                 self._open.popleft()
                 self._poller.unregister(part.fileno())
                 if self._error is None or isinstance(error, DeviceError):

@@ -28,7 +28,6 @@ except ImportError:  # an extra: without it nothing is put together
 _TCP, _ACK, _PSH = 6, 0x10, 0x08
 _IPV4_HEADER, _IPV6_HEADER, _TCP_HEADER = 20, 40, 20
 _LONGEST = 65535  # bytes of an IP packet
-_DONT_FRAGMENT = 0x40
 
 
 def coalesce(packets: Sequence[bytes], *, is_frame: bool = False) -> list[bytes]:
@@ -155,7 +154,7 @@ class _Run:
             or not _is_usual(packet, one, layout)
         ):
             return False
-        if not _may_not_be_fragmented(one, layout):
+        if layout.is_v4:  # those that are cut again are numbered
             if one.identification != self.identification + 1 & 0xFFFF:
                 return False
             self.identification = one.identification
@@ -234,11 +233,6 @@ def _is_usual(packet: bytes, one: _Fields, layout: _Layout) -> bool:
         return transport + one.length == len(packet)
     is_whole = network + one.length == len(packet)
     return is_whole and not ones_complement_sum(packet[network:transport])
-
-
-def _may_not_be_fragmented(one: _Fields, layout: _Layout) -> bool:
-    """Tell whether a packet's identification means nothing (RFC 6864)."""
-    return not layout.is_v4 or bool(one.rest[0] & _DONT_FRAGMENT)
 
 
 def _layout(packet: bytes, *, is_frame: bool) -> _Layout | None:

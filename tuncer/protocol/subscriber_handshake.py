@@ -12,7 +12,8 @@
    The publisher's answer under that topic has the ``seq`` of the first packet that it sends there.
 
 A lossless subscriber sends ``ACKNOWLEDGED``, and the ``seq`` of the next packet that it needs:
-when it has read a sixteenth of the ring since, and when the worker asks by ``ACKNOWLEDGE``.
+when it has read a sixteenth of the ring since, when it reads and has sent none for a second, and
+when the worker asks by ``ACKNOWLEDGE``.
 """
 
 from __future__ import annotations

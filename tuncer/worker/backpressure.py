@@ -75,6 +75,11 @@ class Backpressure:
                 one.since = now
         return any(one.since is not None for one in self._all.values())
 
+    def rest(self) -> None:
+        """Begin anew to count for how long somebody holds the worker back."""
+        for one in self._all.values():
+            one.since = None
+
     @property
     def holding_back(self) -> list[int]:
         """The subscribers that hold the worker back."""

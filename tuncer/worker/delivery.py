@@ -8,6 +8,7 @@ were before it, so that subscribers put both in order.
 from __future__ import annotations
 
 import errno
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,6 +60,7 @@ class Delivery:
         self.subscribers = Subscribers(
             worker, store, ring_fd, self._control, self._begin_subscription, self.demand_changed
         )
+        self._wants_packets = False
         self._looks_again = False
         self.publisher: Publisher | None = None
 
@@ -107,10 +109,10 @@ class Delivery:
         """Poll the device, and attach its queue, exactly while somebody wants its packets."""
         if self.receivers and self.is_active:
             self.receivers.refuse_all(errno.EINVAL, _IS_ACTIVE)
-        polled = self._packets.decide(
+        self._wants_packets = self._packets.decide(
             receivers=bool(self.receivers), has_subscribers=self.has_subscribers
         )
-        polled = polled and not self.is_held_back
+        polled = self._wants_packets and not self.is_held_back
         if polled and not self._polled:
             self._worker.add_reader(self._packets.tun, self._read)
         elif not polled and self._polled:
@@ -121,21 +123,30 @@ class Delivery:
     def is_held_back(self) -> bool:
         """Whether a lossless subscriber has not read what the next batch might overwrite."""
         backpressure = self.subscribers.backpressure
-        if not backpressure:
+        if not self._wants_packets:
+            backpressure.rest()
+        if not self._wants_packets or not backpressure:
             return False
         now = time.monotonic()
         held = backpressure.holds_back(self._packets.writer.first_kept(), now)
         if held and not self._looks_again:
             self._looks_again = True
             deadline = backpressure.next_deadline()
-            wait = _LOOK if deadline is None else min(_LOOK, deadline - now)
-            self._worker.call_later(wait, self._look_who_holds_back)
+            wait = _LOOK if deadline is None else min(_LOOK, max(0.0, deadline - now))
+            look = functools.partial(self._look_who_holds_back, now + wait)
+            self._worker.call_later(wait, look)
         return held
 
-    def _look_who_holds_back(self) -> None:
-        """Drop the lossless subscribers whose time is over."""
+    def _look_who_holds_back(self, due: float) -> None:
+        """Drop the lossless subscribers whose time is over.
+
+        Args:
+            due: when this was to be called.
+        """
         self._looks_again = False
         backpressure, now = self.subscribers.backpressure, time.monotonic()
+        if now - due > _LOOK:  # this worker stood still (SIGSTOP), and heard nobody
+            backpressure.rest()
         for number in backpressure.overdue(now):
             self._worker.log.warning("%s: a %s", self._packets.name, DROPPED)
             self.subscribers.drop(number)

@@ -39,6 +39,7 @@ from tuncer.protocol.operations import (
 from tuncer.protocol.subscriber_handshake import SUBSCRIBE, SUBSCRIBE_ZMQ
 from tuncer.protocol.timeouts import check_timeout
 from tuncer.tunctl import Flag
+from tuncer.tunctl.header import VNET_SIZE
 from tuncer.worker import active_mode, crash_safe_value, delivery, open_device
 from tuncer.worker.active_mode import Active
 from tuncer.worker.control_server import ControlServer
@@ -154,6 +155,7 @@ class Worker(GenServer):
     def _prepare(self, described: dict[str, Any] | None) -> None:
         """Give a new device what its specification says."""
         if self._has_offload and self._queue == 0:
+            self._packets.vnet_hdr_size(VNET_SIZE)  # a persistent device keeps what it had
             self._offload(open_device.granted_offload(self._tun))
         if described is not None:
             open_device.describe(self._tun, **described)
@@ -329,7 +331,7 @@ class Worker(GenServer):
             case [request] if request == PUBLISH:
                 self._publish()
                 return peer.offer(PUBLISH, str(paths.publisher(self._path)))
-            case [request, *_] if request in {SUBSCRIBE, SUBSCRIBE_ZMQ}:
+            case [request, *_] if request in (SUBSCRIBE, SUBSCRIBE_ZMQ):
                 return self._subscribe(peer, message)
         return peer.offer(ValueError(f"a control socket does not know {message!r:.100}"))
 

@@ -238,10 +238,16 @@ class Subscribers:
     def drop(self, number: int) -> None:
         """End a lossless subscription that has held the worker back for too long."""
         for subscriber in [one for one in self._all if one.number == number]:
-            # Before it is removed: from then on packets that it needs may be overwritten.
+            # Before packets that it needs may be overwritten.
             end = (errno.ETIMEDOUT, DROPPED, self._control.head, self._control.events)
-            subscriber.channel.offer(control_socket.END, *end)
-            self._remove(subscriber)
+            if subscriber.channel.offer(control_socket.END, *end):
+                self._remove(subscriber)
+                continue
+            # It has no room for the message, and sees by the ring what it has missed.
+            self.backpressure.remove(number)
+            subscriber.is_lossless = False
+            self._store.drop(subscriber.key(POLICY))
+            self._changed()
 
     def notify(self) -> None:
         """Signal every ring subscriber's eventfd."""
