@@ -42,9 +42,10 @@ the median of {rounds} rounds, and their range. Below 1 is less time, or fewer m
 
 Rates are of packets of 1,400 bytes that the slowest of the subscribers has got, of a sender that
 floods the device: sender, worker and subscribers share the cores. In every run each packet that was
-read is delivered to each subscriber, or counted as lost. What a packet costs a worker is its
-processor time, with the threads of ZeroMQ if there are any. TCP is iperf3's, between two network
-namespaces whose TUNs are joined.
+read is delivered to each subscriber, or counted as lost: also by one more subscriber of the ring,
+which is stopped during the flood. "Delivered" is the share of what was read. What a packet costs a
+worker is its processor time, with the threads of ZeroMQ if there are any. TCP is iperf3's, between
+two network namespaces whose TUNs are joined.
 
 ### What a packet costs
 

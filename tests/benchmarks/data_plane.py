@@ -40,6 +40,7 @@ def pairs() -> list[Pair]:
         Pair(f"Delivered to {n}, {what}", c, f"ring {n} {kind} {size}", read, "per_s", "/s", target)
         for n, kind, what, target in (
             (1, "batch", "batches", ">= 0.9"),
+            (1, "lossless", "lossless, batches", ""),
             (4, "batch", "batches", ">= 0.9"),
             (4, "packet", "each Packet made", ">= 0.65"),
             (8, "batch", "batches", ""),
@@ -188,6 +189,7 @@ def measure(run: Run, rounds: int, directory: str) -> list[dict[str, Any]]:
                 "theirs": theirs,
                 "ratios": ratios,
                 "worker_cpu_us": [used for used in workers if used is not None],
+                "share": [f[pair.ours]["share"] for f in measured if "share" in f[pair.ours]],
             }
         )
     return rows
@@ -196,16 +198,17 @@ def measure(run: Run, rounds: int, directory: str) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
     lines = [
-        "| measured | ours | peer | its | ratio | range | target | worker, us a packet |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| measured | ours | peer | its | ratio | range | target | delivered | worker, us |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         digits = 0 if row["unit"] == "/s" else 2
         ours, theirs = (f"{median(row[key]):,.{digits}f}" for key in ("ours", "theirs"))
-        ratios, used = row["ratios"], row["worker_cpu_us"]
+        ratios, used, share = row["ratios"], row["worker_cpu_us"], row["share"]
         lines.append(
             f"| {row['title']} | {ours} {row['unit']} | {row['peer']} | {theirs} {row['unit']} |"
             f" {median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} | {row['target']} |"
+            f" {f'{median(share):.3f}' if share else ''} |"
             f" {f'{median(used):.2f}' if used else ''} |"
         )
     return "\n".join(lines)

@@ -3,7 +3,8 @@
 Usage: unshare --net python measure.py LOOPS WHAT ARGUMENTS. LOOPS is the compiled ``loops.c``.
 
 - read SECONDS SIZE: a C loop that only reads.
-- ring SUBSCRIBERS KIND SECONDS SIZE: our worker and subscribers of the ring, or plain ones.
+- ring SUBSCRIBERS KIND SECONDS SIZE: our worker and subscribers of the ring, or plain ones. Of the
+  ring there is one more, which is stopped during the flood.
 - peer SUBSCRIBERS KIND SECONDS SIZE: ``publisher.py`` and subscribers, or ``pytun_publisher.py``
   in the environment of PEERS.
 - scapy SECONDS SIZE: scapy's TunTapInterface, in one process.
@@ -20,6 +21,7 @@ Where packets are counted, this fails if one is neither delivered nor counted as
 
 import json
 import os
+import signal
 import socket
 import statistics
 import struct
@@ -91,23 +93,32 @@ def ring(subscribers: str, kind: str, seconds: str, size: str) -> dict[str, Any]
     program = HERE / "subscriber.py"
     if kind == "plain":  # a subscriber of the wire format is ready when it has got a message
         dev.setopt(active=True)
+    kinds = [kind] * int(subscribers)
+    if kind in {"batch", "packet"}:
+        kinds.append("batch")  # one more, that is stopped during the flood
     waiting = [
         subprocess.Popen(
-            [sys.executable, str(program), kind, NAME], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(program), one, NAME], stdout=subprocess.PIPE, text=True
         )
-        for _ in range(int(subscribers))
+        for one in kinds
     ]
     for process in waiting:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+    stopped = waiting[int(subscribers) :]
+    for process in stopped:
+        process.send_signal(signal.SIGSTOP)
     before = cpu(dev.pid)
     flood(size, seconds)
     used = cpu(dev.pid) - before
     number = drained(dev)
+    for process in stopped:
+        process.send_signal(signal.SIGCONT)
     dev.destroy()
     found = [result(process) for process in waiting]
     unaccounted = [number - one["delivered"] - one["lost"] for one in found]
     assert not any(unaccounted), f"packets that nobody accounts for: {unaccounted} of {number}"
+    found = found[: int(subscribers)]
     slowest = min(one["delivered"] for one in found)
     return {
         "per_s": slowest / float(seconds),

@@ -2,7 +2,8 @@
 
 Usage: python subscriber.py KIND NAME [QUEUE]. It prints "ready", and at the end a line of JSON.
 
-- batch, packet, queue (with its number): of the ring; batches are counted, or every packet is made.
+- batch, packet, lossless, queue (with its number): of the ring; batches are counted, or every packet
+  is made.
 - plain: of the wire format, by pyzmq and msgpack alone.
 - messages, bare: of ``publisher.py``, a message a packet, or batches of 256.
 """
@@ -11,6 +12,7 @@ import json
 import resource
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import msgpack
 import zmq
@@ -21,7 +23,9 @@ QUIET = 3000  # ms after which the publisher has ended
 
 
 def of_ring(kind: str, name: str, queue: int = 0) -> dict[str, int]:
-    subscription = tuncer.attach(name).subscribe(batch=kind != "packet", queue=queue)
+    policy: Any = "lossless" if kind == "lossless" else "drop"
+    dev = tuncer.attach(name)
+    subscription = dev.subscribe(batch=kind != "packet", queue=queue, policy=policy)
     print("ready", flush=True)
     count = 0
     if kind != "packet":
@@ -70,7 +74,7 @@ def of_publisher(kind: str, endpoint: str) -> dict[str, int]:
 
 def main() -> None:
     kind, name, *queue = sys.argv[1:]
-    if kind in {"batch", "packet", "queue"}:
+    if kind in {"batch", "packet", "queue", "lossless"}:
         found = of_ring(kind, name, *map(int, queue))
     else:
         found = plain(name) if kind == "plain" else of_publisher(kind, name)
