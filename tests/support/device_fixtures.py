@@ -6,7 +6,7 @@ import pytest
 from devices import TAP, make
 
 import tuncer
-from tuncer import Device
+from tuncer import Device, Offload
 
 
 @pytest.fixture(name="dev")
@@ -34,4 +34,13 @@ def device_with_three_queues() -> Iterator[Device]:
 def device_without_address() -> Iterator[Device]:
     """Make a TAP device, which is down and has no address."""
     with tuncer.create("e0", TAP) as dev:
+        yield dev
+
+
+@pytest.fixture(name="large")
+def device_with_offload() -> Iterator[Device]:
+    """Make a device with an address, and with all offload that Linux 6.2 has."""
+    with make(offload=True) as dev:
+        if not dev.offload() & Offload.USO4:
+            pytest.skip("this kernel has no USO")
         yield dev

@@ -23,14 +23,6 @@ from tuncer import Device, Flag, GsoType, Offload, VnetHdr, tunctl
 UDP_SEGMENT = 103  # of linux/udp.h
 
 
-@pytest.fixture(name="large")
-def device_with_offload() -> Iterator[Device]:
-    with make(offload=True) as dev:
-        if not dev.offload() & Offload.USO4:
-            pytest.skip("this kernel has no USO")
-        yield dev
-
-
 def send_large(size: int = 2500, each: int = 1000) -> bytes:
     """Send datagrams by one call, as one packet; return their payloads."""
     payload = bytes(number * 7 % 251 for number in range(size))

@@ -7,23 +7,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from devices import OTHER, make
+from devices import OTHER
 from processes import PATIENCE, eventually
 from traffic import send_one
 
-from tuncer import Device, Offload
-
-
-@pytest.fixture(name="large")
-def device_with_offload() -> Iterator[Device]:
-    with make(offload=True) as dev:
-        if not dev.offload() & Offload.USO4:
-            pytest.skip("this kernel has no USO")
-        yield dev
+from tuncer import Device
 
 
 def send_three() -> None:

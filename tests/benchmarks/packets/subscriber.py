@@ -2,8 +2,8 @@
 
 Usage: python subscriber.py KIND NAME [QUEUE]. It prints "ready", and at the end a line of JSON.
 
-- batch, packet, lossless, queue (with its number): of the ring; batches are counted, or every packet
-  is made.
+- batch, packet, lossless, queue (with its number): of the ring; batches are counted, or every
+  packet is made.
 - plain: of the wire format, by pyzmq and msgpack alone.
 - messages, bare: of ``publisher.py``, a message a packet, or batches of 256.
 """
