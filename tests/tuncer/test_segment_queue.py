@@ -99,7 +99,7 @@ def test_a_blocking_call_does_not_wait_for_a_task_of_its_own_thread(large: Devic
             pass
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            large.recv(0.01)  # noqa: ASYNC  # it blocks the loop, as it may
+            large.recv(0.01)  # it blocks the loop, as it may
         assert time.monotonic() - began < PATIENCE
         send_one(OTHER, b"x")
         assert (await task)[28:] == b"x"
