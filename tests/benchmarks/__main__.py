@@ -149,7 +149,7 @@ def pairs(python: str, peers: str, directory: str) -> list[Pair]:
 
 
 def run(command: Command) -> dict[str, float]:
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

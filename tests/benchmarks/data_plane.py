@@ -157,7 +157,7 @@ def script(directory: str, program: str) -> list[str]:
 
 def parts(run: Run, rounds: int, directory: str) -> dict[str, float]:
     """Return what the parts of the hot path cost: microseconds a packet, medians."""
-    found = [run([*script(directory, "parts.py"), "300000"]) for _ in range(rounds)]
+    found = [run([*script(directory, "parts.py"), "150000"]) for _ in range(rounds)]
     return {name: median(one[name] for one in found) for name in found[0]}
 
 

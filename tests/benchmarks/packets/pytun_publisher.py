@@ -19,8 +19,9 @@ def main() -> None:
     endpoint, name, seconds = sys.argv[1:]
     tun = pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
     tun.addr, tun.netmask, tun.mtu = "10.98.0.1", "255.255.255.0", 1500
+    link = ["ip", "link", "set", name, "txqueuelen", "10000", "addrgenmode", "none"]
+    subprocess.run(link, check=True)  # before the kernel sends what it sends to a new link
     tun.up()
-    subprocess.run(["ip", "link", "set", name, "txqueuelen", "10000"], check=True)
     os.set_blocking(tun.fileno(), False)
     context = zmq.Context()
     socket = context.socket(zmq.PUB)

@@ -19,7 +19,7 @@ import zmq
 
 import tuncer
 
-QUIET = 3000  # ms after which the publisher has ended
+QUIET = 1500  # ms after which the publisher has ended
 
 
 def of_ring(kind: str, name: str, queue: int = 0) -> dict[str, int]:
