@@ -68,7 +68,7 @@ def pairs() -> list[Pair]:
             "Delivered to 1, each Packet made",
             "scapy's TunTapInterface",
             f"ring 1 packet {size}",
-            f"scapy {size}",
+            "scapy 1 1400",
             "per_s",
             "/s",
         ),
@@ -113,8 +113,8 @@ def pairs() -> list[Pair]:
         Pair(
             f"Two flows, of {title}",
             "of one queue",
-            f"queues 2 {cpus} {size}",
-            f"queues 1 any {size}",
+            f"queues 2 {cpus} 1 1400",
+            "queues 1 any 1 1400",
             "per_s",
             "/s",
         )
