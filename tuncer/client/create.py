@@ -47,9 +47,10 @@ _OPTIONS = {
     *("log_packets", "log_bytes", "slots", "offload", "cpus"),
     *("adopt", "beside"),  # of adopt, and of create with a name that the kernel chooses
 }
-_OF_EACH_QUEUE = (
-    *("active", "namespace", "log_packets", "log_bytes", "queues", "again", "offload"),
-)
+_OF_EACH_QUEUE = {
+    *("active", "namespace", "queues", "again", "offload"),
+    *("log_packets", "log_bytes"),
+}
 _CRASHES, _CRASH_PERIOD = 600, 60.0  # a worker that crashes more often, in a loop, is given up
 
 _roots: dict[tuple[int, int], SupervisorRef] = {}

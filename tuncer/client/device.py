@@ -579,7 +579,7 @@ def _total(queues: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _is_lossless(policy: object, transport: str) -> bool:
-    if policy not in {"drop", "lossless"}:
+    if policy not in ("drop", "lossless"):
         raise ValueError(f"policy is 'drop' or 'lossless', not {policy!r}")
     if policy == "lossless" and transport != "ring":
         raise ValueError("ZeroMQ drops what a subscriber has no room for: lossless is the ring's")

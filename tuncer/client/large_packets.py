@@ -9,7 +9,6 @@ import errno
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from tuncer.client.packet_writer import Data, PacketWriter
 from tuncer.client.segment_queue import SegmentQueue
@@ -113,7 +112,8 @@ class LargePackets:
         """Return what receives from a worker; in a fork without the parent's segments."""
         if self._pid != os.getpid():
             self._queues, self._pid = {}, os.getpid()
-        return self._queues.setdefault(worker, SegmentQueue(worker, self._cut))
+        found = self._queues.get(worker)
+        return found or self._queues.setdefault(worker, SegmentQueue(worker, self._cut))
 
     def _cut(self, packet: bytes) -> list[bytes]:
         """Return the ordinary packets of one that was read.
@@ -122,9 +122,8 @@ class LargePackets:
             OSError: EBADMSG, it cannot be cut.
             ImportError: it is large, and numpy is not installed.
         """
-        batches: list[Any] = ordinary(Batch.of([packet], 0, 0, self._name), is_frame=self.is_frame)[
-            0
-        ]
+        read = Batch.of([packet], 0, 0, self._name)
+        batches, _ = ordinary(read, is_frame=self.is_frame)
         if not batches:
             problem = "a packet is lost: its virtio_net_hdr does not fit it"
             raise OSError(errno.EBADMSG, problem, self._name)
