@@ -88,7 +88,7 @@ class EachTimeAsItHasRead(Worker):
     """Is killed again and again, after some packets: it has read one, and not stored its length."""
 
     def init(self, *arguments: Any, **options: Any) -> Any:
-        left = random.randint(50, 8000)
+        left = random.randint(50, 4000)
         preadv = os.preadv
 
         def read(*arguments: Any) -> int:

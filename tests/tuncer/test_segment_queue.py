@@ -14,6 +14,7 @@ from devices import OTHER
 from processes import PATIENCE, eventually
 from traffic import send_one
 
+import tuncer
 from tuncer import Device
 
 
@@ -118,3 +119,17 @@ def test_a_fork_begins_anew(large: Device) -> None:
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert [len(large.recv(PATIENCE)) for _ in range(2)] == [1028, 528]
+
+
+def test_threads_that_are_the_first_have_the_same_segments(large: Device) -> None:
+    for _ in range(20):
+        other = tuncer.attach("lab0")
+        together = threading.Barrier(4)
+
+        def first(other: Device = other, together: threading.Barrier = together) -> object:
+            together.wait(PATIENCE)
+            return other._large
+
+        with ThreadPoolExecutor(4) as pool:
+            found = [pool.submit(first) for _ in range(4)]
+            assert len({id(one.result(PATIENCE)) for one in found}) == 1

@@ -73,6 +73,7 @@ class Device(Link):
     ) -> None:
         self._workers = [WorkerClient(paths.queue(path, number), name) for number in range(queues)]
         self._has_offload = has_offload
+        self._large_packets: list[LargePackets] = []
         self._first = self._workers[0]
         self._path = path
         self._framing: tuple[Callable[[Data, int], int], int] | None = None
@@ -144,10 +145,13 @@ class Device(Link):
             sent += await self._workers[number].writer.awrite(list(run))
         return sent
 
-    @functools.cached_property
+    @property
     def _large(self) -> LargePackets:
-        """What makes ordinary packets of a device with offload."""
-        return LargePackets(self.name, is_frame=Flag.TAP in self.flags())
+        """What makes ordinary packets of a device with offload: one for all threads."""
+        found = self._large_packets
+        if not found:
+            found.append(LargePackets(self.name, is_frame=Flag.TAP in self.flags()))
+        return found[0]  # whichever thread was the first
 
     def _check_offload(self) -> None:
         if not self._has_offload:
