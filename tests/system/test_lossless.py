@@ -85,7 +85,6 @@ def test_a_slow_one_gets_all_that_was_read_over_kills() -> None:
             time.sleep(0.005 * chance.random())
         counts = dev.statistics()
         assert counts["restarts"] == kills == 4
-        assert counts["dropped"] > 0
         assert counts["lost"]["kernel"] == counts["dropped"]
         assert found == counts["packets_read"] == counts["kernel_packets"]
         assert found + counts["dropped"] == 100_000

@@ -257,9 +257,10 @@ connection.recv(1)
 """
 
 
-def echoed(data: bytes) -> bytes:
-    """Send data to a program in the other namespace, and return what comes back."""
-    command = ["ip", "netns", "exec", "far", sys.executable, "-c", ECHO]
+def echoed(data: bytes, namespace: int) -> bytes:
+    """Send data to a program in another namespace, and return what comes back."""
+    inside = ["nsenter", "--net", "--target", str(namespace)]
+    command = [*inside, sys.executable, "-c", ECHO]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echoing:
         assert echoing.stdout is not None
         echoing.stdout.readline()
@@ -277,11 +278,10 @@ def forward(subscription: Any, target: Device) -> None:
             target.send(*batch.payloads())
 
 
-def test_tcp_through_two_devices(run: Run) -> None:
+def test_tcp_through_two_devices(elsewhere: int) -> None:
     """What is cut at one end of a connection is put together at the other."""
-    run("ip", "netns", "add", "far")
     near = tuncer.create("near0", TUN, offload=True)
-    far = tuncer.create("far0", TUN, offload=True, namespace="far")
+    far = tuncer.create("far0", TUN, offload=True, namespace=elsewhere)
     with ThreadPoolExecutor(2) as pool:
         ends = [
             pool.submit(forward, source.subscribe(batch=True), target)
@@ -291,12 +291,11 @@ def test_tcp_through_two_devices(run: Run) -> None:
         far.up(f"{OTHER}/24", link_local=False)
         data = os.urandom(1 << 22)
         try:
-            assert echoed(data) == data
+            assert echoed(data, elsewhere) == data
             counts = near.statistics()
             assert counts["bytes_read"] / counts["packets_read"] > 2000  # large ones
         finally:
             near.destroy()
             far.destroy()
-            run("ip", "netns", "del", "far")
     for end in ends:
         assert end.exception() is None or isinstance(end.exception(), OSError)
