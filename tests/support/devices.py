@@ -26,6 +26,11 @@ def make(name: str = "lab0", flags: int = TUN, **options: Any) -> Device:
     return dev
 
 
+def neighbour(run: Run, name: str = "lab0") -> None:
+    """Let the kernel know the MAC address of ``OTHER`` on a TAP, which nobody answers for."""
+    run("ip", "neigh", "add", OTHER, "lladdr", "02:00:00:00:00:02", "dev", name)
+
+
 def kill_worker(dev: Device) -> None:
     """Kill the worker, and wait until it has ended."""
     kill(dev.pid)

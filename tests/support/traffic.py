@@ -15,6 +15,7 @@ from processes import PATIENCE
 from tuncer import Batch, DeviceEvent, Packet
 
 PORT = 9
+UDP_SEGMENT = 103  # of linux/udp.h
 FLOWS = 64
 NUMBER = struct.Struct("!Q")
 
@@ -70,6 +71,15 @@ def send_one(address: str, payload: bytes = b"hello") -> None:
     """Send one UDP packet."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(payload, (address, PORT))
+
+
+def send_large(size: int = 2500, each: int = 1000) -> bytes:
+    """Send datagrams by one call, as one packet; return their payloads."""
+    payload = bytes(number * 7 % 251 for number in range(size))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, each)
+        sender.sendto(payload, (OTHER, 9))
+    return payload
 
 
 def send_numbers(first: int, last: int) -> None:

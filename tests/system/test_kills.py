@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import zmq
-from devices import ADDRESS, OTHER, TAP, TUN
+from devices import ADDRESS, OTHER, TAP, TUN, neighbour
 from processes import PATIENCE, Run, eventually, gone, heed_ctrl_c, program, stop, wait_for_end
 from traffic import number_of, send_numbered, send_one
 
@@ -88,7 +88,7 @@ def start_device(run: Run, kind: Flag, **options: Any) -> Device:
     run("ip", "link", "set", "lab0", "addrgenmode", "none")
     dev.up(f"{ADDRESS}/24")
     if kind & Flag.TAP:
-        run("ip", "neigh", "add", OTHER, "lladdr", "02:00:00:00:00:02", "dev", "lab0")
+        neighbour(run)
     return dev
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import killed_workers
 import pytest
-from devices import ADDRESS, OTHER, TAP, TUN
+from devices import ADDRESS, OTHER, TAP, TUN, neighbour
 from processes import PATIENCE, Run, eventually
 from traffic import number_of, send_numbered
 
@@ -48,7 +48,7 @@ def kills_as_it_reads(run: Run, kind: Flag, kills: int, rate: int, count: int) -
     dev = tuncer.attach("lab0")
     dev.up(f"{ADDRESS}/24", link_local=False)
     if kind & Flag.TAP:
-        run("ip", "neigh", "add", OTHER, "lladdr", "02:00:00:00:00:02", "dev", "lab0")
+        neighbour(run)
     with dev.subscribe(batch=True) as subscription:
         raw, sender = RawSender(), send_numbered(OTHER, rate, count)
         raw.start()

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from devices import ADDRESS, OTHER, TAP, TUN, kill_at_once
+from devices import ADDRESS, OTHER, TAP, TUN, kill_at_once, neighbour
 from packets import problems
 from processes import PATIENCE, Run, eventually
+from traffic import UDP_SEGMENT
 
 import tuncer
 from tuncer import Device, Flag, Offload
@@ -30,7 +31,7 @@ class Sender(threading.Thread):
     def run(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.connect((OTHER, 9))
-            sender.setsockopt(socket.SOL_UDP, 103, EACH)  # UDP_SEGMENT
+            sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, EACH)
             while not self.over.is_set():
                 count = 1 + self.sent * 7 % 50
                 numbers = range(self.sent, self.sent + count)
@@ -64,7 +65,7 @@ def kills_with_large_packets(run: Run, kind: Flag, kills: int) -> None:
             pytest.skip("this kernel has no USO")
         dev.up(f"{ADDRESS}/24", link_local=False)
         if kind & Flag.TAP:
-            run("ip", "neigh", "add", OTHER, "lladdr", "02:00:00:00:00:02", "dev", "lab0")
+            neighbour(run)
         numbers = between_kills(dev, kind, kills)
         counts = dev.statistics()
         assert counts["restarts"] == kills

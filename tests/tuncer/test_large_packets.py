@@ -12,24 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from devices import ADDRESS, OTHER, TAP, TUN, kill_worker, make
+from devices import ADDRESS, OTHER, TAP, TUN, kill_worker, make, neighbour
 from packets import ACK, frame, ip, large_tcp, large_udp, problems, tcp, udp
 from processes import PATIENCE, Run, eventually
-from traffic import send_one, take
+from traffic import send_large, send_one, take
 
 import tuncer
 from tuncer import Device, Flag, GsoType, Offload, VnetHdr, tunctl
-
-UDP_SEGMENT = 103  # of linux/udp.h
-
-
-def send_large(size: int = 2500, each: int = 1000) -> bytes:
-    """Send datagrams by one call, as one packet; return their payloads."""
-    payload = bytes(number * 7 % 251 for number in range(size))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, each)
-        sender.sendto(payload, (OTHER, 9))
-    return payload
 
 
 def test_what_was_granted_is_told(large: Device) -> None:
@@ -232,7 +221,7 @@ except ImportError as error:
 def test_frames_of_a_tap_with_several_queues(run: Run) -> None:
     with tuncer.create("e0", TAP, offload=True, queues=2) as dev:
         dev.up(f"{ADDRESS}/24", link_local=False)
-        run("ip", "neigh", "add", OTHER, "lladdr", "02:00:00:00:00:02", "dev", "e0")
+        neighbour(run, "e0")
         with dev.subscribe() as subscription:
             payload = send_large()
             found = take(subscription, 3)

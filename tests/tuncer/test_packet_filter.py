@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices import LOOP, OTHER, TAP, TUN, kill_at_once, kill_worker, make
+from devices import LOOP, OTHER, TAP, TUN, kill_at_once, kill_worker, make, neighbour
 from processes import PATIENCE, Run, eventually
 from traffic import FLOWS, send_flows, send_one
 
@@ -25,7 +25,7 @@ def device(request: pytest.FixtureRequest, run: Run) -> Iterator[Device]:
     with tuncer.create("lab0", request.param) as dev:
         dev.up("10.9.0.1/24", link_local=False)
         if Flag.TAP in request.param:
-            run("ip", "neigh", "add", OTHER, "lladdr", "02:00:00:00:00:02", "dev", "lab0")
+            neighbour(run)
         yield dev
 
 
@@ -147,7 +147,7 @@ def test_a_filter_sees_the_packet_behind_its_headers(
     with tuncer.create("lab0", flags) as dev:
         dev.up("10.9.0.1/24", link_local=False)
         if Flag.TAP in flags:
-            run("ip", "neigh", "add", OTHER, "lladdr", "02:00:00:00:00:02", "dev", "lab0")
+            neighbour(run)
         if Flag.VNET_HDR in flags:
             dev.vnet_hdr_size(12)
         dev.filter(expression)
@@ -206,7 +206,7 @@ def test_a_filter_that_an_earlier_user_left_is_taken_away(run: Run, flags: Flag)
     with tuncer.create("lab0", flags) as dev:
         dev.up("10.9.0.1/24", link_local=False)
         if Flag.TAP in flags:
-            run("ip", "neigh", "add", OTHER, "lladdr", "02:00:00:00:00:02", "dev", "lab0")
+            neighbour(run)
         send_one(OTHER, b"hello")
         assert dev.recv(PATIENCE)[-5:] == b"hello"
         dev.persist(False)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,23 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from devices import OTHER
 from processes import PATIENCE, eventually
-from traffic import send_one
+from traffic import send_large, send_one
 
 import tuncer
 from tuncer import Device
-
-
-def send_three() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.setsockopt(socket.SOL_UDP, 103, 1000)  # UDP_SEGMENT
-        sender.sendto(bytes(2500), (OTHER, 9))
 
 
 def test_threads_that_wait_get_the_segments(large: Device) -> None:
     with ThreadPoolExecutor(3) as pool:
         calls = [pool.submit(large.recv, PATIENCE) for _ in range(3)]
         eventually(lambda: large.statistics()["receivers"], 1)  # the others wait for that one
-        send_three()
+        send_large()
         assert sorted(len(call.result(PATIENCE)) for call in calls) == [528, 1028, 1028]
 
 
@@ -41,7 +34,7 @@ def test_tasks_that_wait_get_the_segments(large: Device) -> None:
         first.cancel()  # the one that has asked: another one asks
         with contextlib.suppress(asyncio.CancelledError):
             await first
-        send_three()
+        send_large()
         return sorted(len(packet) for packet in await asyncio.gather(*others))
 
     assert asyncio.run(main()) == [528, 1028, 1028]
@@ -109,7 +102,7 @@ def test_a_blocking_call_does_not_wait_for_a_task_of_its_own_thread(large: Devic
 
 
 def test_a_fork_begins_anew(large: Device) -> None:
-    send_three()
+    send_large()
     large.recv(PATIENCE)
     child = os.fork()
     if child == 0:

@@ -24,6 +24,7 @@ from packets import (
     shifted,
 )
 from processes import Run, eventually
+from traffic import UDP_SEGMENT
 
 from tuncer import Flag, GsoType, VnetHdr, tunctl
 from tuncer.offload.segmentation import segment
@@ -223,7 +224,7 @@ def test_the_kernels_own_large_packets_are_cut(run: Run) -> None:
     tunctl.up(fd, "10.9.0.1/24", link_local=False)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind(("10.9.0.1", 1000))
-        sender.setsockopt(socket.SOL_UDP, 103, 1000)  # UDP_SEGMENT
+        sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)
         payload = os.urandom(3500)
         every = Offload.CSUM | Offload.TSO4 | Offload.TSO6 | Offload.USO4 | Offload.USO6
         try:

@@ -125,23 +125,26 @@ class Device(Link):
             return sent if sent == len(packets) else sent + writer.write(packets[sent:])
         if queue is not None:
             return self._worker(queue).writer.write(packets)
+        framing = self._framing or self._look_at_framing()
         return sum(
-            self._workers[number].writer.write(list(run)) for number, run in self._by_flow(packets)
+            self._workers[number].writer.write(list(run))
+            for number, run in self._by_flow(packets, *framing)
         )
 
     async def asend(self, *packets: Data, queue: int | None = None, large: bool = False) -> int:
         """Write packets to the device, from asyncio. See ``send``."""
         if self._has_offload or large is not False:
-            await asyncio.to_thread(lambda: self._large)  # it may ask the worker
+            await self._large_is_there()
             for number, part in self._by_queue(packets, queue, large=large):
                 await self._large.asend(self._worker(number).writer, part, large=large)
             return len(packets)
         if queue is not None or self.queues == 1:
             return await self._worker(queue or 0).writer.awrite(packets)
-        if self._framing is None:
-            await asyncio.to_thread(self._look_at_framing)
+        framing = self._framing
+        if framing is None:
+            framing = await asyncio.to_thread(self._look_at_framing)
         sent = 0
-        for number, run in self._by_flow(packets):
+        for number, run in self._by_flow(packets, *framing):
             sent += await self._workers[number].writer.awrite(list(run))
         return sent
 
@@ -152,6 +155,11 @@ class Device(Link):
         if not found:
             found.append(LargePackets(self.name, is_frame=Flag.TAP in self.flags()))
         return found[0]  # whichever thread was the first
+
+    async def _large_is_there(self) -> None:
+        """See to it that ``_large`` need not ask the worker, which would stop the loop."""
+        if not self._large_packets:
+            await asyncio.to_thread(lambda: self._large)
 
     def _check_offload(self) -> None:
         if not self._has_offload:
@@ -167,14 +175,20 @@ class Device(Link):
         if queue is not None or self.queues == 1:
             yield queue or 0, packets
             return
-        of = flow_hash.of_frame if self._large.is_frame else flow_hash.of_packet
-        self._framing = of, VNET_SIZE if large else 0
-        for number, run in self._by_flow(packets):
+        flow = flow_hash.of_frame if self._large.is_frame else flow_hash.of_packet
+        for number, run in self._by_flow(packets, flow, VNET_SIZE if large else 0):
             yield number, list(run)
 
-    def _by_flow(self, packets: Iterable[Data]) -> Iterator[tuple[int, Iterator[Data]]]:
-        """Yield packets in their order: those of the same queue that follow one another."""
-        flow, start = self._framing or self._look_at_framing()
+    def _by_flow(
+        self, packets: Iterable[Data], flow: Callable[[Data, int], int], start: int
+    ) -> Iterator[tuple[int, Iterator[Data]]]:
+        """Yield packets in their order: those of the same queue that follow one another.
+
+        Args:
+            packets: to be sent.
+            flow: returns the flow of a packet that begins at an offset.
+            start: how many bytes precede each packet.
+        """
         queues = self.queues
 
         def queue_of(packet: Data) -> int:
@@ -222,7 +236,7 @@ class Device(Link):
         Cancelled, it loses none: what came meanwhile the next call returns.
         """
         if self._has_offload:
-            await asyncio.to_thread(lambda: self._large)
+            await self._large_is_there()
             check_timeout(timeout)
             return await self._large.queue_of(self._worker(queue)).arecv(timeout)
         return await self._worker(queue).arecv(timeout)

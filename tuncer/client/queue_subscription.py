@@ -81,6 +81,7 @@ class QueueSubscription(Subscription[Item]):
         if not self._ready:
             return None
         item = self._ready.popleft()
+        self._show_life()
         if isinstance(item, DeviceEvent):
             return item
         if self._most is not None and len(item) > self._most:
@@ -94,6 +95,9 @@ class QueueSubscription(Subscription[Item]):
         self._packets = self._one_by_one(item)
         self._delivered += 1
         return next(self._packets)
+
+    def _show_life(self) -> None:
+        """Tell the worker that this subscription is being read, if that matters to it."""
 
     def _one_by_one(self, batch: Batch) -> Iterator[Packet]:
         return iter(batch)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tuncer.client.queue_subscription import QueueSubscription
-from tuncer.client.subscription import Item
 from tuncer.protocol import control_socket
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.control_socket import PATIENCE
@@ -98,10 +97,7 @@ class RingSubscription(QueueSubscription):
             return None
         while not self._parts:
             batch = self._take(self._ring)
-            if batch is None:
-                self._seq = self._position
-                return None
-            if self._cut is None:
+            if batch is None or self._cut is None:
                 self._seq = self._position
                 return batch
             self._take_parts(batch, self._cut)
@@ -159,10 +155,6 @@ class RingSubscription(QueueSubscription):
         return {"delivered": delivered, "lost": self._lost, "segments": self._delivered}
 
     # -- flow control of a lossless subscription ---------------------------------------------------
-
-    def _next(self) -> Item | None:
-        self._show_life()
-        return super()._next()
 
     def _one_by_one(self, batch: Batch) -> Iterator[Packet]:
         return self._alive(batch) if self._is_lossless else iter(batch)

@@ -9,9 +9,11 @@ import bisect
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from tuncer.protocol.packet import Packet
+
+_Bytes = TypeVar("_Bytes", bytes, memoryview)
 
 _make_packet = functools.partial(tuple.__new__, Packet)  # as ``Packet._make``, without a check
 
@@ -116,13 +118,13 @@ class Batch(Sequence[Packet]):
 
     def payloads(self) -> list[bytes]:
         """Return the bytes of each packet."""
-        data = self.data
-        places = zip(self.offsets, self._lengths, strict=True)
-        return [data[start : start + length] for start, length in places]
+        return self._cut_out(self.data)
 
     def views(self) -> list[memoryview]:
         """Return the bytes of each packet where they lie in ``data``, without copying them."""
-        data = memoryview(self.data)
+        return self._cut_out(memoryview(self.data))
+
+    def _cut_out(self, data: _Bytes) -> list[_Bytes]:
         places = zip(self.offsets, self._lengths, strict=True)
         return [data[start : start + length] for start, length in places]
 
