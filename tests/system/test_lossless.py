@@ -231,18 +231,21 @@ def held_back(dev: Device) -> int:
     return int(counts["packets_read"])
 
 
-def test_one_that_reads_slowly_is_not_ended() -> None:
+@pytest.mark.parametrize("batch", [False, 8])
+def test_one_that_reads_slowly_is_not_ended(batch: bool | int) -> None:
     """It takes longer than its hold_timeout for what it acknowledges at a time otherwise."""
-    with make(**SMALL) as dev, dev.subscribe(policy="lossless", hold_timeout=1.5) as slow:
+    options: Any = {"policy": "lossless", "hold_timeout": 1.5, "batch": batch}
+    with make(**SMALL) as dev, dev.subscribe(**options) as slow:
         held_back(dev)
         flood(5000)
-        began = time.monotonic()
-        for seq in range(1000):
-            assert slow.recv(PATIENCE).seq == seq
+        began, each = time.monotonic(), batch or 1
+        for number in range(1000):
+            assert slow.recv(PATIENCE).seq == number * each
             if time.monotonic() - began > 4:
                 break
-            time.sleep(0.08)  # 32 packets, a sixteenth of the ring, in 2.5 s
+            time.sleep(0.08 * each)  # 32 packets, a sixteenth of the ring, in 2.5 s
         assert dev.statistics()["held_back"]
+        assert dev.statistics()["subscribers"] == 1
 
 
 def test_the_end_of_one_queues_subscription_is_told() -> None:

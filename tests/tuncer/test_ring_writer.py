@@ -58,6 +58,23 @@ def test_what_a_filter_refused_does_not_come_back_with_another_filter(
     writer.close()
 
 
+def test_small_packets_overwrite_what_was_foretold(
+    fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ring has room for their bytes, and not for so many of them."""
+    sent = [packet_of(100, number) for number in range(1000)]
+    queue = list(sent)
+    monkeypatch.setattr(os, "preadv", source_of(queue))
+    writer = RingWriter(fd)
+    while queue:
+        foretold = writer.first_kept()
+        writer.fill(0, 7)
+        assert writer.control.oldest <= foretold
+        assert leaves_the_last(writer, sent)
+    assert writer.control.oldest > 0
+    writer.close()
+
+
 def test_as_many_are_read_as_are_wanted(source: tuple[socket.socket, int], fd: int) -> None:
     writer = RingWriter(fd)
     for _ in range(10):
