@@ -4,10 +4,11 @@ An actor is a ``GenServer`` in a process of its own. A ``Supervisor`` starts act
 those that crash, and leaves nothing behind.
 """
 
-from supervisor.actor.callback_results import Continue, Ignore, NoReply, Sender, Stop, Timeout
+from supervisor.actor.callback_results import Sender, Timeout
 from supervisor.client.futures import CallFuture, Events
 from supervisor.client.multi_call import Replies, multi_call
-from supervisor.client.ref import Down, Exit, Monitor, Ref, whereis
+from supervisor.client.ref import Down, Exit, Monitor, Ref, Term
+from supervisor.client.whereis import named, whereis
 from supervisor.errors import (
     ActorError,
     AlreadyPresent,
@@ -31,12 +32,14 @@ from supervisor.errors import (
     TooManyChildren,
 )
 from supervisor.gen_server import GenServer
+from supervisor.protocol.invocation import Invocation, handler
+from supervisor.protocol.results import Continue, Ignore, NoReply, Stop
 from supervisor.protocol.telemetry import Event, Traced
 from supervisor.supervision.child_spec import ChildSpec, check_childspecs
 from supervisor.supervision.dynamic_supervisor import DynamicSupervisor
 from supervisor.supervision.strategy import Backoff
 from supervisor.supervision.supervisor import Supervisor
-from supervisor.supervision.supervisor_ref import DynamicSupervisorRef, SupervisorRef
+from supervisor.supervision.supervisor_ref import ChildRow, DynamicSupervisorRef, SupervisorRef
 
 __all__ = [
     "ActorError",
@@ -49,6 +52,7 @@ __all__ = [
     "CallFuture",
     "CallTimeout",
     "Cancelled",
+    "ChildRow",
     "ChildSpec",
     "Continue",
     "Down",
@@ -59,6 +63,7 @@ __all__ = [
     "Exit",
     "GenServer",
     "Ignore",
+    "Invocation",
     "MailboxFull",
     "Monitor",
     "NoProcess",
@@ -78,10 +83,13 @@ __all__ = [
     "Stop",
     "Supervisor",
     "SupervisorRef",
+    "Term",
     "Timeout",
     "TooManyChildren",
     "Traced",
     "check_childspecs",
+    "handler",
     "multi_call",
+    "named",
     "whereis",
 ]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
+from supervisor.actor import handlers
 from supervisor.actor.callback_results import Sender
 from supervisor.actor.loop import Actor
 from supervisor.actor.timers import Timer
@@ -37,7 +38,7 @@ class _NoActor:
 class GenServer:
     """An actor. Override the callbacks that are needed."""
 
-    reference: ClassVar[type[Ref]] = Ref
+    reference: ClassVar[type[Ref[Any]]] = Ref
     """What ``start`` returns."""
     supervises: ClassVar[bool] = False
     """Whether it is a supervisor."""
@@ -50,6 +51,16 @@ class GenServer:
     it, for the same reason, unless that is "normal"."""
 
     _actor: Actor = cast("Actor", _NoActor())
+    _handlers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Find the handlers, see ``handler``.
+
+        Raises:
+            TypeError: a callback or a handler is none that an actor could serve.
+        """
+        super().__init_subclass__(**kwargs)
+        cls._handlers = handlers.collect(cls)
 
     # -- callbacks -----------------------------------------------------------------------------
 
@@ -99,14 +110,15 @@ class GenServer:
         """
 
     @classmethod
-    def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+    def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Ref[Self]:
         """Start the actor in a process of its own, which ends when this process ends.
 
         If the calling process is an actor, the new actor is linked to it: see ``trap_exit``.
         ``name`` is registered for the new actor; ``init`` does not get it.
 
         Returns:
-            A ``Ref``; None if ``init`` returned ``Ignore``.
+            A ``Ref``. If ``init`` returned ``Ignore``, None, which the signature does not say:
+            few actors do so, and the others would have to be asked everywhere whether they have.
 
         Raises:
             ValueError, TypeError: of ``check_arguments``; nothing was started.
@@ -117,10 +129,10 @@ class GenServer:
         ref = launch(cls, args, kwargs, name, linked=True)
         if ref is not None and Actor.current is not None:
             Actor.current.links.link(ref, mutual=False)  # it knows of its owner's end by the pidfd
-        return ref
+        return cast("Ref[Self]", ref)
 
     @classmethod
-    def start(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+    def start(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Ref[Self]:
         """Start the actor in a process of its own, which goes on when this process ends.
 
         Below a supervisor it cannot: what an actor there has started ends with that actor.
@@ -128,12 +140,12 @@ class GenServer:
         Returns and raises as ``start_link``.
         """
         cls.check_arguments(*args, **kwargs)
-        return launch(cls, args, kwargs, name, linked=False)
+        return cast("Ref[Self]", launch(cls, args, kwargs, name, linked=False))
 
     # -- for callbacks -------------------------------------------------------------------------
 
     @property
-    def ref(self) -> Ref:
+    def ref(self) -> Ref[Self]:
         """This actor's reference."""
         return self._actor.ref
 
@@ -141,6 +153,14 @@ class GenServer:
     def log(self) -> logging.Logger:
         """The logger of this package; it never blocks the actor."""
         return self._actor.log
+
+    @property
+    def sender(self) -> Sender | None:
+        """Who waits for the call that is being served; None: nobody, or no call is served.
+
+        A handler that returns ``NoReply`` keeps it, for ``reply`` or ``refuse``.
+        """
+        return self._actor.sender
 
     def reply(self, sender: Sender, value: Any) -> bool:
         """Reply to a call that ``handle_call`` answered by ``NoReply``, here or in another actor.

@@ -97,6 +97,7 @@ def read_file(path: str) -> bytes:
 
 # IN_MOVED_FROM, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF of sys/inotify.h.
 _REMOVALS = 0x40 | 0x200 | 0x400 | 0x800
+_CREATIONS = 0x100  # IN_CREATE, which link(2) causes, too
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h
 
 
@@ -272,6 +273,15 @@ def watch_removals(fd: int, path: str) -> bool:
         may be.
     """
     return bool(_libc.inotify_add_watch(fd, os.fsencode(path), _REMOVALS) >= 0)
+
+
+def watch_creations(fd: int, path: str) -> bool:
+    """Have a descriptor of ``inotify`` tell of files that are made in a directory.
+
+    Returns:
+        False if it will tell nothing, as ``watch_removals``.
+    """
+    return bool(_libc.inotify_add_watch(fd, os.fsencode(path), _CREATIONS) >= 0)
 
 
 def children() -> list[int]:

@@ -20,7 +20,7 @@ from supervisor.protocol.channel import Channel, close_all
 from supervisor.protocol.codec import Code
 from supervisor.protocol.codec import extend as extend_codec
 from supervisor.protocol.framing import peer_of
-from supervisor.protocol.message_kinds import CAST
+from supervisor.protocol.message_kinds import CALL, CAST
 from supervisor.spawn.launch import stop_linked
 from supervisor.supervision.strategy import Restart
 
@@ -86,4 +86,4 @@ def call_async(
     ref: Ref, request: object, timeout: float | None, pending: Pending | None = None
 ) -> CallFuture:
     """Do as ``Ref.call_async`` does; ``pending`` takes the reply when it arrives."""
-    return ref._call_async(request, timeout, pending)  # noqa: SLF001 - what this file is for
+    return ref._call_async(CALL, request, timeout, pending)  # noqa: SLF001 - what this file is for

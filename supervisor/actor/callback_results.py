@@ -1,19 +1,20 @@
-"""What callbacks are given and may return, and what the loop asks of the object they belong to."""
+"""What callbacks are given, how their results are checked, and what the loop asks of an actor."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from supervisor.client.ref import Ref, connection_to
-from supervisor.errors import NORMAL, NoProcess, Reason, shown
+from supervisor.errors import NoProcess, Reason, shown
 from supervisor.linux import Process
 from supervisor.protocol import codec
 from supervisor.protocol.codec import Code
 from supervisor.protocol.message_kinds import ANSWER, REPLY
+from supervisor.protocol.results import Continue, Ignore, NoReply, Starting, Stop
 
 _ROOM = 5.0  # seconds that a mailbox may be full
 
@@ -56,48 +57,6 @@ class Timeout:
     """Given to ``handle_info`` when nothing has come for ``idle_timeout`` seconds."""
 
 
-@dataclass(frozen=True)
-class NoReply:
-    """Returned by ``handle_call``: the reply comes later, by ``self.reply(sender, value)``."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Returned by any callback: end with this reason; from ``handle_call``, after this reply.
-
-    Without a reply the caller is told of the end, by ``ProcessDown``.
-    Returned by ``init``: do not start, for this reason.
-    """
-
-    reason: Reason = NORMAL
-    reply: Any = NoReply()
-
-    def __post_init__(self) -> None:
-        if self.reason is None:
-            raise TypeError("Stop(None): None is no reason to end; Stop() is for 'normal'")
-
-
-@dataclass(frozen=True)
-class Continue:
-    """Returned by any callback: call ``handle_continue(argument)`` before any other message.
-
-    From ``handle_call``, after this reply; without one, that comes later, by ``self.reply``.
-    """
-
-    argument: Any
-    reply: Any = NoReply()
-
-
-@dataclass(frozen=True)
-class Ignore:
-    """Returned by ``init``: nothing to do here; not started, and no error."""
-
-
-@dataclass(frozen=True)
-class Starting:
-    """Returned by a supervisor's ``init``: it says itself, later, how the start went."""
-
-
 _RESULTS = (NoReply, Stop, Continue, Ignore, Starting)
 
 
@@ -118,17 +77,17 @@ def check_init(result: Any, *, supervises: bool) -> None:
         )
 
 
-def check_reply(value: Any) -> None:
-    """Check what ``handle_call`` replies.
+def check_reply(callback: str, value: Any) -> None:
+    """Check what ``handle_call``, or a handler, replies.
 
     Raises:
         TypeError: a class of this module instead of an object of it, or a coroutine.
     """
     if isinstance(value, type) and value in _RESULTS:
         raise TypeError(
-            f"handle_call has returned the class {value.__name__}: {value.__name__}() is meant"
+            f"{callback} has returned the class {value.__name__}: {value.__name__}() is meant"
         )
-    _refuse_coroutine("handle_call", value)
+    _refuse_coroutine(callback, value)
 
 
 def check_result(callback: str, result: Any) -> None:
@@ -154,6 +113,7 @@ class Server(Protocol):
 
     reference: ClassVar[type[Ref]]
     supervises: ClassVar[bool]
+    _handlers: ClassVar[Mapping[str, Callable[..., Any]]]
     idle_timeout: float | None
     trap_exit: bool
 

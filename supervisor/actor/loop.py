@@ -16,14 +16,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from supervisor import linux
+from supervisor.actor import handlers
 from supervisor.actor.callback_results import (
-    Continue,
-    Ignore,
-    NoReply,
     Sender,
     Server,
-    Starting,
-    Stop,
     Timeout,
     check_init,
     check_reply,
@@ -56,10 +52,13 @@ from supervisor.errors import (
 from supervisor.protocol import busy_wait, codec, registry
 from supervisor.protocol.busy_wait import BusyWait
 from supervisor.protocol.channel import SIZE, Channel
+from supervisor.protocol.invocation import Invocation
 from supervisor.protocol.message_kinds import (
     ANSWER,
     CALL,
+    CALL_METHOD,
     CAST,
+    CAST_METHOD,
     EXIT,
     FAILED,
     FORGET,
@@ -78,6 +77,7 @@ from supervisor.protocol.message_kinds import (
     SYSTEM,
     UNLINK,
 )
+from supervisor.protocol.results import Continue, Ignore, NoReply, Starting, Stop
 from supervisor.protocol.telemetry import SUPERVISION, TRACE, Event, traced
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ class Actor:
         self._streams = Streams(self._mailbox)
         self._reason: Reason | None = None
         self._status = 0
+        self.sender: Sender | None = None
+        """Who waits for the call that is being served."""
         self.server = cls._new(self)
         self._system = System(self.server, self._monitors)
         self._counts = self._system.counts
@@ -332,7 +334,17 @@ class Actor:
         elif kind == INFO:
             self._serve_info(term)
         elif kind == CALL:
-            self._serve_call(Sender(peer.number, number, self.process), term, chain)
+            self._note("call", term)
+            sender = Sender(peer.number, number, self.process)
+            self._serve_call(sender, self.server.handle_call, (term, sender), {}, chain)
+        elif kind in (CALL_METHOD, CAST_METHOD):
+            try:
+                message = Invocation.of(term)
+            except ValueError as error:
+                self._mailbox.refuse(peer, f"{error}")
+                return
+            sender = Sender(peer.number, number, self.process)
+            self._serve_method(sender if kind == CALL_METHOD else None, message, chain)
         elif kind in self._REQUESTS:
             try:
                 self._REQUESTS[kind](self, Sender(peer.number, number, self.process), term)
@@ -346,25 +358,55 @@ class Actor:
         self._note("info", message)
         self._then("handle_info", self.server.handle_info(message))
 
-    def _serve_call(self, sender: Sender, request: Any, chain: Any = ()) -> None:
-        self._note("call", request)
+    def _serve_method(self, sender: Sender | None, message: Invocation, chain: list[Any]) -> None:
+        """Serve a call of a handler, or a cast if nobody waits for the reply."""
+        server = self.server
+        self._note("cast" if sender is None else "call", message)
+        try:
+            method = handlers.find(type(server), server._handlers, message)  # noqa: SLF001 - a hook for this loop alone
+        except TypeError as error:  # the caller's mistake: this actor goes on
+            if sender is None:
+                self.log.error("%r ignores a cast: %s", self.ref, error)
+            else:
+                self.refuse(sender, error)
+            return
+        args, kwargs = (server, *message.args), message.kwargs
+        if sender is not None:
+            self._serve_call(sender, method, args, kwargs, chain)
+            return
+        result = method(*args, **kwargs)
+        check_reply(message.method, result)
+        if isinstance(result, (Stop, Continue)):  # all else would be the reply
+            self._then(message.method, result)
+
+    def _serve_call(
+        self,
+        sender: Sender,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        chain: list[Any],
+    ) -> None:
+        """Reply to a call with what a callback returns."""
         if chain:
             call_cycle.serving(call_cycle.decode(chain))
+        self.sender = sender
         try:
-            result = self.server.handle_call(request, sender)
+            result = callback(*args, **kwargs)
             value = result.reply if isinstance(result, (Stop, Continue)) else result
             if not isinstance(value, NoReply):
-                check_reply(value)
+                check_reply(callback.__name__, value)
                 self.reply(sender, value)
         except RAISED as error:
             # Before the actor ends of it: otherwise the caller would be told of the end alone.
             self._answer(sender, RAISE, RemoteError.of(error))
             raise
         finally:
+            self.sender = None
             if chain:
                 call_cycle.serving(())
         if isinstance(result, (Stop, Continue)):
-            self._then("handle_call", result)
+            self._then(callback.__name__, result)
 
     def _serve_monitor(self, sender: Sender, _: Any) -> None:
         self._monitors.add(sender.address, sender.number)

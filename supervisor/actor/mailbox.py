@@ -30,7 +30,7 @@ from supervisor.errors import BadMessage
 from supervisor.linux import Process
 from supervisor.protocol import codec, framing, runtime_dir
 from supervisor.protocol.flow_control import Served
-from supervisor.protocol.message_kinds import CALL, CAST, CREDIT, DOWN, INFO, MAILBOX, MAILBOX_BYTES
+from supervisor.protocol.message_kinds import CREDIT, DOWN, MAILBOX, MAILBOX_BYTES, SERVED
 
 log = logging.getLogger("supervisor")
 
@@ -44,7 +44,6 @@ _MOST_DESCRIPTORS = 64  # that one caller may have sent without a message that t
 _ANCILLARY = socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
 _NOTHING = object()
 _NO_CHAIN: list[Any] = []
-_SUSPENDABLE = (CALL, CAST, INFO)
 
 
 class Loop(Protocol):
@@ -341,7 +340,7 @@ class Mailbox:
             if not self._left:
                 self._left = _TURN
                 turns.rotate(-1)
-            if suspended and message[1] in _SUSPENDABLE:
+            if suspended and message[1] in SERVED:
                 self._hold(message, size)
                 continue
             if peer.served.count(size):

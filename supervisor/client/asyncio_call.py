@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from supervisor.client.asyncio_reader import finish, reading_by, room
 from supervisor.client.connection import FOREVER, Connection, deadline_of
 from supervisor.client.futures import no_reply
 from supervisor.client.pending import Pending
+from supervisor.client.retry import FAILURES, NextProcess
 from supervisor.errors import MailboxFull
 from supervisor.protocol import registry, restoration
-from supervisor.protocol.message_kinds import CALL
+from supervisor.protocol.invocation import Invocation
+from supervisor.protocol.message_kinds import CALL_METHOD
+
+_Found = TypeVar("_Found")
 
 
 async def until_restored(name: str | None) -> None:
@@ -28,7 +34,7 @@ async def until_restored(name: str | None) -> None:
         await asyncio.sleep(restoration.STEP)
 
 
-async def call(there: Connection, request: Any, deadline: float, who: str) -> Any:
+async def call(there: Connection, kind: int, term: Any, deadline: float, who: str) -> Any:
     """Do what ``Ref.acall`` says."""
     loop = asyncio.get_running_loop()
     answered = loop.create_future()
@@ -36,27 +42,60 @@ async def call(there: Connection, request: Any, deadline: float, who: str) -> An
     with reading_by(loop, there):
         try:
             async with asyncio.timeout_at(_on_clock(loop, deadline)):
-                await _send(there, request, pending)
+                await _send(there, kind, term, pending)
                 await answered
         except TimeoutError:
             there.serve()  # if this process has stood still, the reply may have come meanwhile
             if pending.number == 0:
                 raise MailboxFull(f"{who} does not serve its mailbox, which is full") from None
             if pending.answer is None:
+                request = Invocation.of(term) if kind == CALL_METHOD else term
                 raise no_reply(who, loop.time() - began, request) from None
         finally:
             there.forget(pending)
     return pending.result(who)
 
 
-async def _send(there: Connection, request: Any, pending: Pending) -> None:
+async def _send(there: Connection, kind: int, term: Any, pending: Pending) -> None:
     """Send a call, after waiting for room if need be."""
     while pending.number == 0:
         try:
-            there.ask(CALL, request, 0.0, pending)
+            there.ask(kind, term, 0.0, pending)
         except MailboxFull:
-            await room(there, lambda: there.ask(CALL, request, 0.0, pending))
+            await room(there, lambda: there.ask(kind, term, 0.0, pending))
 
 
 def _on_clock(loop: asyncio.AbstractEventLoop, deadline: float) -> float | None:
     return None if deadline == FOREVER else loop.time() + deadline - deadline_of(0.0)
+
+
+async def repeated(name: str, retry: float, attempt: Callable[[], Awaitable[_Found]]) -> _Found:
+    """Do what ``retry.repeated`` does, from asyncio."""
+    try:
+        return await attempt()
+    except FAILURES as error:
+        failure = error
+    with contextlib.closing(NextProcess(name, retry)) as successor:
+        while True:
+            while not successor.is_there(failure):
+                await _told(successor)
+            try:
+                return await attempt()
+            except FAILURES as error:
+                failure = error
+
+
+async def _told(successor: NextProcess) -> None:
+    """Wait until it is worth looking again whether there is a successor."""
+    fd, patience = successor.fileno(), successor.patience()
+    if fd < 0:
+        await asyncio.sleep(patience)
+        return
+    loop = asyncio.get_running_loop()
+    told = loop.create_future()
+    loop.add_reader(fd, lambda: finish(told))
+    try:
+        await asyncio.wait([told], timeout=patience)
+    finally:
+        loop.remove_reader(fd)
+    successor.told()

@@ -20,12 +20,11 @@ from supervisor.errors import KILLED, MailboxFull, NoProcess, Reason, reason_of
 from supervisor.linux import Process
 from supervisor.protocol import codec, framing, restoration, runtime_dir
 from supervisor.protocol.flow_control import Credit
-from supervisor.protocol.message_kinds import CALL, CAST, INFO
+from supervisor.protocol.message_kinds import SERVED
 
 _BACKLOG = 5  # seconds that the mailbox of an actor which is stopped may not accept a connection
 _DYING = 1.0  # seconds at most from the end of a connection to its process's
 _END = object()
-_COUNTED = (CALL, CAST, INFO)  # the messages that a mailbox's bound is about
 
 
 class Lack(enum.Enum):
@@ -132,7 +131,7 @@ class CallerSocket:
         """
         size, credit = len(data), self.credit
         end = credit.sent_bytes + size
-        if (credit.sent >= credit.most or end > credit.most_bytes) and kind in _COUNTED:
+        if (credit.sent >= credit.most or end > credit.most_bytes) and kind in SERVED:
             return Lack.CREDIT
         try:
             if size <= self._inline:

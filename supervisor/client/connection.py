@@ -42,7 +42,7 @@ from supervisor.linux import Process
 from supervisor.protocol import busy_wait, codec
 from supervisor.protocol.busy_wait import BusyWait
 from supervisor.protocol.message_kinds import (
-    CALL,
+    CALLS,
     CREDIT,
     DOWN,
     EVENT,
@@ -225,7 +225,7 @@ class Connection:
         number = next(self._numbers)
         data = codec.pack_message(kind, number, term, chain)
         kept = pending is not None
-        pending = pending or Pending(is_call=kind == CALL)
+        pending = pending or Pending(is_call=kind in CALLS)
         try:
             while (lack := self._asked(kind, number, data, pending, kept=kept)) is not None:
                 self._wait_for_room(lack, len(data), deadline)
@@ -237,7 +237,7 @@ class Connection:
         self, kind: int, number: int, data: bytes, pending: Pending, *, kept: bool
     ) -> Lack | None:
         with self._lock:
-            if kind == CALL and len(self._calls) >= IN_FLIGHT:
+            if kind in CALLS and len(self._calls) >= IN_FLIGHT:
                 self.lack = Lack.CALLS
                 return self.lack
             sent = False

@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from supervisor.client.connection import Connection, deadline_of
 from supervisor.client.pending import Pending, Stream
 from supervisor.errors import ActorError, CallTimeout, Cancelled, shown
 from supervisor.protocol.message_kinds import RAISE, SUBSCRIBE
 from supervisor.protocol.telemetry import after
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    _Value_co = DefaultTypeVar("_Value_co", covariant=True, default=Any)
+else:
+    _Value_co = TypeVar("_Value_co", covariant=True)
 
 
 def no_reply(who: object, timeout: float | None, request: Any = ...) -> CallTimeout:
@@ -20,7 +27,7 @@ def no_reply(who: object, timeout: float | None, request: Any = ...) -> CallTime
     return CallTimeout(f"{who} has not replied{what} within {timeout:g} s")
 
 
-class CallFuture:
+class CallFuture(Generic[_Value_co]):
     """The reply to a call that is under way. Source: ``gen_server:send_request/2``.
 
     Replies are read by whoever waits for one of the same actor, so nothing needs to run meanwhile.
@@ -31,7 +38,7 @@ class CallFuture:
         self._pending = pending
         self._who = who
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> _Value_co:
         """Wait for the reply, and return it.
 
         Raises:
@@ -39,13 +46,13 @@ class CallFuture:
             ProcessDown, RemoteError: as ``Ref.call``.
         """
         self._wait(timeout)
-        return self._pending.result(self._who)
+        return cast("_Value_co", self._pending.result(self._who))
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, _Value_co]:
         """Wait for the reply, from asyncio; cancelled, the call is still under way."""
         return self._answered().__await__()
 
-    async def _answered(self) -> Any:
+    async def _answered(self) -> _Value_co:
         await self.until(self.done)
         return self.result(0.0)
 

@@ -9,12 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from datetime import datetime
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from supervisor import linux
 from supervisor.client import call_cycle, connections
+from supervisor.client import retry as repetition
 from supervisor.client.connection import Connection, deadline_of
 from supervisor.client.futures import CallFuture, Events, no_reply
 from supervisor.client.pending import Pending
@@ -31,9 +45,13 @@ from supervisor.errors import (
 from supervisor.linux import Process
 from supervisor.protocol import codec, registry
 from supervisor.protocol.codec import Code
+from supervisor.protocol.invocation import Invocation, term_of
 from supervisor.protocol.message_kinds import (
     CALL,
+    CALL_METHOD,
+    CALLS,
     CAST,
+    CAST_METHOD,
     DOWN,
     INFO,
     LEAVE,
@@ -43,7 +61,30 @@ from supervisor.protocol.message_kinds import (
     STOP,
     SYSTEM,
 )
+from supervisor.protocol.results import Continue, NoReply, Stop
 
+_Given = ParamSpec("_Given")
+_Reply = TypeVar("_Reply")
+_Actor = TypeVar("_Actor")
+if TYPE_CHECKING:
+    from types import EllipsisType as ellipsis  # noqa: N813 - what ``...`` is
+
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    Served_co = DefaultTypeVar("Served_co", covariant=True, default=Any)
+else:
+    Served_co = TypeVar("Served_co", covariant=True)
+"""The class of the actor that a reference means. By default any: ``Ref`` alone is ``Ref[Any]``."""
+
+Term: TypeAlias = (
+    "int | float | str | bytes | Sequence[Any] | Mapping[Any, Any] | AbstractSet[Any] | datetime"
+    " | Exception | Ref[Any] | None"
+)
+"""What travels, as far as a type says so; no function does. (Other packages' types are ``Any``.)"""
+Handler: TypeAlias = "Callable[Concatenate[_Actor, _Given], _Reply | NoReply | Stop | Continue]"
+"""A method of an actor, which callers see without what it may return in place of a reply."""
+
+_PATIENCE = 5.0  # seconds: gen_server:call/2 has the same
 _MANY_NAMES = 256  # when those are dropped whose actors have ended
 _by_name: dict[str, Connection] = {}
 os.register_at_fork(after_in_child=_by_name.clear)
@@ -66,40 +107,136 @@ class Exit:
     reason: Reason
 
 
-class Ref:
-    """A reference to an actor. It can be pickled, and sent in messages."""
+class Ref(Generic[Served_co]):
+    """A reference to an actor. It can be pickled, and sent in messages.
 
-    __slots__ = ("_process", "name")
+    ``Ref[Counter]`` is a reference to an actor of that class or of a subclass, for type checkers.
+
+    A request is a term, for ``handle_call`` or ``handle_cast``: ``ref.call("get", timeout=1.0)``.
+    Or it is a method that is marked by ``handler``, with its arguments: ``ref.call(Counter.add,
+    5)``. All of these are the method's, so ``within`` sets the timeout:
+    ``ref.within(1.0).call(Counter.add, 5)``.
+    """
+
+    __slots__ = ("_process", "_retry", "_timeout", "name")
 
     def __init__(self, process: Process | None = None, name: str | None = None) -> None:
         self._process = process
         self.name = name
+        self._timeout: float | None = _PATIENCE
+        self._retry = 0.0
 
-    def call(self, request: Any, timeout: float | None = 5.0) -> Any:
-        """Send a request and wait for the reply: ``handle_call`` returns it.
+    def within(self, timeout: float | None = _PATIENCE, *, retry: float = 0.0) -> Self:
+        """Return a reference to the same actor whose requests have other bounds.
 
         Args:
-            request: any term that msgpack or its extensions of ``supervisor.protocol.codec`` carry.
-            timeout: seconds; None waits as long as the actor lives.
+            timeout: seconds for each attempt of ``call``, ``acall``, ``call_async`` and ``cast``;
+                None waits as long as the actor lives. Of each ``call``, a ``timeout`` that it is
+                given itself counts instead.
+            retry: seconds after the first failure in which ``call``, ``acall`` and ``cast`` are
+                repeated while the actor is being restarted, or has not been started yet. For
+                requests that may be served twice (idempotent ones): nobody knows whether an actor
+                that ended had served them. By default nothing is ever repeated.
+
+        These bounds do not travel in messages.
+
+        Raises:
+            TypeError, ValueError: no numbers of seconds, or ``retry`` without a name.
+        """
+        deadline_of(timeout)
+        if retry != 0.0:
+            repetition.check(self.name, retry)
+        other = type(self)(self._process, self.name)
+        other._timeout, other._retry = timeout, retry  # noqa: SLF001 - of this class
+        return other
+
+    @overload
+    def call(
+        self,
+        request: Handler[Served_co, _Given, _Reply],
+        /,
+        *args: _Given.args,
+        **kwargs: _Given.kwargs,
+    ) -> _Reply: ...
+
+    @overload
+    def call(self, request: Term, /, timeout: float | None = ..., retry: float = ...) -> Any: ...
+
+    def call(self, request: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Send a request and wait for the reply: what ``handle_call``, or the method, returns.
+
+        Args:
+            request: a term, of what msgpack or its extensions of ``supervisor.protocol.codec``
+                carry; or a method that is marked by ``handler``.
+            *args: the method's. Of a term: ``timeout`` and ``retry``, as those of ``within``.
+            **kwargs: the method's. Of a term: as above.
 
         Raises:
             NoProcess: nobody is there; nothing was sent.
             ProcessDown: the actor ended during the call.
             CallTimeout: it lives, and did not reply in time.
-            RemoteError: ``handle_call`` raised; the text holds its traceback.
+            RemoteError: ``handle_call``, or the method, raised; the text holds its traceback.
             CallCycle: an actor calls itself, or one that waits for it: nothing was sent.
             MailboxFull: its mailbox's bound is reached, or 500 calls of this process to it are
                 under way, and it stayed so; nothing was sent.
-            TypeError, ValueError: the request cannot travel.
+            TypeError, ValueError: the request cannot travel, or the method does not take these
+                arguments; nothing was sent, unless the actor has another version of the class.
         """
-        return self._ask(CALL, request, timeout)
+        if callable(request):
+            term = term_of(request, args, kwargs)
+            return self._bounded_call(CALL_METHOD, term, self._timeout, self._retry)
+        if args or kwargs or self._retry:
+            return self._bounded_call(CALL, request, *self._bounds(*args, **kwargs))
+        return self._ask(CALL, request, self._timeout)
 
-    async def acall(self, request: Any, timeout: float | None = 5.0) -> Any:  # noqa: ASYNC109 - as call
+    def _bounds(
+        self, timeout: float | ellipsis | None = ..., retry: float | ellipsis = ...
+    ) -> tuple[float | None, float]:
+        """Return the bounds of one request: those that it was given, else this reference's."""
+        return (
+            self._timeout if timeout is ... else timeout,
+            self._retry if retry is ... else retry,
+        )
+
+    def _bounded_call(self, kind: int, term: Any, timeout: float | None, retry: float) -> Any:
+        if retry == 0.0:
+            return self._ask(kind, term, timeout)
+        name = repetition.check(self.name, retry)
+        return repetition.repeated(name, retry, lambda: self._ask(kind, term, timeout))
+
+    @overload
+    async def acall(
+        self,
+        request: Handler[Served_co, _Given, _Reply],
+        /,
+        *args: _Given.args,
+        **kwargs: _Given.kwargs,
+    ) -> _Reply: ...
+
+    @overload
+    async def acall(
+        self,
+        request: Term,
+        /,
+        timeout: float | None = ...,  # noqa: ASYNC109 - as call
+        retry: float = ...,
+    ) -> Any: ...
+
+    async def acall(self, request: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call from asyncio, as ``call`` does; other tasks run meanwhile.
 
         Cancelled, it waits no longer; the actor serves the call all the same. A cycle of such
         calls is not found: an actor that has asyncio's loop run in a callback serves nothing else.
         """
+        from supervisor.client import asyncio_call  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+
+        kind, term, timeout, retry = self._told(request, args, kwargs)
+        if retry == 0.0:
+            return await self._acall(kind, term, timeout)
+        name = repetition.check(self.name, retry)
+        return await asyncio_call.repeated(name, retry, lambda: self._acall(kind, term, timeout))
+
+    async def _acall(self, kind: int, term: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - as call
         from supervisor.client import asyncio_call  # noqa: PLC0415 - asyncio takes megabytes, and few need it
 
         there = self._known_connection()
@@ -108,49 +245,108 @@ class Ref:
             there = self._connection()
         self._not_myself(there)
         try:
-            return await asyncio_call.call(there, request, deadline_of(timeout), str(self))
+            return await asyncio_call.call(there, kind, term, deadline_of(timeout), str(self))
         except NoProcess:
             there = self._successor(there)
-            return await asyncio_call.call(there, request, deadline_of(timeout), str(self))
+            return await asyncio_call.call(there, kind, term, deadline_of(timeout), str(self))
 
-    def call_async(self, request: Any, timeout: float | None = 5.0) -> CallFuture:
+    @overload
+    def call_async(
+        self,
+        request: Handler[Served_co, _Given, _Reply],
+        /,
+        *args: _Given.args,
+        **kwargs: _Given.kwargs,
+    ) -> CallFuture[_Reply]: ...
+
+    @overload
+    def call_async(self, request: Term, /, timeout: float | None = ...) -> CallFuture[Any]: ...
+
+    def call_async(self, request: Any, /, *args: Any, **kwargs: Any) -> CallFuture[Any]:
         """Send a request, and wait for its reply later. See ``CallFuture.result``.
 
         Args:
             request: as ``call``'s.
-            timeout: seconds that it may wait for room, when 500 calls are under way already.
+            *args: as ``call``'s, without ``retry``. ``timeout`` is how many seconds the request may
+                wait for room, when 500 calls are under way already.
+            **kwargs: as above.
 
         Raises:
             NoProcess, MailboxFull, TypeError, ValueError: as ``call``; nothing was sent.
         """
-        return self._call_async(request, timeout, None)
+        kind, term, timeout, retry = self._told(request, args, kwargs)
+        if retry != 0.0:
+            raise ValueError("a future belongs to one process: only call, acall and cast repeat")
+        return self._call_async(kind, term, timeout, None)
 
-    def _call_async(self, request: Any, timeout: float | None, given: Pending | None) -> CallFuture:
+    def _told(
+        self, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[int, Any, float | None, float]:
+        """Return the kind and the term of a call's message, and its bounds."""
+        if callable(request):
+            term = term_of(request, args, kwargs)
+            return CALL_METHOD, term, self._timeout, self._retry
+        return CALL, request, *self._bounds(*args, **kwargs)
+
+    def _call_async(
+        self, kind: int, term: Any, timeout: float | None, given: Pending | None
+    ) -> CallFuture[Any]:
         """Send a request; what takes its reply may be given, as of ``Connection.ask``."""
         there = self._connection()
         self._not_myself(there)
         try:
-            pending = there.ask(CALL, request, deadline_of(timeout), given)
+            pending = there.ask(kind, term, deadline_of(timeout), given)
         except NoProcess:
             there = self._successor(there)
-            pending = there.ask(CALL, request, deadline_of(timeout), given)
+            pending = there.ask(kind, term, deadline_of(timeout), given)
         return CallFuture(there, pending, str(self))
 
-    def _begin(self, request: Any, timeout: float | None) -> CallFuture:
+    def _begin(self, kind: int, term: Any, timeout: float | None) -> CallFuture:
         """Send a request whose reply this thread is about to wait for: ``call`` in two steps."""
         there = self._connection()
-        pending = self._request(there, CALL, request, deadline_of(timeout))
+        pending = self._request(there, kind, term, deadline_of(timeout))
         return CallFuture(there, pending, str(self))
 
-    def cast(self, request: Any, timeout: float | None = 5.0) -> None:
-        """Send a request that has no reply, for ``handle_cast``.
+    @overload
+    def cast(
+        self,
+        request: Handler[Served_co, _Given, Any],
+        /,
+        *args: _Given.args,
+        **kwargs: _Given.kwargs,
+    ) -> None: ...
 
-        It waits only when the mailbox's bound is reached.
+    @overload
+    def cast(self, request: Term, /, timeout: float | None = ..., retry: float = ...) -> None: ...
+
+    def cast(self, request: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Send a request that has no reply, for ``handle_cast`` or a method.
+
+        It waits only when the mailbox's bound is reached. What a method returns is dropped.
+
+        Args:
+            request: as ``call``'s.
+            *args: as ``call``'s. ``retry`` repeats only what was not sent: a cast that an actor had
+                received is lost with it, and nobody is told.
+            **kwargs: as above.
 
         Raises:
             NoProcess, MailboxFull, TypeError, ValueError: as ``call``; nothing was sent.
         """
-        self._send(CAST, request, timeout)
+        if callable(request):
+            term = term_of(request, args, kwargs)
+            self._bounded_cast(CAST_METHOD, term, self._timeout, self._retry)
+        elif args or kwargs or self._retry:
+            self._bounded_cast(CAST, request, *self._bounds(*args, **kwargs))
+        else:
+            self._send(CAST, request, self._timeout)
+
+    def _bounded_cast(self, kind: int, term: Any, timeout: float | None, retry: float) -> None:
+        if retry == 0.0:
+            self._send(kind, term, timeout)
+            return
+        name = repetition.check(self.name, retry)
+        repetition.repeated(name, retry, lambda: self._send(kind, term, timeout))
 
     def send(self, message: Any, timeout: float | None = 5.0) -> None:
         """Send a plain message, for ``handle_info``. Raises as ``cast``."""
@@ -287,14 +483,15 @@ class Ref:
                 there.wait(pending, deadline)
             except CallTimeout:
                 there.forget(pending)
-                raise no_reply(self, timeout, term) from None
+                request = Invocation.of(term) if kind == CALL_METHOD else term
+                raise no_reply(self, timeout, request) from None
         return pending.result(self)
 
     def _request(self, there: Connection, kind: int, term: Any, deadline: float) -> Pending:
         """Send a request whose answer this thread is about to wait for."""
         chain: Any = call_cycle.chain_to(there.process, self)
         if chain:
-            chain = call_cycle.encode(chain) if kind == CALL else ()
+            chain = call_cycle.encode(chain) if kind in CALLS else ()
         return there.ask(kind, term, deadline, None, chain)
 
     def _successor(self, ended: Connection) -> Connection:
@@ -369,9 +566,9 @@ def process_of(ref: Ref) -> Process | None:
     return ref._process  # noqa: SLF001 - the one way to it
 
 
-def begin(ref: Ref, request: Any, timeout: float | None) -> CallFuture:
+def begin(ref: Ref, kind: int, term: Any, timeout: float | None) -> CallFuture:
     """Send a request without retrying it on a successor: for this package."""
-    return ref._begin(request, timeout)  # noqa: SLF001 - the one way to it
+    return ref._begin(kind, term, timeout)  # noqa: SLF001 - the one way to it
 
 
 class Monitor:
@@ -407,19 +604,6 @@ class Monitor:
         if self._pending.answer is not None and self._pending.answer[0] == RAISE:
             raise self._pending.answer[1]
         return Down(self._ref, self._there.process.pid, self._pending.reason())
-
-
-_Kind = TypeVar("_Kind", bound=Ref)
-
-
-def whereis(name: str, kind: type[_Kind] = Ref) -> _Kind | None:  # type: ignore[assignment]
-    """Return a reference to the actor that has a name, or None.
-
-    Args:
-        name: the name.
-        kind: the class of the reference; for a supervisor, ``SupervisorRef``.
-    """
-    return None if registry.lookup(name) is None else kind(name=name)
 
 
 def encode(ref: Ref) -> list[Any]:

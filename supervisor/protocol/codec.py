@@ -58,6 +58,7 @@ class Code(enum.IntEnum):
     TRACED = 22
     EXIT = 23
     SENDER = 24
+    INVOCATION = 25
     FIRST_OF_OTHERS = 32
     """Packages that build on this one have the codes from here to 127."""
 

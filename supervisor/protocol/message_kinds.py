@@ -6,9 +6,14 @@ An answer is ``[kind, number, term]`` on the same connection.
 """
 
 CALL, CAST, INFO, MONITOR, STOP, OWN, LEAVE = range(7)
-LINK, UNLINK, ANSWER, SYSTEM, SUBSCRIBE, SEEN, FORGET = range(7, 14)
+LINK, UNLINK, ANSWER, SYSTEM, SUBSCRIBE, SEEN, FORGET, CALL_METHOD, CAST_METHOD = range(7, 16)
 """Kinds of messages to an actor. SEEN says how far a subscriber has come; FORGET withdraws the
-MONITOR or SUBSCRIBE of a number."""
+MONITOR or SUBSCRIBE of a number. The term of CALL_METHOD and CAST_METHOD is of ``invocation``."""
+
+CALLS = (CALL, CALL_METHOD)
+SERVED = (CALL, CAST, INFO, CALL_METHOD, CAST_METHOD)
+"""Messages that callbacks serve: the mailbox's bound is about them, and a suspended actor keeps
+them."""
 
 REPLY, RAISE, DOWN, EVENT, CREDIT = range(5)
 """Kinds of answers: a value, an error to raise in the caller, the reason why the actor ends,

@@ -107,6 +107,11 @@ def _living(path: str, holder: Holder | None) -> Process | None:
     return holder.process if holder.namespace == linux.pid_namespace() else None
 
 
+def watch(inotify: int) -> bool:
+    """Have a descriptor of ``linux.inotify`` tell when a name is registered; False if it cannot."""
+    return linux.watch_creations(inotify, _file(""))
+
+
 def names() -> dict[str, Process]:
     """Return all names and who has them; those of ended processes are removed on the way."""
     try:

@@ -52,6 +52,13 @@ class DynamicSupervisor(Supervisor):
         return cast("DynamicSupervisorRef", super().start_link(*args, name=name, **kwargs))
 
     @classmethod
+    def start(  # type: ignore[override]
+        cls, *args: Any, name: str | None = None, **kwargs: Any
+    ) -> DynamicSupervisorRef:
+        """Start the supervisor. See ``GenServer.start``."""
+        return cast("DynamicSupervisorRef", super().start(*args, name=name, **kwargs))
+
+    @classmethod
     def check_arguments(cls, *args: Any, **kwargs: Any) -> None:
         """Check what ``init`` will be given."""
         if cls.init is DynamicSupervisor.init:  # a subclass's own takes what it likes

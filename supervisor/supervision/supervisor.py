@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, cast
 
 from supervisor import linux
-from supervisor.actor.callback_results import NoReply, Sender, Starting
+from supervisor.actor.callback_results import Sender
 from supervisor.actor.owners import Owners
 from supervisor.client.ref import Exit, Ref
 from supervisor.errors import (
@@ -35,6 +35,7 @@ from supervisor.errors import (
 from supervisor.gen_server import GenServer
 from supervisor.protocol import runtime_dir
 from supervisor.protocol.message_kinds import FAILED
+from supervisor.protocol.results import NoReply, Starting
 from supervisor.protocol.telemetry import Event
 from supervisor.supervision.child import Child, State
 from supervisor.supervision.child_spec import ChildSpec, Plan, check_childspecs, check_intensity
@@ -90,6 +91,11 @@ class Supervisor(GenServer):
     def start_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> SupervisorRef:
         """Start the supervisor. See ``GenServer.start_link``."""
         return cast("SupervisorRef", super().start_link(*args, name=name, **kwargs))
+
+    @classmethod
+    def start(cls, *args: Any, name: str | None = None, **kwargs: Any) -> SupervisorRef:
+        """Start the supervisor. See ``GenServer.start``."""
+        return cast("SupervisorRef", super().start(*args, name=name, **kwargs))
 
     @classmethod
     def check_arguments(cls, *args: Any, **kwargs: Any) -> None:

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeVar, cast, overload
 
 from supervisor import linux
 from supervisor.client.futures import Events
 from supervisor.client.ref import Ref, decode, encode
+from supervisor.client.whereis import made_of
 from supervisor.protocol import codec
 from supervisor.protocol.codec import Code
 from supervisor.protocol.telemetry import SUPERVISION
 from supervisor.supervision.child_spec import ChildSpec
 
+_Kind = TypeVar("_Kind", bound=Ref)
+_Actor = TypeVar("_Actor")
 
-class SupervisorRef(Ref):
+
+class ChildRow(NamedTuple):
+    """What ``which_children`` tells of a child."""
+
+    id: str
+    ref: Ref | None
+    """None: it has no process."""
+    type: str
+    """"worker" or "supervisor"."""
+    state: str
+    """"running", "undefined" (no process), "restarting", "starting" or "stopping"."""
+
+
+class SupervisorRef(Ref[Any]):
     """A reference to a supervisor."""
 
     __slots__ = ()
@@ -61,13 +77,31 @@ class SupervisorRef(Ref):
         """
         _ask(self, "delete_child", child)
 
-    def child(self, child: str) -> Ref:
+    @overload
+    def child(self, child: str) -> Ref: ...
+
+    @overload
+    def child(self, child: str, kind: type[_Kind]) -> _Kind: ...
+
+    @overload
+    def child(self, child: str, kind: type[_Actor]) -> Ref[_Actor]: ...
+
+    def child(self, child: str, kind: type = Ref) -> Any:
         """Return a child's reference; while it is restarting, wait for that.
+
+        Args:
+            child: its id.
+            kind: the class of the child, or of its reference, as of ``whereis``.
 
         Raises:
             NotFound: there is no process of this id.
+            TypeError: the child has another kind of reference.
         """
-        return cast("Ref", _ask(self, "child", child))
+        wanted = type(made_of(kind))
+        found = _ask(self, "child", child)
+        if not isinstance(found, wanted):
+            raise TypeError(f"child {child!r} has a {type(found).__name__}, no {wanted.__name__}")
+        return found
 
     def give_child(self, child: str, owner: int) -> None:
         """Let a child that belongs to this process belong to another one instead.
@@ -90,9 +124,9 @@ class SupervisorRef(Ref):
         """
         return cast("dict[str, Any]", _ask(self, "get_childspec", child))
 
-    def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
+    def which_children(self) -> list[ChildRow]:
         """Return each child's id, reference, type and state, in the order of their start."""
-        return [tuple(row) for row in _ask(self, "which_children")]
+        return [ChildRow(*row) for row in _ask(self, "which_children")]
 
     def count_children(self) -> dict[str, int]:
         """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
@@ -109,7 +143,7 @@ class SupervisorRef(Ref):
         return Events(self._connection(), SUPERVISION)
 
 
-class DynamicSupervisorRef(Ref):
+class DynamicSupervisorRef(Ref[Any]):
     """A reference to a dynamic supervisor."""
 
     __slots__ = ()
@@ -139,9 +173,9 @@ class DynamicSupervisorRef(Ref):
         """
         _ask(self, "terminate_child", child)
 
-    def which_children(self) -> list[tuple[str, Ref | None, str, str]]:
+    def which_children(self) -> list[ChildRow]:
         """Return each child's id, reference, type and state, in the order of their start."""
-        return [tuple(row) for row in _ask(self, "which_children")]
+        return [ChildRow(*row) for row in _ask(self, "which_children")]
 
     def count_children(self) -> dict[str, int]:
         """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""

@@ -1,0 +1,156 @@
+"""Methods as messages: what a call of ``Counter.add`` with 5 is on its way to an actor.
+
+Only the method's name and its arguments travel. The caller and the actor both check them against
+the method's signature: the caller so that a mistake is raised where it was made, the actor because
+the caller may have another version of the class, or none.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from supervisor.errors import shown
+from supervisor.protocol import codec
+from supervisor.protocol.codec import Code
+
+_MARK = "__handler__"
+"""The attribute of a function that is a handler: its ``_Arguments``."""
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Invocation:
+    """A call or cast of a method, as ``Traced`` shows it."""
+
+    method: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, term: Any) -> Invocation:
+        """Read what has arrived.
+
+        Raises:
+            ValueError: it is no such message.
+        """
+        if type(term) is list and len(term) in (2, 3):  # a match would take five times as long
+            method, args = term[0], term[1]
+            kwargs = term[2] if len(term) == 3 else {}
+            if type(method) is str and type(args) is list and _are_named(kwargs):
+                return cls(method, args, kwargs)
+        raise ValueError(f"no call of a method: {shown(term)}")
+
+    def __repr__(self) -> str:
+        given = [shown(arg) for arg in self.args]
+        given += [f"{name}={shown(value)}" for name, value in self.kwargs.items()]
+        return f"{self.method}({', '.join(given)})"
+
+
+def _are_named(kwargs: Any) -> bool:
+    return type(kwargs) is dict and all(type(name) is str for name in kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    """How many arguments a handler takes by position, besides ``self``, if none has a keyword."""
+
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> _Arguments:
+        parameters = list(inspect.signature(function).parameters.values())
+        variable = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
+        first = [one for one in parameters if one.kind in _POSITIONAL]
+        if not first and not variable:
+            raise TypeError(f"{_name(function)} takes no self: a handler is a method of an actor")
+        optional = [one for one in first if one.default is not inspect.Parameter.empty]
+        needs_keywords = any(
+            one.kind is inspect.Parameter.KEYWORD_ONLY and one.default is inspect.Parameter.empty
+            for one in parameters
+        )
+        least = math.inf if needs_keywords else max(0, len(first) - len(optional) - 1)
+        return cls(least, math.inf if variable else len(first) - 1)
+
+
+def handler(function: _Function) -> _Function:
+    """Mark a method of a ``GenServer`` as one that other processes may call or cast.
+
+    ``ref.call(Counter.add, 5)`` has it called in the actor with these arguments. What it returns is
+    the reply, unless it is ``NoReply``, ``Stop`` or ``Continue``. A method that overrides a handler
+    is one, too.
+
+    Raises:
+        TypeError: it is no plain method of an object.
+    """
+    if not inspect.isroutine(function) or isinstance(function, (staticmethod, classmethod)):
+        raise TypeError(f"a handler is a plain method, not {shown(function)}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{_name(function)} is an async function: an actor serves one message after the other,"
+            " in plain methods"
+        )
+    if not is_handler(function):
+        setattr(function, _MARK, _Arguments.of(function))
+    return function
+
+
+def is_handler(function: object) -> bool:
+    """Tell whether a function is marked as a handler."""
+    return hasattr(function, _MARK)
+
+
+def term_of(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return the term of the message that has a method called with these arguments.
+
+    Raises:
+        TypeError: it is no handler, or takes other arguments.
+    """
+    if not is_handler(method):
+        raise TypeError(
+            f"{_name(method)} is not marked by @handler, so no other process may call it; and a"
+            " function itself cannot travel in a message"
+        )
+    check_arguments(method, args, kwargs)
+    return [method.__name__, list(args), kwargs] if kwargs else [method.__name__, list(args)]
+
+
+def check_arguments(
+    method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> None:
+    """Check that a handler takes these arguments.
+
+    Raises:
+        TypeError: which one it does not take, or lacks.
+    """
+    known: _Arguments = getattr(method, _MARK)
+    if not kwargs and known.least <= len(args) <= known.most:
+        return
+    try:
+        inspect.signature(method).bind(None, *args, **kwargs)
+    except TypeError as error:
+        text = f"{_name(method)}: {error}"
+        if not {"timeout", "retry"}.isdisjoint(kwargs):
+            text += (
+                "; a timeout is given by ref.within(timeout).call(...), here all is the method's"
+            )
+        raise TypeError(text) from None
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__qualname__", None) or shown(function)
+
+
+codec.extend(
+    Code.INVOCATION,
+    Invocation,
+    lambda found: [found.method, found.args, found.kwargs],
+    Invocation.of,
+)
