@@ -18,6 +18,7 @@ from supervisor.errors import (
     CallCycle,
     CallTimeout,
     Cancelled,
+    GaveUp,
     MailboxFull,
     NoProcess,
     NotFound,
@@ -32,6 +33,7 @@ from supervisor.errors import (
     TooManyChildren,
 )
 from supervisor.gen_server import GenServer
+from supervisor.program import run
 from supervisor.protocol.invocation import Invocation, handler
 from supervisor.protocol.results import Continue, Ignore, NoReply, Stop
 from supervisor.protocol.telemetry import Event, Traced
@@ -61,6 +63,7 @@ __all__ = [
     "Event",
     "Events",
     "Exit",
+    "GaveUp",
     "GenServer",
     "Ignore",
     "Invocation",
@@ -91,5 +94,6 @@ __all__ = [
     "handler",
     "multi_call",
     "named",
+    "run",
     "whereis",
 ]

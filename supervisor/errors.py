@@ -11,7 +11,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 from supervisor import linux
 
@@ -41,6 +41,26 @@ class Shutdown:
     """An orderly end with an explanation: OTP's ``{shutdown, Term}``."""
 
     term: Any
+
+
+class GaveUp(str):
+    """Why a supervisor ends that has given up: "shutdown", as in OTP, and what OTP does not tell.
+
+    It equals "shutdown". ``isinstance(down.reason, GaveUp)`` tells it from an ordinary stop.
+    """
+
+    __slots__ = ("why",)
+
+    why: str
+    """Which limit was passed, and by which child."""
+
+    def __new__(cls, why: str) -> Self:  # noqa: D102 - as __init__
+        reason = super().__new__(cls, SHUTDOWN)
+        reason.why = why
+        return reason
+
+    def __reduce__(self) -> tuple[type[GaveUp], tuple[str]]:
+        return (GaveUp, (self.why,))
 
 
 Reason: TypeAlias = str | Shutdown | Exception
@@ -86,6 +106,8 @@ def is_shortage(error: object) -> bool:
 
 def brief(reason: Reason) -> str:
     """Return a reason in a line: an error's traceback was logged where it was raised."""
+    if isinstance(reason, GaveUp):
+        return f"{reason}, as it gave up: {reason.why}"
     return f"{reason}".partition("\n")[0]
 
 

@@ -105,7 +105,7 @@ def check_result(callback: str, result: Any) -> None:
 def _refuse_coroutine(callback: str, value: Any) -> None:
     if type(value) is CoroutineType:
         value.close()  # otherwise a warning follows that nobody has awaited it
-        raise TypeError(f"{callback} is an async function: a callback is a plain one")
+        raise TypeError(f"{callback} has returned a coroutine, which nobody would await")
 
 
 class Server(Protocol):

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from supervisor.errors import CARRIED, RemoteError, Shutdown, carried, shown
+from supervisor.errors import CARRIED, GaveUp, RemoteError, Shutdown, carried, shown
 
 LIMIT = 16 << 20
 """Bytes of a message at most."""
@@ -49,6 +49,7 @@ class Code(enum.IntEnum):
     REMOTE_ERROR = 5
     SHUTDOWN = 6
     CARRIED_ERROR = 7
+    GAVE_UP = 8
     REF = 16
     DOWN = 17
     SUPERVISOR_REF = 18
@@ -69,6 +70,7 @@ _encoders: dict[type, tuple[int, Callable[[Any], Any]]] = {
     frozenset: (Code.FROZENSET, list),
     RemoteError: (Code.REMOTE_ERROR, lambda e: [e.kind, e.message, e.trace]),
     Shutdown: (Code.SHUTDOWN, lambda s: s.term),
+    GaveUp: (Code.GAVE_UP, lambda g: g.why),
 }
 _decoders: dict[int, Callable[[Any], Any]] = {
     Code.TUPLE: tuple,
@@ -77,6 +79,7 @@ _decoders: dict[int, Callable[[Any], Any]] = {
     Code.BIG_INTEGER: lambda text: int(text, 16),
     Code.REMOTE_ERROR: lambda fields: RemoteError(*fields),
     Code.SHUTDOWN: Shutdown,
+    Code.GAVE_UP: GaveUp,
     Code.CARRIED_ERROR: lambda fields: CARRIED[fields[0]](*fields[1]),
 }
 # How an object of a subclass becomes one of its base type. ``int.__int__`` and the like ignore the

@@ -14,6 +14,7 @@ import fcntl
 import marshal
 import os
 import pickle
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -95,17 +96,19 @@ def launch(
     ours, theirs = Channel.pair()
     theirs = _above_stdio(theirs)
     owner = _above_stdio(linux.pidfd_of(os.getpid())) if linked else -1
+    started: list[Process] = []
     try:
-        _boot(theirs, payload, owner)
-    finally:
-        os.close(theirs)
-        os.close(payload)
-        if owner >= 0:
-            os.close(owner)
-    try:
-        ref = _outcome(ours, cls)
+        try:
+            _boot(theirs, payload, owner)
+        finally:
+            os.close(theirs)
+            os.close(payload)
+            if owner >= 0:
+                os.close(owner)
+        ref = _outcome(ours, cls, started)
     except BaseException:
         ours.close()
+        _cancel(started)
         raise
     if ref is not None and linked:
         _forget_ended()
@@ -189,33 +192,54 @@ def _boot(channel: int, payload: int, owner: int) -> None:
         _children[:] = [child for child in (*_children, started) if child.poll() is None]
 
 
-def _outcome(channel: Channel, cls: type) -> Ref | None:
-    started = None
+def _outcome(channel: Channel, cls: type, started: list[Process]) -> Ref | None:
+    """Wait until an actor says how its start went; ``started`` takes its process."""
     try:
         while True:
             (word, *terms), _ = channel.receive(wait=True)  # type: ignore[misc]
             if word != HELLO:
                 break
-            started = Process(*terms[0])
+            started.append(Process(*terms[0]))
             if Actor.current is None:
-                linux.adopts(started.pid)
+                linux.adopts(started[0].pid)
     except EOFError:
-        if started is not None:
-            _see_it_end(started)
+        for process in started:
+            _see_it_end(process)
         python = os.fsdecode(spawn.get_executable() or "")
         reason = f"its process, of {python}, ended before it served; what it printed may say why"
         raise StartFailed(cls.__qualname__, reason) from None
     if word == READY:
         ref: Ref = terms[0]
         return ref
-    if started is not None:
-        _see_it_end(started)  # and so its name is free again
+    for process in started:
+        _see_it_end(process)  # and so its name is free again
     if word == IGNORE:
         return None
     reason = terms[0] if word in {FAILED, EXIT} else f"it said {word!r}"
     if isinstance(reason, _RAISED_AS_THEY_ARE):
         raise reason
     raise StartFailed(cls.__qualname__, reason)  # EXIT: it was told to end before it served
+
+
+def _cancel(started: list[Process]) -> None:
+    """End what a start has begun that an exception, of a signal's handler say, has interrupted.
+
+    SIGTERM has a supervisor stop its children in order. An interpreter that has not said HELLO yet
+    ends by itself, since nobody has the other end of its channel.
+    """
+    for process in started:
+        try:
+            pidfd = linux.open_process(process)
+        except ProcessLookupError:
+            continue
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            linux.ended(pidfd, _EXIT_PATIENCE)
+        finally:  # also if another signal's handler raises
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+        _see_it_end(process)
 
 
 def _see_it_end(process: Process) -> None:
@@ -229,6 +253,11 @@ def _see_it_end(process: Process) -> None:
 
 
 _RAISED_AS_THEY_ARE = (AlreadyRegistered, StartFailed)
+
+
+def linked() -> list[Ref]:
+    """Return the actors that this process has started, and is an owner of."""
+    return [ref for ref, _ in _linked]
 
 
 def stop_linked() -> None:

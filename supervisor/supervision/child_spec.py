@@ -12,7 +12,7 @@ import pickle
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from supervisor.gen_server import GenServer
 from supervisor.protocol import codec, registry
@@ -20,6 +20,13 @@ from supervisor.protocol.codec import Code
 from supervisor.spawn import main_module
 from supervisor.spawn.launch import pickled
 from supervisor.supervision.strategy import AUTO_SHUTDOWNS, RESTARTS, AutoShutdown, Backoff, Restart
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar
+
+    _Actor_co = DefaultTypeVar("_Actor_co", bound=GenServer, covariant=True, default=Any)
+else:
+    _Actor_co = TypeVar("_Actor_co", covariant=True)
 
 _LONGEST_ID = 255
 
@@ -91,7 +98,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class ChildSpec:
+class ChildSpec(Generic[_Actor_co]):
     """How to start, restart and stop a child.
 
     Args:
@@ -122,7 +129,7 @@ class ChildSpec:
     """
 
     id: str
-    start: _Class
+    start: type[_Actor_co]
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     name: str | None = None

@@ -22,6 +22,7 @@ from supervisor.errors import (
     ActorError,
     AlreadyPresent,
     AlreadyStarted,
+    GaveUp,
     NoProcess,
     NotFound,
     NotOwner,
@@ -366,8 +367,9 @@ class Supervisor(GenServer):
                 child.plan.id,
                 brief(child.reason),
             )
-            self._emit_gave_up(f"{limit}; the last was of child {child.plan.id!r}")
-            self._stop_all(SHUTDOWN, status=1)
+            why = f"{limit}; the last was of child {child.plan.id!r}"
+            self._emit_gave_up(why)
+            self._stop_all(GaveUp(f"{why}, which ended: {brief(child.reason)}"), status=1)
         else:
             log.error("child %r is given up: %s; it ended: %s", child.plan.id, limit, child.reason)
             self._children.tell("gave_up", child, f"{limit}")

@@ -9,13 +9,14 @@ from supervisor import linux
 from supervisor.client.futures import Events
 from supervisor.client.ref import Ref, decode, encode
 from supervisor.client.whereis import made_of
+from supervisor.gen_server import GenServer
 from supervisor.protocol import codec
 from supervisor.protocol.codec import Code
 from supervisor.protocol.telemetry import SUPERVISION
 from supervisor.supervision.child_spec import ChildSpec
 
 _Kind = TypeVar("_Kind", bound=Ref)
-_Actor = TypeVar("_Actor")
+_Actor = TypeVar("_Actor", bound=GenServer)
 
 
 class ChildRow(NamedTuple):
@@ -35,8 +36,10 @@ class SupervisorRef(Ref[Any]):
 
     __slots__ = ()
 
-    def start_child(self, spec: ChildSpec, *, owner: int | None = None) -> Ref | None:
-        """Add a child and start it. None: its ``init`` returned ``Ignore``.
+    def start_child(self, spec: ChildSpec[_Actor], *, owner: int | None = None) -> Ref[_Actor]:
+        """Add a child and start it; return its reference, or None if ``init`` returned ``Ignore``.
+
+        The signature does not say so, as that of ``GenServer.start_link``.
 
         Args:
             spec: its arguments must be able to travel in a message.
@@ -49,7 +52,7 @@ class SupervisorRef(Ref[Any]):
         """
         identity = None if owner is None else list(linux.process(owner))
         plan = spec.plan(travels=True) if isinstance(spec, ChildSpec) else spec
-        return cast("Ref | None", _ask(self, "start_child", plan, identity))
+        return cast("Ref[_Actor]", _ask(self, "start_child", plan, identity))
 
     def terminate_child(self, child: str) -> None:
         """Stop a child; its specification stays, unless it is temporary.
@@ -61,13 +64,26 @@ class SupervisorRef(Ref[Any]):
         """
         _ask(self, "terminate_child", child)
 
-    def restart_child(self, child: str) -> Ref | None:
-        """Start a child that was terminated.
+    @overload
+    def restart_child(self, child: str) -> Ref: ...
+
+    @overload
+    def restart_child(self, child: str, kind: type[_Kind]) -> _Kind: ...
+
+    @overload
+    def restart_child(self, child: str, kind: type[_Actor]) -> Ref[_Actor]: ...
+
+    def restart_child(self, child: str, kind: type = Ref) -> Any:
+        """Start a child that was terminated; return as ``start_child``.
+
+        Args:
+            child: its id.
+            kind: as of ``child``.
 
         Raises:
             NotFound, StillRunning, Restarting, StartFailed.
         """
-        return cast("Ref | None", _ask(self, "restart_child", child))
+        return _of_kind(child, _ask(self, "restart_child", child), kind)
 
     def delete_child(self, child: str) -> None:
         """Forget the specification of a child that is not running.
@@ -97,11 +113,7 @@ class SupervisorRef(Ref[Any]):
             NotFound: there is no process of this id.
             TypeError: the child has another kind of reference.
         """
-        wanted = type(made_of(kind))
-        found = _ask(self, "child", child)
-        if not isinstance(found, wanted):
-            raise TypeError(f"child {child!r} has a {type(found).__name__}, no {wanted.__name__}")
-        return found
+        return _of_kind(child, _ask(self, "child", child), kind)
 
     def give_child(self, child: str, owner: int) -> None:
         """Let a child that belongs to this process belong to another one instead.
@@ -148,8 +160,8 @@ class DynamicSupervisorRef(Ref[Any]):
 
     __slots__ = ()
 
-    def start_child(self, *args: Any, **kwargs: Any) -> Ref | None:
-        """Start one more child of the template; None: its ``init`` returned ``Ignore``.
+    def start_child(self, *args: Any, **kwargs: Any) -> Ref:
+        """Start one more child of the template; return as ``SupervisorRef.start_child``.
 
         Args:
             *args: for ``init``, after those of the template.
@@ -159,7 +171,7 @@ class DynamicSupervisorRef(Ref[Any]):
             StartFailed: and why.
             TooManyChildren: ``max_children`` are there.
         """
-        return cast("Ref | None", _ask(self, "start_child", args, kwargs))
+        return cast("Ref", _ask(self, "start_child", args, kwargs))
 
     def terminate_child(self, child: Ref | str) -> None:
         """Stop a child, for good.
@@ -184,6 +196,18 @@ class DynamicSupervisorRef(Ref[Any]):
     def events(self) -> Events:
         """Return a stream of ``Event`` objects, as ``SupervisorRef.events``."""
         return Events(self._connection(), SUPERVISION)
+
+
+def _of_kind(child: str, ref: Ref | None, kind: type) -> Any:
+    """Check that a child's reference is of a kind.
+
+    Raises:
+        TypeError: it is not.
+    """
+    wanted = type(made_of(kind))
+    if ref is not None and not isinstance(ref, wanted):
+        raise TypeError(f"child {child!r} has a {type(ref).__name__}, no {wanted.__name__}")
+    return ref
 
 
 def _ask(ref: Ref, *request: Any) -> Any:
