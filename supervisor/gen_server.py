@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from supervisor.actor import handlers
+from supervisor.actor import handlers, kept
 from supervisor.actor.callback_results import Sender
 from supervisor.actor.loop import Actor
 from supervisor.actor.timers import Timer
@@ -43,6 +43,11 @@ class GenServer:
     supervises: ClassVar[bool] = False
     """Whether it is a supervisor."""
 
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Names of attributes that survive a crash. In the next incarnation they are back on ``self``
+    before ``init`` is called; ``restored`` tells whether they are. They can be whatever can travel
+    in a message, 16 MiB in all. They are written when they have changed, after each callback and
+    before each reply, and forgotten when the supervisor stops this child for good."""
     idle_timeout: float | None = None
     """Seconds without a message after which ``handle_info`` is given a ``Timeout``, each time.
     None: never; 0: whenever nothing has come. Any callback may set it."""
@@ -60,6 +65,7 @@ class GenServer:
             TypeError: a callback or a handler is none that an actor could serve.
         """
         super().__init_subclass__(**kwargs)
+        kept.check(cls, cls.kept)
         cls._handlers = handlers.collect(cls)
 
     # -- callbacks -----------------------------------------------------------------------------
@@ -148,6 +154,11 @@ class GenServer:
     def ref(self) -> Ref[Self]:
         """This actor's reference."""
         return self._actor.ref
+
+    @property
+    def restored(self) -> bool:
+        """Whether the attributes of ``kept`` are those of a former incarnation."""
+        return self._actor.kept is not None and self._actor.kept.restored
 
     @functools.cached_property  # and so an attribute of a subclass may have this name, too
     def log(self) -> logging.Logger:
@@ -257,7 +268,8 @@ class GenServer:
 
         They are this process's own, close-on-exec; it may use and close them.
         """
-        return {path[0]: fd for path, fd in self._actor.stored.items() if len(path) == 1}
+        stored = self._actor.stored.items()
+        return {path[0]: fd for path, fd in stored if len(path) == 1 and path[0] != kept.FD_NAME}
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:

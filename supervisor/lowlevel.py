@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from supervisor.actor import crash_safe_value
 from supervisor.actor.timers import Timer
 from supervisor.client.connection import Connection
 from supervisor.client.futures import CallFuture
@@ -40,6 +41,7 @@ __all__ = [
     "Timer",
     "call_async",
     "close_all",
+    "crash_safe_value",
     "extend_codec",
     "peer_of",
     "process_of",

@@ -114,6 +114,7 @@ class Server(Protocol):
     reference: ClassVar[type[Ref]]
     supervises: ClassVar[bool]
     _handlers: ClassVar[Mapping[str, Callable[..., Any]]]
+    kept: ClassVar[tuple[str, ...]]
     idle_timeout: float | None
     trap_exit: bool
 

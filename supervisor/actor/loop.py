@@ -26,6 +26,7 @@ from supervisor.actor.callback_results import (
     check_result,
 )
 from supervisor.actor.event_streams import Streams
+from supervisor.actor.kept import Kept
 from supervisor.actor.links import Links
 from supervisor.actor.mailbox import Mailbox, Peer
 from supervisor.actor.monitors import Monitors
@@ -128,6 +129,9 @@ class Actor:
         self._streams = Streams(self._mailbox)
         self._reason: Reason | None = None
         self._status = 0
+        self.kept: Kept | None = None
+        """The attributes that survive a crash, if there are any."""
+        self._is_kept = False
         self.sender: Sender | None = None
         """Who waits for the call that is being served."""
         self.server = cls._new(self)
@@ -147,8 +151,11 @@ class Actor:
             if self.ref.name is not None:
                 registry.register(self.ref.name, self.process)
                 self._registered = True
+            if self.server.kept and self.parent.supervises:  # without one it never starts again
+                self.kept = Kept(self.server, self.stored, self.parent.store_fd)
             result = self.server.init(*args, **kwargs)
             check_init(result, supervises=self.server.supervises)
+            self._keep()
         except RAISED as error:  # whatever it is, it is why the start failed
             reason = error if isinstance(error, ActorError) else RemoteError.of(error)
             self.fail(reason, short=is_shortage(error))
@@ -273,6 +280,7 @@ class Actor:
             callback = self._readers.get(fd)
             if callback is not None and self._reason is None:
                 callback()
+                self._keep()
 
     def _serve_messages(self) -> None:
         """Serve a batch of messages, from this process itself or from the mailbox."""
@@ -282,11 +290,20 @@ class Actor:
                 return
             if self._inbox and not system.suspended:
                 self._inbox.popleft()()
-                continue
-            message = self._mailbox.receive(suspended=system.suspended)
-            if message is None:
-                return
-            self._dispatch(*message)
+            else:
+                message = self._mailbox.receive(suspended=system.suspended)
+                if message is None:
+                    return
+                self._dispatch(*message)
+            if self.kept is not None:
+                self._keep()
+
+    def _keep(self) -> None:
+        """Write the attributes that survive a crash, after a callback."""
+        if self._is_kept:  # before the reply, which was the callback's last act
+            self._is_kept = False
+        elif self.kept is not None:
+            self.kept.save()
 
     def _has_messages(self) -> bool:
         suspended = self._system.suspended
@@ -316,6 +333,7 @@ class Actor:
             self._serve_descriptors(self._epoll.poll(0))
         while self._reason is None and (timer := self._timers.due()) is not None:
             timer.callback()
+            self._keep()
 
     def _fire_idle(self) -> None:
         """Tell the actor if nothing has come for its ``idle_timeout``."""
@@ -324,6 +342,7 @@ class Actor:
             return
         if time.monotonic() - since >= idle:
             self._serve_info(Timeout())
+            self._keep()
 
     def _dispatch(self, peer: Peer, kind: int, number: int, term: Any, chain: list[Any]) -> None:
         if kind == CAST:
@@ -397,6 +416,7 @@ class Actor:
             if not isinstance(value, NoReply):
                 check_reply(callback.__name__, value)
                 self.reply(sender, value)
+                self._is_kept = self.kept is not None and result is value
         except RAISED as error:
             # Before the actor ends of it: otherwise the caller would be told of the end alone.
             self._answer(sender, RAISE, RemoteError.of(error))
@@ -505,6 +525,8 @@ class Actor:
 
     def reply(self, sender: Sender, value: Any) -> bool:
         """Answer a call of this actor, or of another; tell whether the caller was still there."""
+        if self.kept is not None:
+            self.kept.save()  # who has the reply relies on it
         self._counts["reply"] += 1
         if self._streams.tracing:
             self._streams.publish(TRACE, lambda: traced("reply", value))

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from supervisor import GenServer
+from supervisor.lowlevel import crash_safe_value
 from tuncer import tunctl
 from tuncer.tunctl.linux.monitor import LinkState, Monitor, difference
-from tuncer.worker import crash_safe_value
 
 # How often, and after how many seconds each, it is checked whether a device has ended with its
 # namespace.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from supervisor.lowlevel import crash_safe_value
 from tuncer import tunctl
 from tuncer.tunctl import Program
-from tuncer.worker import crash_safe_value
 
 KERNEL, WORKER = "kernel", "worker"
 

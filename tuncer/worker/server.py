@@ -22,7 +22,7 @@ from typing import Any
 from supervisor import GenServer, NoReply, Ref, Sender, Shutdown, Stop, linux, lowlevel
 from supervisor.errors import Reason, is_orderly
 from supervisor.linux import process
-from supervisor.lowlevel import Channel, Timer
+from supervisor.lowlevel import Channel, Timer, crash_safe_value
 from tuncer import tunctl
 from tuncer.protocol import codec_types, paths, ring
 from tuncer.protocol.control_socket import WAS_DELETED
@@ -40,7 +40,7 @@ from tuncer.protocol.subscriber_handshake import SUBSCRIBE, SUBSCRIBE_ZMQ
 from tuncer.protocol.timeouts import check_timeout
 from tuncer.tunctl import Flag
 from tuncer.tunctl.header import VNET_SIZE
-from tuncer.worker import active_mode, crash_safe_value, delivery, open_device
+from tuncer.worker import active_mode, delivery, open_device
 from tuncer.worker.active_mode import Active
 from tuncer.worker.control_server import ControlServer
 from tuncer.worker.delivery import Delivery

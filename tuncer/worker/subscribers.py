@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor import GenServer
-from supervisor.lowlevel import Channel, close_all
+from supervisor.lowlevel import Channel, close_all, crash_safe_value
 from tuncer.protocol import control_socket, ring
 from tuncer.protocol.control_block import ControlBlock
 from tuncer.protocol.fd_store_keys import (
@@ -26,7 +26,6 @@ from tuncer.protocol.fd_store_keys import (
     StoreKey,
 )
 from tuncer.protocol.subscriber_handshake import ACKNOWLEDGE, ACKNOWLEDGED, DROPPED, SUBSCRIBED
-from tuncer.worker import crash_safe_value
 from tuncer.worker.backpressure import Backpressure
 from tuncer.worker.fd_store import FdStore
 

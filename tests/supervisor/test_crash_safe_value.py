@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from tuncer.worker import crash_safe_value
+from supervisor.actor import crash_safe_value
+from supervisor.protocol import codec
 
 
 def test_a_record_keeps_its_value() -> None:
@@ -13,7 +14,7 @@ def test_a_record_keeps_its_value() -> None:
     for value in ([1, "a"], {"b": None}, "x" * 1000):
         crash_safe_value.save(fd, value)
         assert crash_safe_value.load(fd) == value
-    with pytest.raises(ValueError, match="at most"):
-        crash_safe_value.save(fd, bytes(crash_safe_value.HALF))
+    with pytest.raises(ValueError, match="over the limit"):
+        crash_safe_value.save(fd, bytes(codec.LIMIT))
     assert crash_safe_value.load(fd) == "x" * 1000
     os.close(fd)

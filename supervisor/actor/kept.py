@@ -1,0 +1,97 @@
+"""The attributes of an actor that survive its crash: ``GenServer.kept``.
+
+They are packed after each callback, and before each reply. If they have changed, they are written
+to a memfd that the supervisor stores (``crash_safe_value``). So whoever has a reply finds its
+effect after a crash, and a callback that raises, or is killed before its first reply, has changed
+nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from supervisor.actor import crash_safe_value
+from supervisor.errors import shown
+from supervisor.protocol import codec
+
+FD_NAME = "supervisor.kept"
+"""The name of the memfd in the fd store."""
+
+
+def check(cls: type, kept: Any) -> None:
+    """Check what a class says of its kept attributes.
+
+    Raises:
+        TypeError: they are no names of attributes.
+    """
+    if not isinstance(kept, tuple) or not all(
+        isinstance(name, str) and name.isidentifier() and name != "_actor" for name in kept
+    ):
+        raise TypeError(
+            f"{cls.__qualname__}.kept is a tuple of names of attributes, as in ('seen',), not"
+            f" {shown(kept)}"
+        )
+
+
+class Kept:
+    """The kept attributes of one actor."""
+
+    def __init__(
+        self,
+        server: Any,
+        stored: Mapping[tuple[str, ...], int],
+        store: Callable[[tuple[str, ...], int], None],
+    ) -> None:
+        """Give the actor's object the attributes that a former incarnation has kept.
+
+        Args:
+            server: the object.
+            stored: the descriptors that this incarnation has inherited.
+            store: deposits a descriptor with the supervisor.
+
+        Raises:
+            ValueError: what was kept cannot be read.
+            OSError: the supervisor's store is full, or no descriptor is free.
+        """
+        self._server = server
+        self._who = type(server).__qualname__
+        self._names: tuple[str, ...] = server.kept
+        found = stored.get((FD_NAME,))
+        self.restored = False
+        """Whether a former incarnation has kept anything."""
+        if found is None:
+            self._fd, self._packed = crash_safe_value.create(), b""
+            store((FD_NAME,), self._fd)
+            return
+        self._fd = found
+        values = crash_safe_value.load(found)
+        if values is None:  # it was killed before it had written anything
+            self._packed = b""
+            return
+        self.restored = True
+        self._packed = codec.pack(values)
+        attributes = vars(server)
+        attributes.update((name, values[name]) for name in self._names if name in values)
+
+    def save(self) -> None:
+        """Write the attributes, if they have changed.
+
+        Raises:
+            TypeError, ValueError: a value cannot be packed: it ends the actor.
+            OSError: there is no memory for them.
+        """
+        attributes = vars(self._server)
+        values = {name: attributes[name] for name in self._names if name in attributes}
+        try:
+            packed = codec.pack(values)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self._who}.kept cannot be written: {error}") from error
+        if packed != self._packed:
+            crash_safe_value.save_packed(self._fd, packed)
+            self._packed = packed
+
+    def close(self) -> None:
+        """Close the memfd; the supervisor has a duplicate."""
+        os.close(self._fd)

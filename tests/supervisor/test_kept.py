@@ -1,0 +1,327 @@
+"""Attributes that survive a crash: what is kept, when, and what a kill at any line leaves."""
+
+import os
+import random
+import signal
+import time
+from typing import Any
+
+import pytest
+from processes import PATIENCE, eventually, kill
+from trees import start, wait_for
+
+from supervisor import (
+    ChildSpec,
+    Continue,
+    GenServer,
+    NoReply,
+    ProcessDown,
+    Ref,
+    RemoteError,
+    Sender,
+    StartFailed,
+    Stop,
+    Supervisor,
+    SupervisorRef,
+    handler,
+    named,
+)
+
+
+class Tally(GenServer):
+    kept = ("n", "seen")
+
+    def init(self) -> None:
+        if not self.restored:
+            self.n = 0
+            self.seen: dict[Any, Any] = {}
+        self.forgotten = "anew"
+
+    @handler
+    def add(self, n: int) -> int:
+        self.n += n
+        return self.n
+
+    @handler
+    def get(self) -> tuple[int, dict[Any, Any], str, bool]:
+        return self.n, self.seen, self.forgotten, self.restored
+
+    @handler
+    def set(self, key: Any, value: Any) -> None:
+        self.seen[key] = value
+        self.forgotten = "changed"
+
+    @handler
+    def fail(self) -> None:
+        self.n = 4711
+        raise ValueError("on request")
+
+    @handler
+    def die(self) -> None:
+        self.n = 4711
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @handler
+    def reply_and_die(self) -> NoReply:
+        assert self.sender is not None
+        self.n += 1
+        self.reply(self.sender, self.n)
+        self.n = 4711
+        os.kill(os.getpid(), signal.SIGKILL)
+        return NoReply()
+
+    @handler
+    def go_on(self) -> Continue:
+        return Continue("go on", reply=None)
+
+    @handler
+    def later(self) -> None:
+        self.call_later(0.001, self._count)
+
+    @handler
+    def read(self) -> None:
+        self.eventfd = os.eventfd(1)
+        self.add_reader(self.eventfd, self._read)
+
+    @handler
+    def wait_idle(self) -> None:
+        self.idle_timeout = 0.001
+
+    @handler
+    def leave(self) -> Stop:
+        self.n += 1
+        return Stop("left", reply=self.n)
+
+    @handler
+    def opaque(self) -> None:
+        self.n = object()  # type: ignore[assignment]
+
+    @handler
+    def fds(self) -> list[str]:
+        return sorted(self.stored_fds())
+
+    @handler
+    def die_at_write(self, number: int) -> None:
+        """Be killed just before this one of the next system calls that write."""
+        pwrite, calls = os.pwrite, iter(range(number))
+
+        def counted(*arguments: Any) -> int:
+            if next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return pwrite(*arguments)
+
+        os.pwrite = counted
+
+    def _read(self) -> None:
+        os.eventfd_read(self.eventfd)
+        self._count()
+
+    def _count(self) -> None:
+        self.n += 1
+
+    def handle_cast(self, request: Any) -> None:
+        self.n += request
+
+    def handle_info(self, message: Any) -> None:
+        self.n += 1
+        self.idle_timeout = None
+
+    def handle_continue(self, argument: Any) -> None:
+        self.n += 1
+
+
+def tally(**options: Any) -> tuple[SupervisorRef, Ref[Tally]]:
+    sup = start(ChildSpec("tally", Tally, name="tally", **options), intensity=1000)
+    return sup, sup.child("tally", Tally)
+
+
+def killed(sup: SupervisorRef) -> Ref[Tally]:
+    """Kill it, and return its successor."""
+    kill(sup.child("tally").pid)
+    return sup.child("tally", Tally).within(retry=PATIENCE)
+
+
+def test_what_is_kept_is_back_before_init() -> None:
+    sup, ref = tally()
+    assert ref.call(Tally.get) == (0, {}, "anew", False)
+    values = {(1, 2): {3}, "big": 2**100, "bytes": b"\0", 5: [None, 1.5, True], "ref": ref}
+    for key, value in values.items():
+        ref.call(Tally.set, key, value)
+    ref.call(Tally.add, 3)
+    assert ref.call(Tally.get) == (3, values, "changed", False)
+    assert killed(sup).call(Tally.get) == (3, values, "anew", True)
+    assert killed(sup).call(Tally.get) == (3, values, "anew", True)
+
+
+CALLBACKS = {
+    "a cast": lambda ref: ref.cast(1),
+    "a cast of a method": lambda ref: ref.cast(Tally.add, 1),
+    "a message": lambda ref: ref.send("x"),
+    "a continue": lambda ref: ref.call(Tally.go_on),
+    "a timer": lambda ref: ref.call(Tally.later),
+    "a descriptor": lambda ref: ref.call(Tally.read),
+    "idleness": lambda ref: ref.call(Tally.wait_idle),
+    "replace_state": lambda ref: ref.replace_state(n=1),
+}
+
+
+@pytest.mark.parametrize("callback", CALLBACKS)
+def test_every_callback_is_followed_by_a_write(callback: str) -> None:
+    sup, ref = tally()
+    CALLBACKS[callback](ref)
+    eventually(lambda: ref.get_state()["n"], 1)
+    assert killed(sup).call(Tally.get)[0] == 1
+
+
+@pytest.mark.parametrize("method", [Tally.fail, Tally.die])
+def test_a_callback_that_does_not_return_has_changed_nothing(method: Any) -> None:
+    sup, ref = tally()
+    ref.call(Tally.add, 3)
+    with pytest.raises((RemoteError, ProcessDown)):
+        ref.call(method)
+    assert killed(sup).call(Tally.get)[0] == 3
+
+
+def test_what_a_reply_tells_is_kept() -> None:
+    sup, ref = tally()
+    assert ref.call(Tally.reply_and_die) == 1
+    assert sup.child("tally", Tally).within(retry=PATIENCE).call(Tally.get)[0] == 1
+
+
+def test_an_orderly_end_keeps_it_if_the_child_is_started_again() -> None:
+    sup, ref = tally()
+    assert ref.call(Tally.leave) == 1
+    wait_for(sup, {"tally": "running"})
+    assert named("tally", Tally).within(retry=PATIENCE).call(Tally.get)[0] == 1
+
+
+def test_a_child_that_is_stopped_for_good_is_forgotten() -> None:
+    sup, ref = tally()
+    ref.call(Tally.add, 3)
+    sup.terminate_child("tally")
+    assert sup.restart_child("tally", Tally).call(Tally.get) == (0, {}, "anew", False)
+
+
+def test_a_killed_supervisor_does_not_lose_it() -> None:
+    inner = ChildSpec(
+        "inner", Supervisor, args=([ChildSpec("tally", Tally, name="tally")],), name="inner"
+    )
+    start(inner, intensity=10)
+    ref = named("tally", Tally).within(retry=PATIENCE)
+    ref.call(Tally.add, 3)
+    for _ in range(3):
+        kill(named("inner").within(retry=PATIENCE).pid)
+        eventually(lambda: named("tally").is_alive())
+        assert ref.call(Tally.add, 1)
+    assert ref.call(Tally.get)[0] == 6
+
+
+def test_without_a_supervisor_there_is_nothing_to_keep() -> None:
+    ref = Tally.start_link()
+    assert ref.call(Tally.add, 3) == 3
+    assert ref.call(Tally.get) == (3, {}, "anew", False)
+
+
+def test_the_memfd_is_not_among_the_actors_own() -> None:
+    sup, ref = tally()
+    assert ref.call(Tally.fds) == []
+    assert killed(sup).call(Tally.fds) == []
+
+
+def test_what_cannot_be_written_ends_the_actor() -> None:
+    sup, ref = tally()
+    ref.call(Tally.add, 3)
+    with pytest.raises(RemoteError, match=r"Tally.kept cannot be written: the message\['n'\] is"):
+        ref.call(Tally.opaque)
+    assert sup.child("tally", Tally).within(retry=PATIENCE).call(Tally.get)[0] == 3
+
+
+class NeverStarts(GenServer):
+    kept = ("n",)
+
+    def init(self) -> None:
+        self.n = object()
+
+
+def test_what_cannot_be_written_fails_the_start() -> None:
+    with pytest.raises(StartFailed, match=r"NeverStarts.kept cannot be written"):
+        start(ChildSpec("never", NeverStarts))
+
+
+@pytest.mark.parametrize("wrong", ["seen", ["seen"], (1,), ("a b",), ("_actor",)])
+def test_what_a_class_may_not_say(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"Wrong.kept is a tuple of names of attributes"):
+        type("Wrong", (GenServer,), {"kept": wrong})
+
+
+@pytest.mark.parametrize("write", [0, 1])
+def test_a_kill_between_two_writes_leaves_the_former_values_whole(write: int) -> None:
+    """The first write is of the values, the second says where they are."""
+    sup, ref = tally()
+    for n in (1, 1000):
+        ref.call(Tally.set, "x", "x" * n)
+        ref.call(Tally.die_at_write, write)
+        with pytest.raises(ProcessDown):
+            ref.call(Tally.set, "x", "y" * 100_000)
+        again = sup.child("tally", Tally).within(retry=PATIENCE)
+        assert again.call(Tally.get)[1] == {"x": "x" * n}
+
+
+def test_random_kills_lose_nothing_that_was_acknowledged() -> None:
+    kill_often(20, seed=20)
+
+
+def kill_often(kills: int, seed: int) -> None:
+    """Count up, in the presence of kills: what was acknowledged is there, and nothing twice."""
+    chance = random.Random(seed)
+    sup, ref = tally()
+    acknowledged = lost = 0
+    for _ in range(kills):
+        pid = sup.child("tally").pid
+        until = time.monotonic() + chance.uniform(0.0, 0.02)
+        futures = []
+        while time.monotonic() < until:
+            futures.append(ref.call_async(Tally.add, 1))
+            if len(futures) > 20:
+                acknowledged = max(acknowledged, futures.pop(0).result(PATIENCE))
+        os.kill(pid, signal.SIGKILL)
+        for future in futures:
+            try:
+                acknowledged = max(acknowledged, future.result(PATIENCE))
+            except ProcessDown:
+                lost += 1
+        found = sup.child("tally", Tally).within(retry=PATIENCE).call(Tally.get)[0]
+        assert acknowledged <= found <= acknowledged + lost
+        acknowledged, lost = found, 0
+
+
+def test_values_of_any_length() -> None:
+    sup, ref = tally()
+    chance = random.Random(3)
+    for _ in range(5):
+        size = chance.choice([0, 1, 4096, 70_000, 3_000_000])
+        ref.call(Tally.set, "x", bytes(size))
+        assert killed(sup).call(Tally.get)[1] == {"x": bytes(size)}
+
+
+class Slow(GenServer):
+    """Serves a call later, and is not asked by a handler."""
+
+    kept = ("waited",)
+
+    def init(self) -> None:
+        self.waited = self.waited + 1 if self.restored else 0
+        self.waiting: list[Sender] = []
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        if request == "get":
+            return self.waited
+        self.waiting.append(sender)
+        return NoReply()
+
+
+def test_init_itself_is_followed_by_a_write() -> None:
+    sup = start(ChildSpec("slow", Slow, name="slow"), intensity=10)
+    for n in range(3):
+        assert named("slow").call("get", retry=PATIENCE) == n
+        kill(sup.child("slow").pid)
