@@ -195,7 +195,7 @@ class GenServer:
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back later, between messages. See ``cancel_timer``."""
-        return self._actor.call_later(seconds, callback)
+        return self._actor.call_later(seconds, self._actor.keeping(callback))
 
     def exit(self, reason: Reason = NORMAL) -> None:
         """End when the present callback has returned, as a callback does that returns ``Stop``."""
@@ -240,7 +240,7 @@ class GenServer:
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back, between messages, whenever a descriptor is readable or has an error."""
-        self._actor.add_reader(fd, callback)
+        self._actor.add_reader(fd, self._actor.keeping(callback))
 
     def remove_reader(self, fd: int) -> None:
         """Poll a descriptor no longer. Call it before closing it."""

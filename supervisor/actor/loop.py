@@ -280,7 +280,6 @@ class Actor:
             callback = self._readers.get(fd)
             if callback is not None and self._reason is None:
                 callback()
-                self._keep()
 
     def _serve_messages(self) -> None:
         """Serve a batch of messages, from this process itself or from the mailbox."""
@@ -333,7 +332,6 @@ class Actor:
             self._serve_descriptors(self._epoll.poll(0))
         while self._reason is None and (timer := self._timers.due()) is not None:
             timer.callback()
-            self._keep()
 
     def _fire_idle(self) -> None:
         """Tell the actor if nothing has come for its ``idle_timeout``."""
@@ -551,6 +549,17 @@ class Actor:
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function from the loop later."""
         return self._timers.add(seconds, callback)
+
+    def keeping(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Return a callback of the actor's own as the loop calls it: what it changes is written."""
+        if self.kept is None:
+            return callback
+
+        def call() -> None:
+            callback()
+            self._keep()
+
+        return call
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """Poll a descriptor for reading."""
