@@ -6,9 +6,7 @@ counted.
 
 import ctypes
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +15,7 @@ import pytest
 from processes import PATIENCE, another_namespace, run, wait_for_end
 
 from supervisor import linux
-from supervisor.client import connections
-from supervisor.spawn import launch
+from supervisor.testing import nothing_left
 
 pytest_plugins = ["device_fixtures"]
 
@@ -65,25 +62,12 @@ def namespace() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def runtime_dir(namespace: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the test a runtime directory; afterwards no process, socket or name is left."""
-    path = Path(tempfile.mkdtemp(prefix="tuncer-"))
-    monkeypatch.setenv("TUNCER_RUNTIME_DIR", str(path))
-    before = set(os.listdir("/proc/self/fd"))
-    yield path
-    launch.stop_linked()
-    connections.close_all()
+def runtime_dir(namespace: None) -> Iterator[Path]:
+    """Give the test a runtime directory; afterwards no process, file or descriptor is left."""
+    with nothing_left(PATIENCE) as path:
+        yield path
     left = _remaining_processes()
-    files = [
-        str(p.relative_to(path))
-        for part in ("mailboxes", "names", "devices")
-        for p in (path / part).glob("*")
-    ]
-    shutil.rmtree(path)
-    after = {fd: _target(fd) for fd in set(os.listdir("/proc/self/fd")) - before}
     assert not left, f"processes were left behind: {left}"
-    assert not files, f"files were left behind: {files}"
-    assert not {fd: t for fd, t in after.items() if t != "closed"}, "descriptors were left behind"
 
 
 def _remaining_processes() -> list[str]:
@@ -99,13 +83,6 @@ def _remaining_processes() -> list[str]:
             left.append(f"{pids[0]} {Path(f'/proc/{pids[0]}/cmdline').read_text()!r:.300}")
             os.kill(pids[0], signal.SIGKILL)
             wait_for_end(pids[0])
-
-
-def _target(fd: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return "closed"
 
 
 @pytest.fixture(name="run")

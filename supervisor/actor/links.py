@@ -45,6 +45,12 @@ class Links:
         self._reading: dict[Connection, int] = {}
         self._monitors: dict[Process, list[Pending]] = {}
 
+    def close(self) -> None:
+        """Read no connection any more, for a process that goes on after the actor's end."""
+        for there in self._reading:
+            there.remove_reader()
+        self._reading.clear()
+
     def monitor(self, ref: Ref) -> None:
         """Have a Down delivered when another actor's present incarnation ends."""
         monitor = self._request_monitor(

@@ -26,7 +26,7 @@ from supervisor.actor.callback_results import (
     check_result,
 )
 from supervisor.actor.event_streams import Streams
-from supervisor.actor.kept import Kept
+from supervisor.actor.kept import FD_NAME, Kept
 from supervisor.actor.links import Links
 from supervisor.actor.mailbox import Mailbox, Peer
 from supervisor.actor.monitors import Monitors
@@ -128,6 +128,8 @@ class Actor:
         self.links = Links(self)
         self._streams = Streams(self._mailbox)
         self._reason: Reason | None = None
+        self.error: BaseException | None = None
+        """The exception of a callback by which this ends."""
         self._status = 0
         self.kept: Kept | None = None
         """The attributes that survive a crash, if there are any."""
@@ -147,26 +149,40 @@ class Actor:
         Actor.current = self
         sys.breakpointhook = self._breakpoint
         call_cycle.this_is(self.process)
+        self.begin(args, kwargs)
+        while self._reason is None:
+            try:
+                self._loop()
+            except RAISED as error:  # a callback's: it ends this actor, in order
+                self.crash(error)
+        if Actor.current is not self:  # a fork resets it: this is not the actor's process
+            text = "%r: a callback has forked, and the fork has returned from it too: the fork ends"
+            self.log.error(text, self.ref)
+            end_process(1)
+        reason = self.end(self._reason)
+        connections.close_all()
+        if not is_orderly(reason):
+            return 1
+        return self._status if reason == NORMAL or self.server.supervises else SHUT_DOWN
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Register the name, and call ``init``."""
         try:
             if self.ref.name is not None:
                 registry.register(self.ref.name, self.process)
                 self._registered = True
-            if self.server.kept and self.parent.supervises:  # without one it never starts again
+            starts_again = self.parent.supervises or (FD_NAME,) in self.stored
+            if self.server.kept and starts_again:
                 self.kept = Kept(self.server, self.stored, self.parent.store_fd)
             result = self.server.init(*args, **kwargs)
             check_init(result, supervises=self.server.supervises)
             self._keep()
         except RAISED as error:  # whatever it is, it is why the start failed
+            self.error = error
             reason = error if isinstance(error, ActorError) else RemoteError.of(error)
             self.fail(reason, short=is_shortage(error))
         else:
             self._inbox.append(lambda: self._begin(result))
-        while self._reason is None:
-            try:
-                self._loop()
-            except RAISED as error:  # a callback's: it ends this actor, in order
-                self._crash(error)
-        return self._finish(self._reason)
 
     def _begin(self, result: Any) -> None:
         if isinstance(result, Ignore):
@@ -210,16 +226,15 @@ class Actor:
         for callback in self.when_restored:
             callback()
 
-    def _crash(self, error: BaseException) -> None:
+    def crash(self, error: BaseException) -> None:
+        """End by an error that a callback has raised."""
+        self.error = error
         remote = RemoteError.of(error)
         self.log.error("%r ends: %s", self.ref, remote)
         self.exit(remote)
 
-    def _finish(self, reason: Reason) -> int:
-        if Actor.current is not self:  # a fork resets it: this is not the actor's process
-            text = "%r: a callback has forked, and the fork has returned from it too: the fork ends"
-            self.log.error(text, self.ref)
-            end_process(1)
+    def end(self, reason: Reason) -> Reason:
+        """Call ``terminate``, and tell whoever wants to know why this ends; return the reason."""
         reason = _able_to_travel(reason)
         if self._started:
             try:
@@ -235,10 +250,7 @@ class Actor:
         self._mailbox.close(reason)
         if self._context is not None:
             self._context.destroy(_LINGER)
-        connections.close_all()
-        if not is_orderly(reason):
-            return 1
-        return self._status if reason == NORMAL or self.server.supervises else SHUT_DOWN
+        return reason
 
     def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Do what ``breakpoint()`` does in an actor: see ``debugger``."""
@@ -270,9 +282,39 @@ class Actor:
             replied = self._counts["reply"] != replies  # those who were answered may ask again
             ready = self._busy_wait.poll(self._epoll) if replied and patience != 0.0 else []
             self._serve_descriptors(ready or self._epoll.poll(patience))
-            # A message may have arrived during the poll in which the idle timeout passed.
-            if self._quiet_since is not None and not self._has_messages():
-                self._fire_idle()
+            self._fire_idle_unless_served()
+
+    def turn(self, patience: float) -> bool:
+        """Do what is due: one turn of the loop, for who runs it in a process of his own.
+
+        Args:
+            patience: seconds that it may wait for something to do.
+
+        Returns:
+            Whether there was anything.
+        """
+        if self._reason is not None:
+            return False
+        left = self._patience()
+        ready = self._epoll.poll(patience if left is None else min(patience, left))
+        due = bool(ready) or self._has_messages() or self._timers.patience() == 0.0
+        self._serve_descriptors(ready)
+        self._serve_messages()
+        self._fire_timers()
+        self._fire_idle_unless_served()
+        return due
+
+    def elapse(self, seconds: float) -> None:
+        """Let time pass, for timers and ``idle_timeout`` alone, for who runs this loop himself."""
+        self._timers.elapse(seconds)
+        self._patience()  # the idle timeout begins now, if it has not begun
+        if self._quiet_since is not None:
+            self._quiet_since -= seconds
+
+    def _fire_idle_unless_served(self) -> None:
+        # A message may have arrived during the poll in which the idle timeout passed.
+        if self._quiet_since is not None and not self._has_messages():
+            self._fire_idle()
 
     def _serve_descriptors(self, ready: Iterable[tuple[int, int]]) -> None:
         for fd, _ in ready:
@@ -652,6 +694,22 @@ class Actor:
 
             self._context = zmq.Context(1)
         return self._context
+
+    @property
+    def has_started(self) -> bool:
+        """Whether ``init`` has succeeded."""
+        return self._started
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why this ends, if it does."""
+        return self._reason
+
+    def close(self) -> None:
+        """Close what the end of a process would close, for who goes on after the actor's end."""
+        self.links.close()
+        self._mailbox.leave()
+        self._epoll.close()
 
     @property
     def left_by_owners(self) -> bool:

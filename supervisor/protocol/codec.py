@@ -60,6 +60,7 @@ class Code(enum.IntEnum):
     EXIT = 23
     SENDER = 24
     INVOCATION = 25
+    RECEIVED = 26
     FIRST_OF_OTHERS = 32
     """Packages that build on this one have the codes from here to 127."""
 

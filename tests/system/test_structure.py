@@ -44,7 +44,7 @@ def test_no_import_circle() -> None:
 FLOORS = {
     "supervisor": (
         *("linux", "errors", "inherited", "protocol", "client", "actor", "spawn", "gen_server"),
-        *("supervision", "lowlevel", "program"),
+        *("supervision", "lowlevel", "program", "testing"),
     ),
     "tuncer": ("tunctl", "protocol", "offload", "worker", "client", "doctor", "cli", "__main__"),
 }
