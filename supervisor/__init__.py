@@ -8,6 +8,7 @@ from supervisor.actor.callback_results import Sender, Timeout
 from supervisor.client.futures import CallFuture, Events
 from supervisor.client.multi_call import Replies, multi_call
 from supervisor.client.ref import Down, Exit, Monitor, Ref, Term
+from supervisor.client.wait_any import wait_any
 from supervisor.client.whereis import named, whereis
 from supervisor.errors import (
     ActorError,
@@ -95,5 +96,6 @@ __all__ = [
     "multi_call",
     "named",
     "run",
+    "wait_any",
     "whereis",
 ]

@@ -243,8 +243,19 @@ class GenServer:
         self._actor.add_reader(fd, self._actor.keeping(callback))
 
     def remove_reader(self, fd: int) -> None:
-        """Poll a descriptor no longer. Call it before closing it."""
+        """Poll a descriptor for reading no longer. Call it before closing it."""
         self._actor.remove_reader(fd)
+
+    def add_writer(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back, between messages, whenever a descriptor is writable or has an error.
+
+        That is most of the time: ``remove_writer`` when there is nothing more to write.
+        """
+        self._actor.add_writer(fd, self._actor.keeping(callback))
+
+    def remove_writer(self, fd: int) -> None:
+        """Poll a descriptor for writing no longer. Call it before closing it."""
+        self._actor.remove_writer(fd)
 
     def store_fd(self, name: str, fd: int) -> None:
         """Deposit a duplicate of a descriptor with the supervisor, to have it after a crash.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -32,6 +33,9 @@ class Loop(owners.Loop, Protocol):
     def inform(self, message: Any) -> None:
         """Deliver a message to the actor itself."""
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call a function between messages."""
+
     def linked_ended(self, message: Exit) -> None:
         """A linked actor has ended."""
 
@@ -44,6 +48,10 @@ class Links:
         self._linked: dict[Process, Pending | None] = {}
         self._reading: dict[Connection, int] = {}
         self._monitors: dict[Process, list[Pending]] = {}
+        self._awaited: Counter[Connection] = Counter()
+        """How many futures of a connection have a callback that has not been called yet."""
+        self._told: set[Connection] = set()
+        """Connections of monitors, links and subscriptions: they are read as long as they live."""
 
     def close(self) -> None:
         """Read no connection any more, for a process that goes on after the actor's end."""
@@ -124,6 +132,7 @@ class Links:
         there = connection_to(ref)
         stream = Stream(taken=lambda event, lost: self._loop.inform(after(lost, event)))
         there.ask(SUBSCRIBE, topic, time.monotonic() + _ROOM, stream)
+        self._told.add(there)
         self._serve(there)
 
     def _request_monitor(
@@ -144,8 +153,28 @@ class Links:
         except NoProcess:
             ended(0, NOPROC)
             return None
+        self._told.add(there)
         self._serve(there)
         return there, pending
+
+    def calls_back(self, there: Connection, callback: Callable[[], object]) -> Callable[[], object]:
+        """Read a connection until a reply has come; return what to call then.
+
+        The reply may be read in the middle of a callback, by a call of the same actor: so the
+        function is called later, between messages.
+        """
+
+        def answered() -> None:
+            self._awaited[there] -= 1
+            if not self._awaited[there]:
+                del self._awaited[there]
+                if there in self._reading and there not in self._told:
+                    self._leave(there)
+            self._loop.call_soon(callback)
+
+        self._awaited[there] += 1
+        self._serve(there)
+        return answered
 
     def _serve(self, there: Connection) -> None:
         """Have the actor's loop read a connection."""
@@ -154,7 +183,7 @@ class Links:
 
         def serve() -> None:
             there.serve()
-            if there.dead:
+            if there.dead and there in self._reading:
                 self._leave(there)
 
         try:
@@ -166,5 +195,6 @@ class Links:
 
     def _leave(self, there: Connection) -> None:
         self._loop.remove_reader(self._reading.pop(there))
+        self._told.discard(there)
         self._monitors.pop(there.process, None)
         there.remove_reader()

@@ -34,7 +34,7 @@ from supervisor.actor.owners import Owners
 from supervisor.actor.parent import Parent
 from supervisor.actor.sys_requests import System
 from supervisor.actor.timers import Timer, Timers
-from supervisor.client import call_cycle, connections
+from supervisor.client import call_cycle, connections, futures
 from supervisor.client.ref import Exit, Ref, process_of
 from supervisor.errors import (
     NORMAL,
@@ -112,6 +112,7 @@ class Actor:
         self.stored = stored
         self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
+        self._writers: dict[int, Callable[[], None]] = {}
         self._busy_wait = BusyWait(busy_wait.ACTOR)
         self._timers = Timers()
         self._mailbox = Mailbox(self.process, self.ref, self, self._caller_gone)
@@ -149,6 +150,7 @@ class Actor:
         Actor.current = self
         sys.breakpointhook = self._breakpoint
         call_cycle.this_is(self.process)
+        futures.actor_calls_back(self.links.calls_back)
         self.begin(args, kwargs)
         while self._reason is None:
             try:
@@ -317,11 +319,21 @@ class Actor:
             self._fire_idle()
 
     def _serve_descriptors(self, ready: Iterable[tuple[int, int]]) -> None:
-        for fd, _ in ready:
+        for fd, events in ready:
             # An earlier callback of this round may have removed a later one.
             callback = self._readers.get(fd)
-            if callback is not None and self._reason is None:
+            if fd in self._writers:
+                self._serve_writer(fd, events)
+            elif callback is not None and self._reason is None:
                 callback()
+
+    def _serve_writer(self, fd: int, events: int) -> None:
+        """Serve a descriptor that is polled for writing, and maybe for reading."""
+        if (events & select.EPOLLOUT or fd not in self._readers) and self._reason is None:
+            self._writers[fd]()  # errors and hang-ups, too, if nobody reads
+        callback = self._readers.get(fd)
+        if events & ~select.EPOLLOUT and callback is not None and self._reason is None:
+            callback()
 
     def _serve_messages(self) -> None:
         """Serve a batch of messages, from this process itself or from the mailbox."""
@@ -588,6 +600,10 @@ class Actor:
         """Deliver a message to this actor itself."""
         self._inbox.append(lambda: self._serve_info(message))
 
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call a function from the loop, as the next message."""
+        self._inbox.append(lambda: (callback(), None)[1])
+
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function from the loop later."""
         return self._timers.add(seconds, callback)
@@ -607,18 +623,37 @@ class Actor:
         """Poll a descriptor for reading."""
         self.poll(fd, callback, select.EPOLLIN)
 
+    def add_writer(self, fd: int, callback: Callable[[], None]) -> None:
+        """Poll a descriptor for writing."""
+        self._register(fd, select.EPOLLOUT | (select.EPOLLIN if fd in self._readers else 0))
+        self._writers[fd] = callback
+
     def poll(self, fd: int, callback: Callable[[], None], mask: int) -> None:
         """Call back at events of epoll_ctl(2) on a descriptor: errors and hang-ups, too."""
+        self._register(fd, mask | (select.EPOLLOUT if fd in self._writers else 0))
+        self._readers[fd] = callback
+
+    def _register(self, fd: int, mask: int) -> None:
         try:
             self._epoll.register(fd, mask)
         except FileExistsError:
             self._epoll.modify(fd, mask)
-        self._readers[fd] = callback
 
     def remove_reader(self, fd: int) -> None:
-        """Poll a descriptor no longer."""
+        """Poll a descriptor no longer, unless for writing."""
         if self._readers.pop(fd, None) is not None:
-            with contextlib.suppress(OSError):  # it was closed, and so left the set by itself
+            self._unregister(fd, select.EPOLLOUT if fd in self._writers else 0)
+
+    def remove_writer(self, fd: int) -> None:
+        """Poll a descriptor no longer, unless for reading."""
+        if self._writers.pop(fd, None) is not None:
+            self._unregister(fd, select.EPOLLIN if fd in self._readers else 0)
+
+    def _unregister(self, fd: int, rest: int) -> None:
+        with contextlib.suppress(OSError):  # it was closed, and so left the set by itself
+            if rest:
+                self._epoll.modify(fd, rest)
+            else:
                 self._epoll.unregister(fd)
 
     def linked_ended(self, message: Exit) -> None:
@@ -725,6 +760,7 @@ def _nobody() -> None:
     if Actor.current is not None:
         Actor.current.exit(NORMAL)
     Actor.current = None
+    futures.actor_calls_back(None)
 
 
 os.register_at_fork(after_in_child=_nobody)

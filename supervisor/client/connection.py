@@ -304,6 +304,14 @@ class Connection:
         there = self._socket
         return there is None or self.dead or there.credit.covers(size)
 
+    def when_answered(self, pending: Pending, callback: Callable[[], object]) -> None:
+        """Call back once when a request has been answered; at once, if it has been."""
+        with self._lock:  # an answer is handed over under this lock
+            if pending.answer is None:
+                pending.add_callback(callback)
+                return
+        callback()
+
     def forget(self, pending: Pending) -> None:
         """Wait no longer for an answer: if it comes, it is dropped."""
         with self._lock:

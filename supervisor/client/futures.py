@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     _Value_co = DefaultTypeVar("_Value_co", covariant=True, default=Any)
 else:
     _Value_co = TypeVar("_Value_co", covariant=True)
+
+log = logging.getLogger("supervisor")
 
 
 def no_reply(who: object, timeout: float | None, request: Any = ...) -> CallTimeout:
@@ -88,6 +92,18 @@ class CallFuture(Generic[_Value_co]):
             self._there.serve()
         return self._pending.answer is not None
 
+    def add_done_callback(self, callback: Callable[[Self], object]) -> None:
+        """Have a function called with this future when the reply has come; at once, if it has.
+
+        In an actor it is called between messages, as a timer's is. In another program it is called
+        by the thread that reads the reply: one that waits for a reply of that actor, or asyncio.
+        It should not block. What it raises there is logged.
+        """
+        then: Callable[[], object] = functools.partial(_call, callback, self)
+        if _in_actor is not None:
+            then = _in_actor(self._there, lambda: callback(self))
+        self._there.when_answered(self._pending, then)
+
     def cancel(self) -> None:
         """Wait for it no longer. The actor serves the call all the same.
 
@@ -95,6 +111,30 @@ class CallFuture(Generic[_Value_co]):
         """
         self._there.forget(self._pending)
         self._pending.settle(RAISE, Cancelled(f"the call of {self._who} was cancelled"))
+
+
+def connection_of(future: CallFuture) -> Connection:
+    """Return the connection on which the reply comes: for this package."""
+    return future._there  # noqa: SLF001 - the one way to it
+
+
+_in_actor: Callable[[Connection, Callable[[], object]], Callable[[], object]] | None = None
+"""In an actor: has the loop read a connection; returns what to call when the reply has come."""
+
+
+def actor_calls_back(
+    how: Callable[[Connection, Callable[[], object]], Callable[[], object]] | None,
+) -> None:
+    """Say how an actor's loop calls back. None: this process is no actor any more."""
+    global _in_actor
+    _in_actor = how
+
+
+def _call(callback: Callable[[Any], object], future: CallFuture[Any]) -> None:
+    try:
+        callback(future)
+    except Exception:
+        log.exception("a callback of a future has raised")
 
 
 class Events:

@@ -26,6 +26,17 @@ class Pending:
         """The connection on which it was sent."""
         self._then = then
 
+    def add_callback(self, callback: Callable[[], object]) -> None:
+        """Call back when it is answered, after what was to be called before."""
+        before = self._then
+
+        def both(pending: Pending) -> None:
+            if before is not None:
+                before(pending)
+            callback()
+
+        self._then = both
+
     def settle(self, kind: int, term: Any) -> None:
         """Take the answer, once."""
         if self.answer is None:

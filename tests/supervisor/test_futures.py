@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from actors import Counter, Later
-from processes import PATIENCE, wait_for_end
+from processes import PATIENCE, eventually, wait_for_end
 
 from supervisor import (
+    CallFuture,
     CallTimeout,
     Cancelled,
+    GenServer,
     NoProcess,
     ProcessDown,
     RemoteError,
+    Sender,
 )
 
 
@@ -102,3 +105,77 @@ def test_calls_under_way_are_told_of_the_end() -> None:
     for future in futures:
         with pytest.raises(ProcessDown, match="killed"):
             future.result(PATIENCE)
+
+
+# -- callbacks of futures --------------------------------------------------------------------------
+
+
+def test_a_callback_is_called_when_the_reply_has_come(caplog: pytest.LogCaptureFixture) -> None:
+    ref, later = Counter.start_link(3), Later.start_link()
+    found: list[Any] = []
+    future = ref.call_async("get")
+    future.add_done_callback(lambda done: found.append(done.result()))
+    future.add_done_callback(lambda done: found.append(done is future))
+    assert future.result() == 3
+    assert found == [3, True]
+    future.add_done_callback(lambda _: found.append("at once"))
+    assert found == [3, True, "at once"]
+    dying = later.call_async("wait")
+    dying.add_done_callback(lambda done: found.append(type(done.exception())))
+    os.kill(later.pid, signal.SIGKILL)
+    with pytest.raises(ProcessDown):
+        dying.result(PATIENCE)
+    assert found[-1] is ProcessDown
+    future.add_done_callback(lambda done: done.nothing)  # type: ignore[attr-defined]
+    assert "a callback of a future has raised" in caplog.text
+
+
+def test_a_cancelled_future_calls_back_too() -> None:
+    future = Later.start_link().call_async("wait")
+    found: list[Any] = []
+    future.add_done_callback(lambda done: found.append(done.exception()))
+    future.cancel()
+    assert isinstance(found[0], Cancelled)
+
+
+class Asks(GenServer):
+    """Asks others without waiting, and is called back between messages."""
+
+    def init(self) -> None:
+        self.found: list[Any] = []
+        self.busy = False
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        match request:
+            case ["ask", ref, what]:
+                ref.call_async(what).add_done_callback(self.answered)
+            case ["ask", ref, what, "and call"]:
+                self.busy = True
+                ref.call_async(what).add_done_callback(self.answered)
+                ref.call("pid")  # reads the reply to the former, too
+                self.busy = False
+            case "found":
+                return self.found
+            case "fds":
+                return len(os.listdir("/proc/self/fd"))
+        return None
+
+    def answered(self, future: CallFuture) -> None:
+        error = future.exception(0.0)
+        self.found.append([error and type(error).__name__, error or future.result(), self.busy])
+
+
+def test_an_actor_is_called_back_between_messages() -> None:
+    asks, other = Asks.start_link(), Counter.start_link(3)
+    asks.call(["ask", other, "get"])
+    eventually(lambda: asks.call("found"), [[None, 3, False]])
+    asks.call(["ask", other, "get", "and call"])
+    eventually(lambda: len(asks.call("found")), 2)
+    assert asks.call("found")[1] == [None, 3, False]
+    before = asks.call("fds")
+    for _ in range(10):
+        asks.call(["ask", Counter.start_link(), "get"])
+    eventually(lambda: len(asks.call("found")), 12)
+    asks.call(["ask", other, "kill"])
+    eventually(lambda: asks.call("found")[-1][0], "ProcessDown")
+    assert asks.call("fds") <= before + 11

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from actors import Counter
-from processes import PATIENCE
+from processes import PATIENCE, eventually
 
 from supervisor import (
     ActorError,
@@ -277,3 +278,78 @@ def test_what_an_actor_has_printed_is_written(tmp_path: Path) -> None:
     command = [sys.executable, tmp_path / "program.py"]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert run.stdout == "printed\n"
+
+
+# -- descriptors -----------------------------------------------------------------------------------
+
+
+class Copies(GenServer):
+    """Writes much to a socket, and reads what comes, in the order in which the kernel has room."""
+
+    def init(self, descriptor_name: str) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(descriptor_name)
+        self.sock.setblocking(False)
+        self.unsent, self.turns, self.said = b"x" * 3_000_000, 0, b""
+        self.add_writer(self.sock.fileno(), self.write)
+
+    def write(self) -> None:
+        self.turns += 1
+        self.unsent = self.unsent[self.sock.send(self.unsent) :]
+        if not self.unsent:
+            self.remove_writer(self.sock.fileno())
+
+    def read(self) -> None:
+        self.said += self.sock.recv(100)
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        fd = self.sock.fileno()
+        match request:
+            case "read":
+                self.add_reader(fd, self.read)
+            case "read no more":
+                self.remove_reader(fd)
+            case "write no more":
+                self.remove_writer(fd)
+            case "write":
+                self.unsent = b"x" * 3_000_000
+                self.add_writer(fd, self.write)
+            case "turns":
+                return self.turns
+        return self.said
+
+
+def test_a_descriptor_is_written_when_it_has_room(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        ref = Copies.start_link(str(tmp_path / "s"))
+        sock, _ = listener.accept()
+    with sock:
+
+        def received(size: int) -> int:
+            found = 0
+            while found < size:
+                found += len(sock.recv(65536))
+            return found
+
+        assert received(3_000_000) == 3_000_000
+        turns = ref.call("turns")
+        assert turns > 1
+        ref.call("read")
+        ref.call("write")  # both on one descriptor
+        sock.send(b"a")
+        eventually(lambda: ref.call("said"), b"a")
+        assert received(3_000_000) == 3_000_000
+        ref.call("read no more")
+        ref.call("write")
+        sock.send(b"b")
+        assert received(3_000_000) == 3_000_000
+        assert ref.call("said") == b"a"
+        ref.call("read")
+        eventually(lambda: ref.call("said"), b"ab")
+        ref.call("write")
+        ref.call("write no more")
+        sock.send(b"c")
+        eventually(lambda: ref.call("said"), b"abc")
+        ref.call("read no more")
