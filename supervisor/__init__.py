@@ -40,6 +40,8 @@ from supervisor.protocol.results import Continue, Ignore, NoReply, Stop
 from supervisor.protocol.telemetry import Event, Traced
 from supervisor.supervision.child_spec import ChildSpec, check_childspecs
 from supervisor.supervision.dynamic_supervisor import DynamicSupervisor
+from supervisor.supervision.pool import Pool
+from supervisor.supervision.pool_ref import PoolRef
 from supervisor.supervision.strategy import Backoff
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.supervision.supervisor_ref import ChildRow, DynamicSupervisorRef, SupervisorRef
@@ -74,6 +76,8 @@ __all__ = [
     "NoReply",
     "NotFound",
     "NotOwner",
+    "Pool",
+    "PoolRef",
     "ProcessDown",
     "Reason",
     "Ref",

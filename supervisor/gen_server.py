@@ -18,6 +18,7 @@ from supervisor.actor.timers import Timer
 from supervisor.client.ref import Ref
 from supervisor.errors import NORMAL, SHUTDOWN, Reason, shown
 from supervisor.linux import Process
+from supervisor.protocol.invocation import Invocation
 from supervisor.protocol.telemetry import SUPERVISION
 from supervisor.spawn.launch import launch
 
@@ -309,6 +310,14 @@ class GenServer:
             done()
         else:
             self._order_to_stop(SHUTDOWN)
+
+    def _handler_for(self, message: Invocation) -> Callable[..., Any]:
+        """Return what serves a call or cast of a method; it is given this object first.
+
+        Raises:
+            TypeError: nothing does, or with other arguments.
+        """
+        return handlers.find(type(self), self._handlers, message)
 
     @classmethod
     def _new(cls, actor: Actor) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -13,6 +13,7 @@ from supervisor.errors import NoProcess, Reason, shown
 from supervisor.linux import Process
 from supervisor.protocol import codec
 from supervisor.protocol.codec import Code
+from supervisor.protocol.invocation import Invocation
 from supervisor.protocol.message_kinds import ANSWER, REPLY
 from supervisor.protocol.results import Continue, Ignore, NoReply, Starting, Stop
 
@@ -113,7 +114,6 @@ class Server(Protocol):
 
     reference: ClassVar[type[Ref]]
     supervises: ClassVar[bool]
-    _handlers: ClassVar[Mapping[str, Callable[..., Any]]]
     kept: ClassVar[tuple[str, ...]]
     idle_timeout: float | None
     trap_exit: bool
@@ -139,6 +139,9 @@ class Server(Protocol):
 
     def terminate(self, reason: Reason) -> None:
         """Clean up."""
+
+    def _handler_for(self, message: Invocation) -> Callable[..., Any]:
+        """Return what serves a call or cast of a method; it is given the object first."""
 
     def _order_to_stop(self, reason: Reason) -> None:
         """Begin an orderly end."""

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from supervisor import linux
-from supervisor.actor import handlers
 from supervisor.actor.callback_results import (
     Sender,
     Server,
@@ -60,6 +59,7 @@ from supervisor.protocol.message_kinds import (
     CALL_METHOD,
     CAST,
     CAST_METHOD,
+    CRASH,
     EXIT,
     FAILED,
     FORGET,
@@ -434,7 +434,7 @@ class Actor:
         server = self.server
         self._note("cast" if sender is None else "call", message)
         try:
-            method = handlers.find(type(server), server._handlers, message)  # noqa: SLF001 - a hook for this loop alone
+            method = server._handler_for(message)  # noqa: SLF001 - a hook for this loop alone
         except TypeError as error:  # the caller's mistake: this actor goes on
             if sender is None:
                 self.log.error("%r ignores a cast: %s", self.ref, error)
@@ -471,7 +471,7 @@ class Actor:
                 self._is_kept = self.kept is not None and result is value
         except RAISED as error:
             # Before the actor ends of it: otherwise the caller would be told of the end alone.
-            self._answer(sender, RAISE, RemoteError.of(error))
+            self._answer(sender, CRASH, RemoteError.of(error))
             raise
         finally:
             self.sender = None

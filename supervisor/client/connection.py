@@ -43,6 +43,7 @@ from supervisor.protocol import busy_wait, codec
 from supervisor.protocol.busy_wait import BusyWait
 from supervisor.protocol.message_kinds import (
     CALLS,
+    CRASH,
     CREDIT,
     DOWN,
     EVENT,
@@ -110,6 +111,8 @@ class Connection:
     def __init__(self, process: Process, table: Table) -> None:
         self.process = process
         self.dead = False
+        self.ends = False
+        """Whether the actor has answered by an error by which it ends."""
         self.lack: Lack | None = None
         """What the last message that was not sent has lacked."""
         self._table = table
@@ -559,6 +562,8 @@ class Connection:
             kind, number, term = codec.unpack(data)
         except ValueError as error:  # of a type that this process does not know, say
             kind, number, term = RAISE, codec.number_of(data), error
+        if kind == CRASH:
+            kind, self.ends = RAISE, True
         if kind in (REPLY, RAISE):
             pending = self._calls.get(number) or self._others.get(number)
             if pending is not None:

@@ -145,7 +145,7 @@ class Ref(Generic[Served_co]):
         """
         deadline_of(timeout)
         if retry != 0.0:
-            repetition.check(self.name, retry)
+            self._marked(CALL, None, retry)
         other = type(self)(self._process, self.name)
         other._timeout, other._retry = timeout, retry  # noqa: SLF001 - of this class
         return other
@@ -201,8 +201,18 @@ class Ref(Generic[Served_co]):
     def _bounded_call(self, kind: int, term: Any, timeout: float | None, retry: float) -> Any:
         if retry == 0.0:
             return self._ask(kind, term, timeout)
-        name = repetition.check(self.name, retry)
+        name, kind, term = self._marked(kind, term, retry)
+        if name is None:
+            return self._ask(kind, term, timeout)
         return repetition.repeated(name, retry, lambda: self._ask(kind, term, timeout))
+
+    def _marked(self, kind: int, term: Any, retry: float) -> tuple[str | None, int, Any]:
+        """Return the name whose next process a call is sent to again, and the call itself.
+
+        Raises:
+            TypeError, ValueError: it cannot be repeated, or not for so long.
+        """
+        return repetition.check(self.name, retry), kind, term
 
     @overload
     async def acall(
@@ -233,7 +243,9 @@ class Ref(Generic[Served_co]):
         kind, term, timeout, retry = self._told(request, args, kwargs)
         if retry == 0.0:
             return await self._acall(kind, term, timeout)
-        name = repetition.check(self.name, retry)
+        name, kind, term = self._marked(kind, term, retry)
+        if name is None:
+            return await self._acall(kind, term, timeout)
         return await asyncio_call.repeated(name, retry, lambda: self._acall(kind, term, timeout))
 
     async def _acall(self, kind: int, term: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - as call
@@ -569,6 +581,16 @@ def process_of(ref: Ref) -> Process | None:
 def begin(ref: Ref, kind: int, term: Any, timeout: float | None) -> CallFuture:
     """Send a request without retrying it on a successor: for this package."""
     return ref._begin(kind, term, timeout)  # noqa: SLF001 - the one way to it
+
+
+def begin_async(ref: Ref, kind: int, term: Any) -> CallFuture:
+    """Send a request, if there is room for it now: for this package."""
+    return ref._call_async(kind, term, 0.0, None)  # noqa: SLF001 - the one way to it
+
+
+def send(ref: Ref, kind: int, term: Any) -> None:
+    """Send a message that nobody answers, if there is room for it now: for this package."""
+    ref._send(kind, term, 0.0)  # noqa: SLF001 - the one way to it
 
 
 class Monitor:

@@ -37,16 +37,25 @@ def check(name: str | None, retry: float) -> str:
     Raises:
         TypeError, ValueError: this is no number of seconds, or the reference has no name.
     """
-    if not isinstance(retry, (int, float)):
-        raise TypeError(f"retry is a number of seconds, not {shown(retry)}")
-    if not retry >= 0:
-        raise ValueError(f"retry is a number of seconds from 0 on, not {retry!r}")
+    check_seconds(retry)
     if name is None:
         raise ValueError(
             "retry needs a reference with a name: one without means a single process, which has no"
             " successor"
         )
     return name
+
+
+def check_seconds(retry: float) -> None:
+    """Check that this is a number of seconds.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if not isinstance(retry, (int, float)):
+        raise TypeError(f"retry is a number of seconds, not {shown(retry)}")
+    if not retry >= 0:
+        raise ValueError(f"retry is a number of seconds from 0 on, not {retry!r}")
 
 
 def repeated(name: str, retry: float, attempt: Callable[[], _Found]) -> _Found:

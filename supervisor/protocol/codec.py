@@ -61,6 +61,7 @@ class Code(enum.IntEnum):
     SENDER = 24
     INVOCATION = 25
     RECEIVED = 26
+    POOL_REF = 27
     FIRST_OF_OTHERS = 32
     """Packages that build on this one have the codes from here to 127."""
 

@@ -15,9 +15,10 @@ SERVED = (CALL, CAST, INFO, CALL_METHOD, CAST_METHOD)
 """Messages that callbacks serve: the mailbox's bound is about them, and a suspended actor keeps
 them."""
 
-REPLY, RAISE, DOWN, EVENT, CREDIT = range(5)
-"""Kinds of answers: a value, an error to raise in the caller, the reason why the actor ends,
-one of many to SUBSCRIBE, and how many messages and bytes were served, see ``flow_control``."""
+REPLY, RAISE, DOWN, EVENT, CREDIT, CRASH = range(6)
+"""Kinds of answers: a value, an error to raise in the caller, the reason why the actor ends, one of
+many to SUBSCRIBE, how many messages and bytes were served (see ``flow_control``), and an error to
+raise by which the actor ends."""
 
 IN_FLIGHT = 500
 """Calls that one process may have under way with one actor; further ones wait."""

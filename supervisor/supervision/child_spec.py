@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from supervisor.errors import shown
 from supervisor.gen_server import GenServer
 from supervisor.protocol import codec, registry
 from supervisor.protocol.codec import Code
@@ -244,6 +245,18 @@ def check_childspecs(
                 f"child {spec.id!r} is significant, but the supervisor's auto_shutdown is 'never':"
                 " choose 'any_significant' or 'all_significant'"
             )
+
+
+def check_template(template: object) -> None:
+    """Check a specification of which a supervisor makes its children.
+
+    Raises:
+        ValueError, TypeError: it is none, or its children could not be told apart.
+    """
+    if not isinstance(template, (ChildSpec, Plan)):
+        raise TypeError(f"a template is one ChildSpec, not {shown(template)}")
+    if template.name is not None:
+        raise ValueError(f"children of a template cannot share the name {template.name!r}")
 
 
 def _check(spec: ChildSpec | Plan) -> None:

@@ -12,10 +12,16 @@ from typing import Any, ClassVar, cast
 
 from supervisor.actor.callback_results import Sender
 from supervisor.client.ref import Ref
-from supervisor.errors import NotFound, TooManyChildren, shown
+from supervisor.errors import NotFound, TooManyChildren
 from supervisor.protocol import codec
 from supervisor.supervision.child import Child
-from supervisor.supervision.child_spec import ChildSpec, Plan, check_childspecs, check_intensity
+from supervisor.supervision.child_spec import (
+    ChildSpec,
+    Plan,
+    check_childspecs,
+    check_intensity,
+    check_template,
+)
 from supervisor.supervision.strategy import AutoShutdown
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.supervision.supervisor_ref import DynamicSupervisorRef
@@ -73,12 +79,9 @@ class DynamicSupervisor(Supervisor):
         period: float = 5.0,
         auto_shutdown: AutoShutdown = "never",
     ) -> None:
-        if not isinstance(template, (ChildSpec, Plan)):
-            raise TypeError(f"a template is one ChildSpec, not {shown(template)}")
+        check_template(template)
         check_childspecs([template], auto_shutdown)
         check_intensity("the supervisor", intensity, period)
-        if template.name is not None:
-            raise ValueError(f"children of a template cannot share the name {template.name!r}")
         if max_children is None:
             return
         if isinstance(max_children, bool) or not isinstance(max_children, int) or max_children < 0:

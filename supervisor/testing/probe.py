@@ -10,14 +10,13 @@ from supervisor.actor.callback_results import Sender
 from supervisor.client.connection import deadline_of
 from supervisor.client.ref import Ref, process_of
 from supervisor.gen_server import GenServer
-from supervisor.protocol import invocation
 from supervisor.protocol.codec import Code, extend
 from supervisor.protocol.invocation import Invocation
 from supervisor.protocol.message_kinds import CALL_METHOD
 from supervisor.protocol.results import NoReply
 
-_NEXT, _ALL, _ANSWERS = "next received", "all received", "answers"
-"""What a probe asks of its actor. These are no names of methods, so nobody else asks for them."""
+_NEXT, _ALL, _ANSWERS = "probe: next", "probe: all", "probe: answers"
+"""What a probe asks of its actor. No method has such a name, so nobody else asks for it."""
 
 
 class Received(NamedTuple):
@@ -83,18 +82,6 @@ class Probe(Ref[Any]):
         self._ask(CALL_METHOD, [_ANSWERS, list(values)], 5.0)
 
 
-class _Anything(dict[str, Callable[..., Any]]):
-    """Handlers of every name."""
-
-    def get(self, name: str, _: Any = None) -> Callable[..., Any]:
-        """Return a handler that takes whatever it is given."""
-
-        def method(server: _Recorder, *args: Any, **kwargs: Any) -> Any:
-            return server.serve(name, args, kwargs)
-
-        return invocation.handler(method)
-
-
 class _Recorder(GenServer):
     """The actor of a probe."""
 
@@ -104,18 +91,20 @@ class _Recorder(GenServer):
         self._waiting: deque[Sender] = deque()
         self._answers: deque[Any] = deque()
 
-    def serve(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Serve the probe itself, or record the call or cast of a method."""
-        match name:
-            case "next received":
-                return self._serve_next(*args)
-            case "all received":
-                return self._received
-            case "answers":
-                return self._answers.extend(args)
-        term = Invocation(name, list(args), kwargs)
+    def _handler_for(self, message: Invocation) -> Callable[..., Any]:
+        own: dict[str, Callable[..., Any]] = {
+            _NEXT: self._serve_next,
+            _ALL: lambda: self._received,
+            _ANSWERS: lambda *values: self._answers.extend(values),
+        }
+        serve = own.get(message.method)
+        if serve is None:
+            return lambda *_, **__: self._record_method(message)
+        return lambda _, *args: serve(*args)
+
+    def _record_method(self, message: Invocation) -> Any:
         kind = "cast" if self.sender is None else "call"
-        return self._record(Received(kind, term, self.sender))
+        return self._record(Received(kind, message, self.sender))
 
     def handle_call(self, request: Any, sender: Sender) -> Any:
         return self._record(Received("call", request, sender))
@@ -149,6 +138,3 @@ class _Recorder(GenServer):
         if sender in self._waiting:
             self._waiting.remove(sender)
             self.reply(sender, None)
-
-
-_Recorder._handlers = _Anything()  # noqa: SLF001 - in place of those that were collected

@@ -1,0 +1,310 @@
+"""Pools: a supervisor whose children are all alike, and that hands requests to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+
+from supervisor.actor.callback_results import Sender
+from supervisor.client.futures import CallFuture, connection_of
+from supervisor.client.ref import Ref, begin_async, send
+from supervisor.errors import MailboxFull, NoProcess, ProcessDown, StartFailed
+from supervisor.gen_server import GenServer
+from supervisor.protocol.invocation import Invocation
+from supervisor.protocol.message_kinds import CALL, CALL_METHOD, CAST, CAST_METHOD, MAILBOX
+from supervisor.protocol.results import NoReply
+from supervisor.spawn.stderr_handler import Repeated
+from supervisor.supervision.child import Child, State
+from supervisor.supervision.child_spec import ChildSpec, Plan, check_intensity, check_template
+from supervisor.supervision.pool_queue import PoolQueue
+from supervisor.supervision.pool_ref import OPERATION, REPEAT, PoolRef
+from supervisor.supervision.supervisor import Supervisor
+from supervisor.supervision.task_queue import Task
+
+log = logging.getLogger("supervisor")
+
+_Member = TypeVar("_Member", bound=GenServer)
+
+_MOST_DEATHS = 3  # members that one request may kill: it is the cause, most likely
+
+
+class _Request(NamedTuple):
+    """A call or cast that a member is to serve."""
+
+    kind: int
+    term: Any
+    sender: Sender | None
+    """Who waits for the reply; None of a cast."""
+    until: float = 0.0
+    """Until when it is given to another member, if the one that serves it dies."""
+    deaths: int = 0
+    """Members that have died of it, or with it."""
+
+
+class Pool(Supervisor):
+    """Keeps a number of members, and gives each call to the one that has the least to do.
+
+    ``Pool.start_link(template, size=4, ...)`` returns a ``PoolRef``. It is called and cast to as a
+    member is: ``pool.call(Worker.serve, 5)``.
+
+    Args:
+        template: a ``ChildSpec``; the members' ids are its id with a number.
+        size: how many members there are. ``PoolRef.resize`` changes it, and a pool that crashes
+            comes back with the size that it had.
+        concurrency: how many calls a member is given at a time. The others wait in the pool: they
+            are not lost when a member dies. More than 1 is of use for members that reply later.
+        intensity: as ``Supervisor``'s.
+        period: seconds.
+        name: a name to register.
+
+    A call whose member dies raises ``ProcessDown``, with the member's reference, unless the caller
+    has said by ``retry`` that it may be repeated. A cast goes to the member that has the fewest
+    calls; if that dies before it serves the cast, it is lost. The pool cannot find cycles of calls
+    that go through it.
+
+    Raises:
+        ValueError, TypeError: what is wrong with these, before anything is started.
+        StartFailed: which member failed to start, and why; the others have been stopped.
+    """
+
+    reference: ClassVar[type[Ref[Any]]] = PoolRef
+    kept: ClassVar[tuple[str, ...]] = ("_size",)
+
+    @classmethod
+    def start_link(  # type: ignore[override]
+        cls, template: ChildSpec[_Member], *, name: str | None = None, **options: Any
+    ) -> PoolRef[_Member]:
+        """Start the pool. See ``GenServer.start_link``."""
+        return cast("PoolRef[_Member]", super().start_link(template, name=name, **options))
+
+    @classmethod
+    def check_arguments(cls, *args: Any, **kwargs: Any) -> None:
+        """Check what ``init`` will be given."""
+        if cls.init is Pool.init:  # a subclass's own takes what it likes
+            cls._check_pool(*args, **kwargs)
+
+    @staticmethod
+    def _check_pool(
+        template: ChildSpec | Plan,
+        *,
+        size: int = 4,
+        concurrency: int = 1,
+        intensity: int = 1,
+        period: float = 5.0,
+    ) -> None:
+        check_template(template)
+        if template.restart != "permanent":
+            raise ValueError(
+                f"child {template.id!r}: the members of a pool are permanent, as it keeps its size,"
+                f" not {template.restart!r}"
+            )
+        _check_size(size)
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise ValueError(f"concurrency is a number of calls from 1 on, not {concurrency!r}")
+        check_intensity("the pool", intensity, period)
+
+    def init(  # type: ignore[override]
+        self,
+        template: ChildSpec | Plan,
+        *,
+        size: int = 4,
+        concurrency: int = 1,
+        intensity: int = 1,
+        period: float = 5.0,
+    ) -> Any:
+        """Begin to start the members."""
+        limits: dict[str, Any] = {"intensity": intensity, "period": period}
+        self._check_pool(template, size=size, concurrency=concurrency, **limits)
+        self._template = template.plan() if isinstance(template, ChildSpec) else template
+        if not self.restored:
+            self._size = size
+        self._numbers = itertools.count(1)
+        self._queue = PoolQueue[Ref, _Request](concurrency)
+        self._leaving: set[str] = set()
+        """The ids of members that end when they have answered what they serve."""
+        self._ending: set[str] = set()
+        """Those of them that are being stopped."""
+        self._shrinking: list[tuple[Sender, set[str]]] = []
+        """Who waits for the end of which members."""
+        self._said = Repeated()
+        return super().init([self._next_plan() for _ in range(self._size)], **limits)
+
+    def _next_plan(self) -> Plan:
+        return dataclasses.replace(self._template, id=f"{self._template.id}-{next(self._numbers)}")
+
+    # -- requests for members ------------------------------------------------------------------
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        """Have a member serve a call."""
+        self._submit(_Request(CALL, request, sender))
+        return NoReply()
+
+    def handle_cast(self, request: Any) -> None:
+        """Have a member serve a cast."""
+        self._submit(_Request(CAST, request, None))
+
+    def _handler_for(self, message: Invocation) -> Callable[..., Any]:
+        if message.method == OPERATION:
+            return lambda _, *request: super(Pool, self).handle_call(list(request), self._caller())
+        if message.method == REPEAT:
+            return lambda _, *request: self._repeat(*request)
+        term = [message.method, message.args, message.kwargs]
+        return lambda *_, **__: self._submit_method(term)
+
+    def _caller(self) -> Sender:
+        """Return who waits for what is served now."""
+        if self.sender is None:
+            raise TypeError("this is called, not cast")
+        return self.sender
+
+    def _submit_method(self, term: list[Any]) -> NoReply:
+        kind = CAST_METHOD if self.sender is None else CALL_METHOD
+        self._submit(_Request(kind, term, self.sender))
+        return NoReply()
+
+    def _repeat(self, kind: int, term: Any, seconds: float) -> NoReply:
+        until = time.monotonic() + seconds
+        self._submit(_Request(kind, term, self._caller(), until))
+        return NoReply()
+
+    def _submit(self, request: _Request) -> None:
+        if len(self._queue) < MAILBOX:
+            self._queue.submit(request)
+            self._assign()
+            return
+        text = f"{len(self._queue)} requests wait for a member of the pool"
+        if request.sender is None:
+            self._said.log(log, logging.ERROR, f"{self.ref} drops a cast: {text}")
+        else:
+            self.refuse(request.sender, MailboxFull(text))
+
+    def _assign(self) -> None:
+        """Send the requests that wait to members that are free."""
+        while (found := self._queue.next()) is not None:
+            request, member = found
+            try:
+                if request.sender is None:
+                    send(member, request.kind, request.term)
+                    self._queue.answered(member)  # nobody tells when it has been served
+                else:
+                    answered = functools.partial(self._answered, request, member)
+                    begin_async(member, request.kind, request.term).add_done_callback(answered)
+            except NoProcess:
+                self._queue.give_back(request, member)
+            except (MailboxFull, OSError) as error:
+                self._queue.answered(member)
+                if request.sender is not None:
+                    self.refuse(request.sender, error)
+                else:
+                    self._said.log(log, logging.ERROR, f"{self.ref} drops a cast: {error}")
+
+    def _answered(self, request: _Request, member: Ref, future: CallFuture) -> None:
+        assert request.sender is not None
+        self._queue.answered(member)
+        if connection_of(future).ends:
+            self._queue.leave(member)
+        error = future.exception(0.0)
+        deaths = request.deaths + 1
+        if error is None:
+            self.reply(request.sender, future.result(0.0))
+        elif (
+            isinstance(error, ProcessDown)
+            and time.monotonic() < request.until
+            and deaths < _MOST_DEATHS
+        ):
+            self._queue.submit(request._replace(deaths=deaths))
+        else:
+            self.refuse(request.sender, error)
+        self._stop_those_that_leave()
+        self._assign()
+
+    def _answer_waiting(self) -> None:
+        """After an event of a member: see who lives now."""
+        super()._answer_waiting()
+        self._queue.set_members(child.ref for child in self._children if child.ref is not None)
+        self._stop_those_that_leave()
+        self._assign()
+
+    # -- members -------------------------------------------------------------------------------
+
+    def _operations(self) -> dict[str, Callable[..., Task | None]]:
+        return {
+            "resize": self._serve_resize,
+            "which_children": self._serve_which,
+            "count_children": self._serve_count,
+        }
+
+    def _serve_resize(self, sender: Sender, size: int) -> Task | None:
+        _check_size(size)
+        members = [child for child in self._children if child.plan.id not in self._leaving]
+        if size >= len(members):
+            return self._grow(sender, size, size - len(members))
+        self._size = size
+        ids = {child.plan.id for child in members[size:]}
+        self._leaving |= ids
+        for child in members[size:]:
+            if child.ref is not None:
+                self._queue.leave(child.ref)
+        self._shrinking.append((sender, ids))
+        self._stop_those_that_leave()
+        return None
+
+    def _grow(self, sender: Sender, size: int, more: int) -> Task:
+        """Start further members; if one of them fails to start, none of them stays."""
+        started: list[Child] = []
+        for _ in range(more):
+            child = Child.of(self._next_plan())
+            started.append(child)
+            self._children.add(child)
+            yield from self._children.start(child)
+            if child.failed:
+                assert child.outcome is not None
+                for other in reversed(started):
+                    yield from self._children.stop(other)
+                    self._gone(other)
+                raise StartFailed(child.plan.id, child.outcome[1])
+        self._size = size
+        self.reply(sender, None)
+
+    def _stop_those_that_leave(self) -> None:
+        """Stop the members that are too many, and serve nothing any more."""
+        for child in self._children:
+            is_idle = child.ref is None or not self._queue.busy(child.ref)
+            if is_idle and child.plan.id in self._leaving - self._ending:
+                self._ending.add(child.plan.id)
+                self._tasks.add(self._end_member(child))
+
+    def _end_member(self, child: Child) -> Task:
+        yield from self._children.stop(child)
+        self._gone(child)
+
+    def _ended(self, child: Child) -> Task:
+        """Do not restart a member that was to leave."""
+        if child.plan.id not in self._leaving:
+            yield from super()._ended(child)
+        elif child.plan.id not in self._ending:
+            child.state = State.IDLE
+            self._gone(child)
+
+    def _gone(self, child: Child) -> None:
+        """Forget a member that has left; tell who waits for that."""
+        self._children.drop_descriptors(child)
+        self._forget(child)
+        self._leaving.discard(child.plan.id)
+        self._ending.discard(child.plan.id)
+        for _, ids in self._shrinking:
+            ids.discard(child.plan.id)
+        for sender, ids in self._shrinking:
+            if not ids:
+                self.reply(sender, None)
+        self._shrinking = [(sender, ids) for sender, ids in self._shrinking if ids]
+
+
+def _check_size(size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"the size of a pool is a number of members from 1 on, not {size!r:.200}")

@@ -1,0 +1,64 @@
+"""References to pools: what can be asked of one besides what its members serve."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, cast
+
+from supervisor.client.futures import Events
+from supervisor.client.ref import Ref, decode, encode
+from supervisor.client.retry import check_seconds
+from supervisor.protocol import codec
+from supervisor.protocol.codec import Code
+from supervisor.protocol.message_kinds import CALL_METHOD
+from supervisor.protocol.telemetry import SUPERVISION
+from supervisor.supervision.supervisor_ref import ChildRow
+
+OPERATION, REPEAT = "pool: operation", "pool: repeat"
+"""What is asked of the pool itself: an operation, and to repeat a call if its member dies. No
+method has such a name, so no request for a member is taken for one."""
+
+_Member_co = TypeVar("_Member_co", covariant=True)
+
+
+class PoolRef(Ref[_Member_co]):
+    """A reference to a pool: calls and casts go to one of its members.
+
+    With ``retry`` a call is given to another member when the one that serves it dies, up to three
+    times: for idempotent requests.
+    """
+
+    __slots__ = ()
+
+    def resize(self, size: int) -> None:
+        """Have the pool keep so many members from now on, also after its own restart.
+
+        It waits until new members serve, or until those that are too many have ended. They end when
+        they have answered what they are serving.
+
+        Raises:
+            ValueError, TypeError: this is no number of members.
+            StartFailed: a new member does not start, and why; the pool keeps its former size.
+        """
+        self._operate("resize", size)
+
+    def which_children(self) -> list[ChildRow]:
+        """Return each member's id, reference, type and state, in the order of their start."""
+        return [ChildRow(*row) for row in self._operate("which_children")]
+
+    def count_children(self) -> dict[str, int]:
+        """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
+        return cast("dict[str, int]", self._operate("count_children"))
+
+    def events(self) -> Events:
+        """Return a stream of ``Event`` objects, as ``SupervisorRef.events``."""
+        return Events(self._connection(), SUPERVISION)
+
+    def _operate(self, *request: Any) -> Any:
+        return self._ask(CALL_METHOD, [OPERATION, list(request)], None)
+
+    def _marked(self, kind: int, term: Any, retry: float) -> tuple[str | None, int, Any]:
+        check_seconds(retry)
+        return self.name, CALL_METHOD, [REPEAT, [kind, term, retry]]
+
+
+codec.extend(Code.POOL_REF, PoolRef, encode, lambda fields: decode(fields, PoolRef))
