@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from supervisor import linux
 from supervisor.client.asyncio_reader import finish, reading_by, room
 from supervisor.client.connection import FOREVER, Connection, deadline_of
 from supervisor.client.futures import no_reply
@@ -65,6 +67,56 @@ async def _send(there: Connection, kind: int, term: Any, pending: Pending) -> No
             await room(there, lambda: there.ask(kind, term, 0.0, pending))
 
 
+async def cast(there: Connection, kind: int, term: Any, deadline: float, who: str) -> None:
+    """Do what ``Ref.acast`` says."""
+    loop = asyncio.get_running_loop()
+    with reading_by(loop, there):  # what the actor has served is told by what it sends
+        try:
+            async with asyncio.timeout_at(_on_clock(loop, deadline)):
+                while not await _cast(there, kind, term):
+                    pass
+        except TimeoutError:
+            raise MailboxFull(f"{who} does not serve its mailbox, which is full") from None
+
+
+async def _cast(there: Connection, kind: int, term: Any) -> bool:
+    """Send a cast, or wait until there may be room; tell whether it was sent."""
+    sent = False
+
+    def attempt() -> None:
+        nonlocal sent
+        there.send(kind, term, 0.0)
+        sent = True
+
+    try:
+        attempt()
+    except MailboxFull:
+        await room(there, attempt)
+    return sent
+
+
+async def ended(there: Connection) -> None:
+    """Wait until the process of a connection has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = linux.open_process(there.process)
+        try:
+            await readable(pidfd)
+        finally:
+            os.close(pidfd)
+    linux.reap_adopted()
+
+
+async def readable(fd: int) -> None:
+    """Wait until a descriptor is readable."""
+    loop = asyncio.get_running_loop()
+    told = loop.create_future()
+    loop.add_reader(fd, lambda: finish(told))
+    try:
+        await told
+    finally:
+        loop.remove_reader(fd)
+
+
 def _on_clock(loop: asyncio.AbstractEventLoop, deadline: float) -> float | None:
     return None if deadline == FOREVER else loop.time() + deadline - deadline_of(0.0)
 
@@ -91,11 +143,7 @@ async def _told(successor: NextProcess) -> None:
     if fd < 0:
         await asyncio.sleep(patience)
         return
-    loop = asyncio.get_running_loop()
-    told = loop.create_future()
-    loop.add_reader(fd, lambda: finish(told))
-    try:
-        await asyncio.wait([told], timeout=patience)
-    finally:
-        loop.remove_reader(fd)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await readable(fd)
     successor.told()

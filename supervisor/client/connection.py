@@ -574,7 +574,6 @@ class Connection:
             if isinstance(stream, Stream):
                 stream.feed(*term)
                 self._acknowledge(stream)
-            return
         elif kind == CREDIT:
             there.credit.extend(*term)
         elif kind == DOWN:  # the reason of an end that is still to come

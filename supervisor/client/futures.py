@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from supervisor.client.connection import Connection, deadline_of
@@ -167,6 +167,21 @@ class Events:
             raise stream.answer[1]
         raise StopIteration
 
+    async def anext(self) -> Any:
+        """Return the next event, from asyncio.
+
+        Raises:
+            StopAsyncIteration: the actor has ended, or this was closed.
+        """
+        from supervisor.client import asyncio_reader  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+
+        stream = self._stream
+        await asyncio_reader.until(self._there, lambda: bool(stream.events or stream.answer))
+        try:
+            return self.next(0.0)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
     def close(self) -> None:
         """Have no more events."""
         stream = self._stream
@@ -182,6 +197,12 @@ class Events:
 
     def __next__(self) -> Any:
         return self.next()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self.anext()
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -360,6 +360,44 @@ class Ref(Generic[Served_co]):
         name = repetition.check(self.name, retry)
         repetition.repeated(name, retry, lambda: self._send(kind, term, timeout))
 
+    @overload
+    async def acast(
+        self,
+        request: Handler[Served_co, _Given, Any],
+        /,
+        *args: _Given.args,
+        **kwargs: _Given.kwargs,
+    ) -> None: ...
+
+    @overload
+    async def acast(
+        self,
+        request: Term,
+        /,
+        timeout: float | None = ...,  # noqa: ASYNC109 - as cast
+        retry: float = ...,
+    ) -> None: ...
+
+    async def acast(self, request: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Cast from asyncio, as ``cast`` does; other tasks run while it waits for room."""
+        from supervisor.client import asyncio_call  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+
+        kind, term, timeout, retry = self._told(request, args, kwargs)
+        kind = CAST if kind == CALL else CAST_METHOD
+
+        async def attempt() -> None:
+            there = self._connection()
+            deadline = deadline_of(timeout)
+            try:
+                await asyncio_call.cast(there, kind, term, deadline, str(self))
+            except NoProcess:
+                await asyncio_call.cast(self._successor(there), kind, term, deadline, str(self))
+
+        if retry == 0.0:
+            await attempt()
+        else:
+            await asyncio_call.repeated(repetition.check(self.name, retry), retry, attempt)
+
     def send(self, message: Any, timeout: float | None = 5.0) -> None:
         """Send a plain message, for ``handle_info``. Raises as ``cast``."""
         self._send(INFO, message, timeout)
@@ -390,8 +428,24 @@ class Ref(Generic[Served_co]):
         except ProcessDown as down:
             error = down
         there.wait_for_end(deadline)
-        if error is not None and isinstance(error.reason, Exception) and error.reason != reason:
-            raise error
+        _raise_unless_meant(error, reason)
+
+    async def astop(self, reason: Reason = NORMAL) -> None:
+        """Stop from asyncio, as ``stop`` does; other tasks run meanwhile.
+
+        Cancelled, it waits no longer; the actor ends all the same.
+        """
+        from supervisor.client import asyncio_call  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+
+        there = self._connection()
+        self._not_myself(there)
+        error: ProcessDown | None = None
+        try:
+            await asyncio_call.call(there, STOP, reason, deadline_of(None), str(self))
+        except ProcessDown as down:
+            error = down
+        await asyncio_call.ended(there)
+        _raise_unless_meant(error, reason)
 
     def controlling_process(self, pid: int) -> None:
         """Let the actor, started by ``start_link`` from a program, belong to another process too.
@@ -564,6 +618,12 @@ class Ref(Generic[Served_co]):
         return (type(self), (self._process, self.name))
 
 
+def _raise_unless_meant(error: ProcessDown | None, reason: Reason) -> None:
+    """Raise the error by which a stopped actor has ended, unless it was the reason to stop it."""
+    if error is not None and isinstance(error.reason, Exception) and error.reason != reason:
+        raise error
+
+
 def connection_to(ref: Ref) -> Connection:
     """Return this process's connection to a reference's present incarnation: for this package.
 
@@ -623,6 +683,19 @@ class Monitor:
             self._there.wait(self._pending, deadline_of(timeout))
         except CallTimeout:
             raise CallTimeout(f"{self._ref} has not ended within {timeout:g} s") from None
+        return self._down()
+
+    def __await__(self) -> Generator[Any, None, Down]:
+        """Wait until the actor has ended, from asyncio. Raises Cancelled as ``wait``."""
+        return self._ended().__await__()
+
+    async def _ended(self) -> Down:
+        from supervisor.client import asyncio_reader  # noqa: PLC0415 - asyncio takes megabytes, and few need it
+
+        await asyncio_reader.until(self._there, lambda: self._pending.answer is not None)
+        return self._down()
+
+    def _down(self) -> Down:
         if self._pending.answer is not None and self._pending.answer[0] == RAISE:
             raise self._pending.answer[1]
         return Down(self._ref, self._there.process.pid, self._pending.reason())
