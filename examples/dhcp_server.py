@@ -38,7 +38,7 @@ def answer(frame: bytes) -> bytes | None:
     reply = fixed + bootp[236:240] + options
     udp = struct.pack("!HHHH", 67, 68, 8 + len(reply), 0) + reply
     ip = struct.pack("!BBHIBBH", 0x45, 0, 20 + len(udp), 0, 64, 17, 0) + SERVER.packed + b"\xff" * 4
-    total = sum(struct.unpack("!10H", ip))
+    total: int = sum(struct.unpack("!10H", ip))
     checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
     return b"\xff" * 6 + MAC + b"\x08\0" + ip[:10] + checksum.to_bytes(2, "big") + ip[12:] + udp
 

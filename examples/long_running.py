@@ -9,7 +9,7 @@ import mmap
 import os
 import signal
 
-from supervisor import ChildSpec, GenServer, ProcessDown, Sender, Supervisor, SupervisorRef, whereis
+from supervisor import ChildSpec, GenServer, ProcessDown, Supervisor, handler
 
 
 class Counter(GenServer):
@@ -24,26 +24,29 @@ class Counter(GenServer):
             self.store_fd("state", fd)
         self.state = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("Q")
 
-    def handle_call(self, request: str, sender: Sender) -> int:  # noqa: ARG002 - the contract's
-        """Count on; and crash when told to."""
-        if request == "crash":
-            os.kill(os.getpid(), signal.SIGKILL)
+    @handler
+    def count(self) -> int:
+        """Count on."""
         self.state[0] += 1
         return self.state[0]
+
+    @handler
+    def crash(self) -> None:
+        """End as kill -9 would have it."""
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
     """Start the tree, count, crash."""
     specification = ChildSpec("counter", Counter, name="counter")
-    supervisor: SupervisorRef = Supervisor.start_link([specification], intensity=5, period=60)
-    counter = whereis("counter")
-    assert counter is not None
+    supervisor = Supervisor.start_link([specification], intensity=5, period=60)
+    counter = supervisor.child("counter", Counter)
     for _ in range(30):
-        number = counter.call("count")
+        number = counter.call(Counter.count)
         print(f"process {counter.pid} counts {number}", flush=True)
         if number in {10, 20}:
             try:
-                counter.call("crash")
+                counter.call(Counter.crash)
             except ProcessDown as down:
                 print(f"it crashed: {down.reason}", flush=True)
             supervisor.child("counter")  # returns when it serves again

@@ -12,7 +12,7 @@ from collections import Counter
 from ipaddress import IPv4Address
 
 import tuncer
-from supervisor import ChildSpec, Sender, Supervisor, SupervisorRef, whereis
+from supervisor import ChildSpec, Supervisor, handler
 
 HOSTS = {"10.9.0.2": 30, "10.9.0.3": 10, "10.9.0.4": 20}
 
@@ -31,10 +31,10 @@ class TopTalkers(tuncer.Follower):
             if data[0] >> 4 == 4:
                 self.bytes[IPv4Address(data[16:20])] += len(data)
 
-    def handle_call(self, request: int, sender: Sender) -> list[tuple[str, int]]:
-        """Return as many hosts as are asked for."""
-        del sender  # who asks gets what this returns
-        return [(str(host), count) for host, count in self.bytes.most_common(request)]
+    @handler
+    def most(self, hosts: int) -> list[tuple[str, int]]:
+        """Return so many hosts, and the bytes that each has got."""
+        return [(str(host), count) for host, count in self.bytes.most_common(hosts)]
 
 
 def main() -> None:
@@ -44,16 +44,17 @@ def main() -> None:
         tuncer.child_spec("net", "lab0", flags, addresses=["10.9.0.1/24"]),
         ChildSpec("talkers", TopTalkers, ("lab0",), name="talkers"),
     ]
-    sup: SupervisorRef = Supervisor.start_link(children, strategy="rest_for_one")
-    talkers = whereis("talkers")
-    assert talkers is not None
+    sup = Supervisor.start_link(children, strategy="rest_for_one")
+    talkers = sup.child("talkers", TopTalkers)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for host, count in HOSTS.items():
             for _ in range(count):
                 sender.sendto(bytes(972), (host, 9))
-    while sum(count for _, count in talkers.call(len(HOSTS))) < 1000 * sum(HOSTS.values()):
+    while sum(count for _, count in talkers.call(TopTalkers.most, len(HOSTS))) < 1000 * sum(
+        HOSTS.values()
+    ):
         pass  # each call is served between two batches of packets
-    for host, count in talkers.call(2):
+    for host, count in talkers.call(TopTalkers.most, 2):
         print(f"{host} got {count} bytes", flush=True)
     sup.stop()
 

@@ -12,14 +12,20 @@ DOCS = Path(__file__).parents[2] / "docs"  # this file is run as a program, too
 BLOCK = re.compile(r"^```(python|pycon)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("guide", ["supervisor.md", "devices.md"])
+@pytest.mark.parametrize("guide", ["supervisor.md", "programs.md", "devices.md"])
 def test_the_guide(runtime_dir: Path, guide: str) -> None:
     blocks = BLOCK.findall((DOCS / guide).read_text())
     assert len(blocks) > 10
     # Each part of a file is there from its place on: as somebody who follows would have it.
     (runtime_dir / "session.md").write_text(session(blocks))
-    command = [sys.executable, "-P", __file__, str(runtime_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run(
+        [sys.executable, "-P", __file__, str(runtime_dir)],
+        cwd=runtime_dir,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
