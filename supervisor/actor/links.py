@@ -157,6 +157,11 @@ class Links:
         self._serve(there)
         return there, pending
 
+    @property
+    def awaits_replies(self) -> bool:
+        """Whether there are futures whose callback has not been called yet."""
+        return bool(self._awaited)
+
     def calls_back(self, there: Connection, callback: Callable[[], object]) -> Callable[[], object]:
         """Read a connection until a reply has come; return what to call then.
 

@@ -281,8 +281,9 @@ class Actor:
             if self._reason is not None:
                 return
             patience = self._patience()
-            replied = self._counts["reply"] != replies  # those who were answered may ask again
-            ready = self._busy_wait.poll(self._epoll) if replied and patience != 0.0 else []
+            # Those who were answered may ask again, and those who were asked are about to answer.
+            soon = self._counts["reply"] != replies or self.links.awaits_replies
+            ready = self._busy_wait.poll(self._epoll) if soon and patience != 0.0 else []
             self._serve_descriptors(ready or self._epoll.poll(patience))
             self._fire_idle_unless_served()
 

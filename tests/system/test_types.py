@@ -148,11 +148,8 @@ def test_mistakes_are_found_and_types_are_known(tmp_path: Path) -> None:
     path = tmp_path / "block.py"
     path.write_text(MISTAKES)
     lines = MISTAKES.splitlines()
-    said = re.findall(
-        r"^block\.py:(\d+): (error|note: Revealed type is \"(.*?)\")",
-        mypy(tmp_path, path),
-        re.MULTILINE,
-    )
+    pattern = r"^block\.py:(\d+): (error|note: Revealed type is \"(.*?)\")"
+    said = re.findall(pattern, mypy(tmp_path, path), re.MULTILINE)
     errors = [int(line) for line, what, _ in said if what == "error"]
     assert errors == [n for n, line in enumerate(lines, 1) if line.endswith("# error")]
     types = {int(line): kind for line, what, kind in said if what != "error"}
