@@ -54,3 +54,7 @@ def restore_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _soft is not None and _soft != soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (_soft, hard))
+
+
+terminal: str | None = None
+"""The controlling terminal of the program that this process belongs to, as far as it has told."""

@@ -69,6 +69,19 @@ def image(pid: int) -> list[bytes]:
     return [fields[28 - 3], *fields[48 - 3 : 52 - 3]]  # startstack, arg_start to env_end
 
 
+def controlling_terminal() -> str | None:
+    """Return the path of this process's controlling terminal, if that is a pty(7)."""
+    device = _stat(os.getpid(), 7)
+    # How the kernel writes a device's number there; see proc_pid_stat(5).
+    major, minor = device >> 8 & 0xFF, device & 0xFF | device >> 12 & 0xFFF00
+    path = f"/dev/pts/{(major - _FIRST_PTS) * 256 + minor}"
+    try:
+        found = os.stat(path).st_rdev
+    except OSError:  # it has none, or one of another mount namespace
+        return None
+    return path if (os.major(found), os.minor(found)) == (major, minor) else None
+
+
 def _stat(pid: int, field: int) -> int:
     """Return a field of proc_pid_stat(5), by its number there, from 3 on."""
     return int(_fields(pid)[field - 3])
@@ -98,6 +111,7 @@ def read_file(path: str) -> bytes:
 # IN_MOVED_FROM, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF of sys/inotify.h.
 _REMOVALS = 0x40 | 0x200 | 0x400 | 0x800
 _CREATIONS = 0x100  # IN_CREATE, which link(2) causes, too
+_FIRST_PTS = 136  # UNIX98_PTY_SLAVE_MAJOR of linux/major.h
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h
 
 

@@ -1,7 +1,7 @@
 """``breakpoint()`` in an actor: pdb on the terminal of the program that it belongs to.
 
-An actor's standard input is empty, and it has no controlling terminal; but its standard output or
-error may be one.
+An actor's standard input is empty, and it has no controlling terminal. But its standard output or
+error may be one; or else, as under pytest, which captures both, the program has told it its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import pdb  # noqa: T100 - this is what it is for
 from collections.abc import Callable
 from types import FrameType
 
+from supervisor import inherited
+
 log = logging.getLogger("supervisor")
 
 
@@ -20,7 +22,7 @@ def debug(frame: FrameType, over: Callable[[], None]) -> None:
     """Debug a frame on the terminal, if there is one; call ``over`` when the actor goes on."""
     terminal = _terminal()
     if terminal is None:
-        log.warning("breakpoint(): this actor has no terminal to debug on; it goes on")
+        log.warning("breakpoint(): neither this actor nor its program has a terminal; it goes on")
         over()
         return
     _Pdb(terminal, over).set_trace(frame)
@@ -30,6 +32,8 @@ def _terminal() -> str | None:
     for fd in (2, 1):
         with contextlib.suppress(OSError):
             return os.ttyname(fd)
+    if inherited.terminal is not None and os.access(inherited.terminal, os.R_OK | os.W_OK):
+        return inherited.terminal
     return None
 
 

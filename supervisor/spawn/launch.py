@@ -75,7 +75,7 @@ def launch(
     Raises:
         StartFailed, AlreadyRegistered: it does not.
         TypeError: the arguments cannot be pickled.
-        ValueError: the name is none, or the class stands within a function.
+        ValueError: the name is none, or the class cannot be imported by another process.
         OSError: there is no interpreter that can be run.
         RuntimeError: the main module is being imported by another such start.
     """
@@ -86,11 +86,7 @@ def launch(
         )
     if name is not None:
         registry.quoted(name)  # a bad one is refused here and now
-    if "<locals>" in cls.__qualname__:
-        raise ValueError(
-            f"{cls.__qualname__} must stand at the top level of a module: another process imports"
-            " it by name"
-        )
+    main_module.check_importable(cls)
     restoration.remember()
     payload = _above_stdio(_payload(cls, args, kwargs, name))
     ours, theirs = Channel.pair()

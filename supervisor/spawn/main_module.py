@@ -16,6 +16,7 @@ from multiprocessing import get_start_method, process, spawn
 from typing import Any
 
 import supervisor
+from supervisor import inherited, linux
 from supervisor.protocol import runtime_dir
 from supervisor.spawn import stderr_handler
 
@@ -84,6 +85,7 @@ def description() -> dict[str, Any]:
         "main": _main or _found(),
         "runtime": str(runtime_dir.directory()),
         "logging": stderr_handler.description(),
+        "terminal": inherited.terminal or linux.controlling_terminal(),
     }
 
 
@@ -102,6 +104,25 @@ def _found() -> dict[str, str]:
     return {"path": path} if os.path.exists(path) else {}  # of standard input it is "<stdin>"
 
 
+def check_importable(cls: type) -> None:
+    """Check that another process can import a class by its name.
+
+    Raises:
+        ValueError: it cannot, and why.
+    """
+    if "<locals>" in cls.__qualname__:
+        raise ValueError(
+            f"{cls.__qualname__} must stand at the top level of a module: another process imports"
+            " it by name"
+        )
+    if cls.__module__ in NAMES and not (_main or _found()):
+        raise ValueError(
+            f"{cls.__qualname__} stands in a main module that is no file (a prompt, python -c,"
+            " standard input, a notebook), so no other process can import it: write it into a"
+            " module, and import it from there"
+        )
+
+
 # -- in the processes that it has started ----------------------------------------------------------
 
 
@@ -112,6 +133,7 @@ def prepare(description: dict[str, Any]) -> None:
     _prepared = True
     runtime_dir.use(description["runtime"])
     stderr_handler.use(description["logging"])
+    inherited.terminal = description["terminal"]
     spawn.prepare(description["spawn"])
 
 
@@ -124,11 +146,8 @@ def ensure() -> None:
     global importing
     if not _prepared or _imported:
         return
-    if not _main:
-        raise ImportError(
-            "this class stands in the program's main module, which is no file (a prompt, python -c,"
-            " standard input), and so no other process can import it: put it into a module"
-        )
+    if not _main:  # a class of it was refused, but maybe not another object in the arguments
+        raise ImportError("the program's main module is no file, and so cannot be imported here")
     importing = True
     try:
         _import()

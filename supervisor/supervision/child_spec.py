@@ -150,11 +150,7 @@ class ChildSpec(Generic[_Actor_co]):
             raise ValueError(f"a child's id is text of 1 to {_LONGEST_ID} bytes: {self.id!r:.300}")
         if not _is_class(self.start):
             raise TypeError(f"child {self.id!r}: start is a GenServer class, not {self.start!r}")
-        if "<locals>" in self.start.__qualname__:
-            raise ValueError(
-                f"child {self.id!r}: {self.start.__qualname__} must stand at the top level of a"
-                " module: another process imports it by name"
-            )
+        main_module.check_importable(self.start)
         if self.name is not None:
             registry.quoted(self.name)
         _check(self)

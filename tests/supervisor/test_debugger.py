@@ -12,7 +12,7 @@ import pytest
 from actors import Counter
 from processes import PATIENCE, SUPPORT
 
-from supervisor import ChildSpec, ProcessDown, Sender, Supervisor, SupervisorRef
+from supervisor import ChildSpec, ProcessDown, Sender, Supervisor, SupervisorRef, linux
 
 PROGRAM = """
 import sys
@@ -54,10 +54,45 @@ def test_the_terminal_of_the_program_debugs_an_actor(runtime_dir: Path) -> None:
     os.close(terminal)
 
 
+UNDER_PYTEST = """
+import sys
+sys.path.insert(0, {tests!r})
+from actors import Counter
+
+def test_it():
+    assert Counter.start_link(41).call("breakpoint", timeout={patience}) == 42
+"""
+
+
+def test_pytest_may_capture_the_output(runtime_dir: Path) -> None:
+    path = runtime_dir / "test_it.py"
+    path.write_text(UNDER_PYTEST.format(tests=SUPPORT, patience=PATIENCE))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(path)]
+        os.execv(sys.executable, command)  # noqa: S606 - on a terminal of its own
+    read_until(terminal, "(Pdb, process ")
+    os.write(terminal, b"self.n += 1\n")
+    os.write(terminal, b"c\n")
+    read_until(terminal, "1 passed")
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+
+
+@pytest.fixture
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have actors start as from a program without a terminal, wherever the tests run."""
+    monkeypatch.setattr(linux, "controlling_terminal", lambda: None)
+
+
+@pytest.mark.usefixtures("no_terminal")
 def test_without_a_terminal_it_goes_on(capfd: Any) -> None:
     sup: SupervisorRef = Supervisor.start_link([ChildSpec("c", Counter, (5,))])
     assert sup.child("c").call("breakpoint") == 5
-    assert "no terminal to debug on" in capfd.readouterr().err
+    assert "neither this actor nor its program has a terminal" in capfd.readouterr().err
 
 
 class ImportsSlowly(Counter):
@@ -74,11 +109,12 @@ class ImportsSlowly(Counter):
             time.sleep(0.5)
 
 
+@pytest.mark.usefixtures("no_terminal")
 def test_a_debugger_may_be_slow_to_import(capfd: Any) -> None:
     spec = ChildSpec("c", ImportsSlowly, (5,), watchdog=0.1)
     ref = Supervisor.start_link([spec]).child("c")
     assert ref.call("breakpoint") == 5
-    assert "no terminal to debug on" in capfd.readouterr().err
+    assert "neither this actor nor its program has a terminal" in capfd.readouterr().err
 
 
 def test_a_watchdog_goes_on_when_the_debugger_fails(capfd: Any) -> None:

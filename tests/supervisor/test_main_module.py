@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import SUPPORT
 from surroundings import LIVES, run_in
 
 from supervisor import (
@@ -66,4 +67,27 @@ def test_classes_of_a_main_module_are_found(
 def test_a_main_module_that_is_no_file_is_told(command: list[str], tmp_path: Path) -> None:
     text = LIVES if command == ["-"] else None
     found = run_in(tmp_path, sys.executable, *command, f"{tmp_path}/result", text=text)
-    assert "main module, which is no file" in found.stderr
+    assert "stands in a main module that is no file (a prompt, python -c," in found.stderr
+    assert "Remote" not in found.stderr  # nothing was started
+
+
+def test_a_specification_of_a_class_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
+    code = (
+        "from supervisor import ChildSpec, GenServer\n"
+        "class C(GenServer): pass\n"
+        "try: ChildSpec('c', C)\n"
+        "except ValueError as error: print(error)\n"
+    )
+    found = run_in(tmp_path, sys.executable, "-c", code)
+    assert found.stdout.startswith("C stands in a main module that is no file")
+
+
+def test_an_argument_of_such_a_module_is_told(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {SUPPORT!r})\n"
+        "from actors import Counter\n"
+        "class Mine: pass\n"
+        "Counter.start_link(Mine())\n"
+    )
+    found = run_in(tmp_path, sys.executable, "-c", code)
+    assert "the program's main module is no file" in found.stderr
