@@ -294,6 +294,14 @@ class GenServer:
 
     # -- for the framework ---------------------------------------------------------------------
 
+    def _table(self) -> dict[str, Any]:
+        """Return what a supervisor knows of its children, for ``supervisor.tree``.
+
+        Raises:
+            ValueError: this is none.
+        """
+        raise ValueError(f"a {type(self).__qualname__} supervises nobody")
+
     def _order_to_stop(self, reason: Reason) -> None:
         """Begin an orderly end. A supervisor stops its children first."""
         self._actor.exit(reason)

@@ -111,6 +111,9 @@ def read_file(path: str) -> bytes:
 # IN_MOVED_FROM, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF of sys/inotify.h.
 _REMOVALS = 0x40 | 0x200 | 0x400 | 0x800
 _CREATIONS = 0x100  # IN_CREATE, which link(2) causes, too
+SUPERVISOR_MARK = "supervisor"
+"""The name of the memfd that each supervisor has open, by which it is known from outside."""
+
 _FIRST_PTS = 136  # UNIX98_PTY_SLAVE_MAJOR of linux/major.h
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h
 

@@ -143,6 +143,9 @@ class Server(Protocol):
     def _handler_for(self, message: Invocation) -> Callable[..., Any]:
         """Return what serves a call or cast of a method; it is given the object first."""
 
+    def _table(self) -> dict[str, Any]:
+        """Return what a supervisor knows of its children."""
+
     def _order_to_stop(self, reason: Reason) -> None:
         """Begin an orderly end."""
 

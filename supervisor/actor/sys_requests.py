@@ -34,6 +34,8 @@ class System:
             case ["suspend" | "resume" as operation]:
                 self.suspended = operation == "suspend"
                 return None
+            case ["tree"]:
+                return self._server._table()  # noqa: SLF001 - a hook for this class alone
             case ["statistics"]:
                 return self._statistics()
         raise ValueError(f"no request to an actor's system: {request!r:.200}")

@@ -638,6 +638,11 @@ def process_of(ref: Ref) -> Process | None:
     return ref._process  # noqa: SLF001 - the one way to it
 
 
+def ask_system(ref: Ref, request: list[Any], timeout: float) -> Any:
+    """Ask what can be asked of any actor, whatever its class: for this package."""
+    return ref._ask(SYSTEM, request, timeout)  # noqa: SLF001 - the one way to it
+
+
 def begin(ref: Ref, kind: int, term: Any, timeout: float | None) -> CallFuture:
     """Send a request without retrying it on a successor: for this package."""
     return ref._begin(kind, term, timeout)  # noqa: SLF001 - the one way to it

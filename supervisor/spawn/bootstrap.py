@@ -6,6 +6,7 @@ import os
 import pickle
 
 from supervisor import inherited, linux
+from supervisor.actor import stacks
 from supervisor.actor.loop import Actor, end_process
 from supervisor.errors import RAISED, RemoteError
 from supervisor.protocol import restoration, runtime_dir
@@ -22,6 +23,7 @@ def main(channel_fd: int, payload: bytes, owner: int) -> None:
             os.set_inheritable(fd, False)
     channel = Channel(channel_fd)
     stderr_handler.never_wait()
+    stacks.register()
     if not channel.offer(HELLO, list(linux.process(os.getpid()))):
         end_process(1)  # whoever wanted this has ended meanwhile
     end_process(_run(channel, payload, owner))

@@ -10,7 +10,7 @@ import random
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor import linux
 from supervisor.actor.timers import Timer
@@ -25,6 +25,15 @@ from supervisor.supervision.child_spec import Plan
 from supervisor.supervision.strategy import Intensity
 
 _LONGEST_DUMP = 65536  # bytes of a hung child's stacks
+
+
+class LastExit(NamedTuple):
+    """The last end of a child's process."""
+
+    pid: int
+    reason: Reason
+    at: float
+    """By ``time.monotonic``."""
 
 
 class State(enum.Enum):
@@ -56,6 +65,7 @@ class Child:
     reported_reason: Reason | None = None
     reason: Reason = KILLED
     """Why it ended the last time."""
+    last_exit: LastExit | None = None
     restarts: int = 0
     """How often it has been restarted."""
     lacks_resources: bool = False
@@ -167,6 +177,8 @@ class Child:
         """Its process has ended, with this status: note why."""
         told = self.reported_reason
         self.reason = (reason_of(status) if status else "exit status 0") if told is None else told
+        assert self.pid is not None
+        self.last_exit = LastExit(self.pid, self.reason, time.monotonic())
 
     def cleanup(self) -> None:
         """Its process has ended: remove what it may have left."""

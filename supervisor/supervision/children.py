@@ -50,6 +50,7 @@ from supervisor.supervision.child import Child, State
 from supervisor.supervision.fd_store import FdStore
 from supervisor.supervision.orphans import Orphans
 from supervisor.supervision.preload import Preload, is_due
+from supervisor.supervision.report import Forgotten
 from supervisor.supervision.task_queue import Task, TaskQueue
 
 log = logging.getLogger("supervisor")
@@ -73,6 +74,7 @@ class Children:
         self._tasks = tasks
         self._ended = ended
         self._by_id: dict[str, Child] = {}
+        self.forgotten = Forgotten()
         self._store = FdStore(actor.stored)
         self._orphans = Orphans()
         self.start_has_failed = False
@@ -115,6 +117,7 @@ class Children:
         """Remove a child; another one of its id stays."""
         if self._by_id.get(child.plan.id) is child:
             del self._by_id[child.plan.id]
+            self.forgotten.add(child)
 
     def tell(self, kind: str, child: Child, reason: Reason | None = None) -> None:
         """Tell those who subscribed what has happened to a child."""

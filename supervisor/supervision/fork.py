@@ -16,6 +16,7 @@ import warnings
 from typing import NamedTuple, NoReturn
 
 from supervisor import inherited, linux
+from supervisor.actor import stacks
 from supervisor.actor.loop import Actor, end_process
 from supervisor.errors import RAISED, RemoteError, StartFailed, is_shortage
 from supervisor.protocol.channel import Channel
@@ -99,6 +100,7 @@ def _child(
             faulthandler.enable(dump)
             faulthandler.register(linux.HANG_SIGNAL, dump, chain=True)  # and die of it
         linux.close_descriptors_except(kept)
+        stacks.register()
         inherited.restore_descriptors()
         linux.name_process(plan.id)
         orphans.mark(linux.process(os.getpid()))

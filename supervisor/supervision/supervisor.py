@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -41,6 +42,7 @@ from supervisor.protocol.telemetry import Event
 from supervisor.supervision.child import Child, State
 from supervisor.supervision.child_spec import ChildSpec, Plan, check_childspecs, check_intensity
 from supervisor.supervision.children import Children
+from supervisor.supervision.report import row_of
 from supervisor.supervision.strategy import (
     STRATEGIES,
     AutoShutdown,
@@ -152,6 +154,7 @@ class Supervisor(GenServer):
         self._stopping: Reason | None = None
         self._owners = Owners(self._actor, self._owner_ended)
         self._children = Children(self._actor, self._tasks, self._ended)
+        self._mark = os.memfd_create(linux.SUPERVISOR_MARK, os.MFD_CLOEXEC)
         signal.signal(signal.SIGTERM, lambda *_: self._actor.call_later(0, self._terminated))
         for spec in children:
             self._children.add(Child.of(spec.plan() if isinstance(spec, ChildSpec) else spec))
@@ -206,6 +209,16 @@ class Supervisor(GenServer):
         """Ignore the ``Exit`` of an actor that has linked itself to this supervisor."""
         if not isinstance(message, Exit):
             log.warning("%r: a message is ignored: %s", self.ref, shown(message))
+
+    def _table(self) -> dict[str, Any]:
+        now = time.monotonic()
+        kind = type(self)
+        return {
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "owners": [owner.pid for owner in self._actor.owners],
+            "children": [row_of(child, child.word, now) for child in self._children],
+            "forgotten": self._children.forgotten.recent(now),
+        }
 
     def _order_to_stop(self, reason: Reason) -> None:
         self._stop_all(reason)

@@ -45,6 +45,7 @@ FLOORS = {
     "supervisor": (
         *("linux", "errors", "inherited", "protocol", "client", "actor", "spawn", "gen_server"),
         *("supervision", "lowlevel", "program", "testing"),
+        *("tree", "__main__"),
     ),
     "tuncer": ("tunctl", "protocol", "offload", "worker", "client", "doctor", "cli", "__main__"),
 }
@@ -71,7 +72,9 @@ def test_the_direction_of_imports() -> None:
             assert not {m for m in imported if m.startswith("tuncer")}, name
         theirs = {m for m in imported if m.startswith("supervisor.")}
         if name.startswith("tuncer"):
-            assert theirs <= {f"supervisor.{m}" for m in ("errors", "linux", "lowlevel")}, name
+            assert theirs <= {f"supervisor.{m}" for m in ("errors", "linux", "lowlevel", "tree")}, (
+                name
+            )
         if name.startswith("tuncer.tunctl"):
             assert {m for m in imported if not m.startswith("tuncer.tunctl")} == set(), name
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from supervisor import tree
 from tuncer.cli import demo, doctor, listing
 
 
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tuncer", description="TUN/TAP interfaces, each in a supervised worker process."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, listing, doctor):
+    for module in (demo, listing, tree, doctor):
         module.add_command(commands)
     return parser
 

@@ -1,0 +1,264 @@
+"""The trees that run: what is told of each actor, by whom, and how it looks."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from actors import Counter, Later, Starter
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import PATIENCE, eventually, heed_ctrl_c, kill, stop
+from trees import start, wait_for
+
+from supervisor import (
+    Backoff,
+    ChildSpec,
+    DynamicSupervisor,
+    DynamicSupervisorRef,
+    GaveUp,
+    Pool,
+    PoolRef,
+    Supervisor,
+    SupervisorRef,
+)
+from supervisor.client.ref import ask_system
+from supervisor.supervision import report
+from supervisor.supervision.child import Child
+from supervisor.tree import Exited, Node, snapshot
+from supervisor.tree.rendering import HEAD, duration, rendered, size
+
+
+def only() -> Node:
+    (root,) = snapshot()
+    return root
+
+
+def by_id(node: Node) -> dict[str, Node]:
+    return {one.id: one for one in node.all()}
+
+
+def test_a_tree_is_told() -> None:
+    inner = ChildSpec("inner", Supervisor, args=([ChildSpec("a", Counter)],))
+    dynamic = ChildSpec("dynamic", DynamicSupervisor, args=(ChildSpec("d", Counter),))
+    pool = ChildSpec("pool", Pool, args=(ChildSpec("w", Counter),), kwargs={"size": 2})
+    sup = start(ChildSpec("c", Counter, name="c"), inner, dynamic, pool, name="root")
+    sup.child("dynamic", DynamicSupervisorRef).start_child(5)
+    root = only()
+    assert (root.id, root.name, root.pid, root.kind) == ("root", "root", sup.pid, "supervisor")
+    assert root.start == "supervisor.supervision.supervisor:Supervisor"
+    assert root.owners == [os.getpid()]
+    assert [child.id for child in root.children] == ["c", "inner", "dynamic", "pool"]
+    found = by_id(root)
+    assert {"a", "d-1", "w-1", "w-2"} < found.keys()
+    assert {node.state for node in root.all()} == {"running"}
+    c = found["c"]
+    assert (c.pid, c.name, c.start) == (sup.child("c").pid, "c", "actors:Counter")
+    assert c.memory is not None
+    assert c.memory > 1 << 20
+    assert root.total_memory == sum(node.memory or 0 for node in root.all())
+    assert c.uptime is not None
+    assert 0 <= c.uptime < PATIENCE
+    assert root.uptime is not None
+    assert root.uptime >= c.uptime - 0.01
+
+
+def test_exits_and_restarts_are_told() -> None:
+    later = ChildSpec("later", Counter, backoff=Backoff(60.0, 60.0))
+    temporary = ChildSpec("temporary", Counter, restart="temporary")
+    sup = start(ChildSpec("c", Counter), later, temporary, ChildSpec("t", Counter), intensity=10)
+    pids = {row.id: row.ref.pid for row in sup.which_children() if row.ref is not None}
+    for name in ("c", "later", "temporary"):
+        kill(pids[name])
+    sup.terminate_child("t")
+    wait_for(sup, {"c": "running", "later": "restarting", "t": "undefined"})
+    root = only()
+    found = by_id(root)
+    assert [(node.id, node.state) for node in root.children] == [
+        ("c", "running"),
+        ("later", "restarting"),
+        ("t", "undefined"),
+        ("temporary", "forgotten"),
+    ]
+    for name in ("c", "later", "temporary"):
+        ended = found[name].last_exit
+        assert ended is not None
+        assert (ended.pid, ended.reason) == (pids[name], "killed")
+        assert 0 <= ended.ago < PATIENCE
+    assert found["t"].last_exit is not None
+    assert found["t"].last_exit.reason == "shutdown"
+    assert (found["c"].restarts, found["later"].restarts, root.total_restarts) == (1, 0, 1)
+    assert (found["later"].pid, found["later"].uptime, found["later"].memory) == (None, None, None)
+
+
+def test_what_has_been_forgotten_for_a_minute_is_told_no_more() -> None:
+    plan = ChildSpec("x", Counter, args=("much" * 1000,)).plan()
+    forgotten = report.Forgotten()
+    forgotten.add(Child.of(plan))
+    now = time.monotonic()
+    assert [row["id"] for row in forgotten.recent(now + 59)] == ["x"]
+    assert "much" not in repr(forgotten.recent(now))
+    assert forgotten.recent(now + 61) == []
+    for _ in range(1000):
+        forgotten.add(Child.of(plan))
+    assert len(forgotten.recent(now)) == 100
+
+
+def test_no_message_goes_to_a_worker() -> None:
+    sup = start(ChildSpec("c", Counter), ChildSpec("stopped", Counter))
+    alone = Counter.start_link(name="alone")
+    assert alone.call("get") == 0  # it has accepted the connection
+    stop(sup.child("stopped").pid)
+    stop(alone.pid)
+    alone.cast("x" * 1000)
+    before = sup.child("c").statistics()
+    found = {node.id: node for root in snapshot() for node in root.all()}
+    assert found["stopped"].state == found["alone"].state == "running"
+    assert found["alone"].unread is not None
+    assert found["alone"].unread >= 1000
+    assert sup.child("c").statistics()["calls"] == before["calls"]
+    for name in ("stopped", "alone"):
+        pid = found[name].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: not alone.is_alive())  # it cannot add a text
+
+
+def test_a_supervisor_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.tree.collecting._PATIENCE", 0.05)
+    inner = ChildSpec("inner", Supervisor, args=([ChildSpec("a", Counter)],))
+    sup = start(inner, ChildSpec("c", Counter))
+    pid = sup.child("inner", SupervisorRef).pid
+    stop(pid)
+    found = by_id(only())
+    assert (found["inner"].state, found["inner"].children) == ("silent", [])
+    assert found["c"].state == "running"
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_nobody_runs(runtime_dir: Any) -> None:
+    assert snapshot() == []
+    (runtime_dir / "mailboxes").mkdir(exist_ok=True)
+    (runtime_dir / "mailboxes" / "no.mailbox").touch()
+    (runtime_dir / "mailboxes" / "1.1").touch()
+    assert snapshot() == []
+    for name in ("no.mailbox", "1.1"):
+        (runtime_dir / "mailboxes" / name).unlink(missing_ok=True)
+
+
+def test_an_actor_that_an_actor_has_started_is_a_root_of_its_own() -> None:
+    """It is a child of an actor, but of no supervisor."""
+    ref = Starter.start_link(name="starter")
+    other = ref.call("x")
+    ids = {node.pid for root in snapshot() for node in root.all()}
+    assert {ref.pid, other.pid} >= ids >= {ref.pid}
+
+
+def test_a_pool_and_what_gave_up() -> None:
+    pool = ChildSpec(
+        "pool", Pool, args=(ChildSpec("w", Counter),), kwargs={"intensity": 0}, restart="temporary"
+    )
+    sup = start(pool)
+    for row in sup.child("pool", PoolRef).which_children():
+        if row.ref is not None:
+            kill(row.ref.pid)
+            break
+    eventually(lambda: by_id(only())["pool"].state, "forgotten")
+    ended = by_id(only())["pool"].last_exit
+    assert ended is not None
+    assert ended.reason.startswith("shutdown, as it gave up: more than 0 restarts within 5 s")
+    assert GaveUp("x") == "shutdown"
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def command(*arguments: str, program: str = "supervisor") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", program, "tree", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+
+
+@pytest.mark.parametrize("program", ["supervisor", "tuncer"])
+def test_the_command(program: str) -> None:
+    assert command(program=program).stdout == "no actor of this user runs here\n"
+    sup = start(ChildSpec("c", Counter), name="root")
+    done = command(program=program)
+    assert (done.returncode, done.stderr) == (0, "")
+    head, root, child = done.stdout.splitlines()
+    assert head.split()[:-2] == [*HEAD[:-1]]
+    assert root.startswith(f"root Supervisor (of {os.getpid()})  running  {sup.pid}")
+    assert child.startswith("└─ c Counter")
+    (found,) = json.loads(command("--json", program=program).stdout)
+    assert found["children"][0]["pid"] == sup.child("c").pid
+    assert found["total_memory"] > found["memory"]
+
+
+def test_it_is_shown_again_and_again() -> None:
+    start(ChildSpec("c", Counter), name="root")
+    parent, terminal = pty.openpty()
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "supervisor", "tree", "--watch", "0.05"],
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - this test has one thread
+    )
+    os.close(terminal)
+    seen = b""
+    while seen.count(b"\x1b[H\x1b[2J") < 3:
+        seen += os.read(parent, 4096)
+    watching.send_signal(signal.SIGINT)
+    assert watching.communicate(timeout=PATIENCE)[1] == b""
+    assert watching.returncode == 0
+    os.close(parent)
+
+
+@pytest.mark.parametrize("wrong", [["--watch", "0"], ["--watch", "x"], ["--nothing"]])
+def test_wrong_usage(wrong: list[str]) -> None:
+    assert command(*wrong).returncode == 2
+
+
+# -- how it looks ----------------------------------------------------------------------------------
+
+
+def test_trees_are_drawn() -> None:
+    inner = Node(
+        "inner", "running", "supervisor", "m:Sub", children=[Node("a", "running", start="m:A")]
+    )
+    dead = Node("dead", "forgotten", last_exit=Exited(7, "killed", 65.0))
+    tree = Node("root", "running", "supervisor", "m:Sup", pid=1, children=[inner, dead], owners=[5])
+    assert [line[:40].rstrip() for line in rendered([tree]).splitlines()[1:]] == [
+        "root Sup (of 5)  running    1",
+        "├─ inner Sub     running",
+        "│  └─ a A        running",
+        "└─ dead          forgotten",
+    ]
+    assert rendered([tree]).splitlines()[4].endswith("  killed, 1 min 5 s ago")
+    tree.children.reverse()
+    assert rendered([tree]).splitlines()[3:] == [
+        "└─ inner Sub     running",
+        "   └─ a A        running",
+    ]
+
+
+@given(st.floats(0, 1e9), st.integers(0, 1 << 50))
+def test_numbers_are_short(seconds: float, count: int) -> None:
+    assert len(duration(seconds)) <= 14
+    assert len(size(count)) <= 13
+    assert duration(59.9) == "59 s"
+    assert (duration(3600), duration(90000)) == ("1 h 0 min", "1 d 1 h")
+    assert (size(1023), size(1 << 20), size(1 << 30)) == ("1023 B", "1.0 MiB", "1.0 GiB")
+
+
+def test_a_worker_has_no_table() -> None:
+    with pytest.raises(ValueError, match="a Later supervises nobody"):
+        ask_system(Later.start_link(), ["tree"], PATIENCE)
