@@ -34,6 +34,7 @@ from supervisor.errors import (
     TooManyChildren,
 )
 from supervisor.gen_server import GenServer
+from supervisor.log_collector import collect_logs
 from supervisor.program import run
 from supervisor.protocol.invocation import Invocation, handler
 from supervisor.protocol.results import Continue, Ignore, NoReply, Stop
@@ -96,6 +97,7 @@ __all__ = [
     "TooManyChildren",
     "Traced",
     "check_childspecs",
+    "collect_logs",
     "handler",
     "multi_call",
     "named",

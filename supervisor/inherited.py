@@ -56,5 +56,8 @@ def restore_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (_soft, hard))
 
 
+log_fd: int | None = None
+"""The socket that takes this process's log records to the program, if that collects them."""
+
 terminal: str | None = None
 """The controlling terminal of the program that this process belongs to, as far as it has told."""

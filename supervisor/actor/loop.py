@@ -232,7 +232,8 @@ class Actor:
         """End by an error that a callback has raised."""
         self.error = error
         remote = RemoteError.of(error)
-        self.log.error("%r ends: %s", self.ref, remote)
+        if not self.parent.supervises:  # a supervisor logs it, and counts what comes again
+            self.log.error("%r ends: %s", self.ref, remote)
         self.exit(remote)
 
     def end(self, reason: Reason) -> Reason:

@@ -558,6 +558,9 @@ class Connection:
                 continue
 
     def _take(self, there: CallerSocket, data: bytes) -> None:
+        kind: int
+        number: int
+        term: Any
         try:
             kind, number, term = codec.unpack(data)
         except ValueError as error:  # of a type that this process does not know, say

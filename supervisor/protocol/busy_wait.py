@@ -10,6 +10,7 @@ wake one of them, and so they would get it only by force, every 5 ms.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Protocol, TypeAlias
@@ -24,6 +25,15 @@ _MOST = 64  # waits without another attempt, after several in a row that were in
 # Read without the lock that ``threading.active_count`` takes, and so private: a signal handler that
 # calls an actor may have interrupted the thread that holds the lock.
 _threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # noqa: SLF001 - above
+
+_ignored: set[int] = set()
+os.register_at_fork(after_in_child=_ignored.clear)
+
+
+def ignore_thread(ident: int) -> None:
+    """Do not count a thread that waits for the system most of the time, and is in no hurry."""
+    _ignored.add(ident)
+
 
 Ready: TypeAlias = list[tuple[int, int]]
 
@@ -50,7 +60,7 @@ class BusyWait:
 
     def poll(self, poller: Poller) -> Ready:
         """Return what is ready; nothing if there was no attempt, or it was in vain."""
-        if self._skipped < self._to_skip or len(_threads) > 1:
+        if self._skipped < self._to_skip or len(_threads) - len(_ignored) > 1:
             self._skipped += 1
             return []
         end = time.monotonic() + self._seconds

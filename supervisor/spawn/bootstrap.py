@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from multiprocessing import current_process
 
 from supervisor import inherited, linux
 from supervisor.actor import stacks
@@ -15,12 +16,13 @@ from supervisor.protocol.message_kinds import FAILED, HELLO
 from supervisor.spawn import directory_watch, main_module, stderr_handler
 
 
-def main(channel_fd: int, payload: bytes, owner: int) -> None:
+def main(channel_fd: int, payload: bytes, owner: int, log_fd: int) -> None:
     """Become the actor; never returns."""
     inherited.settle()
-    for fd in (channel_fd, owner):
+    for fd in (channel_fd, owner, log_fd):
         if fd >= 0:
             os.set_inheritable(fd, False)
+    inherited.log_fd = log_fd if log_fd >= 0 else None
     channel = Channel(channel_fd)
     stderr_handler.never_wait()
     stacks.register()
@@ -41,6 +43,7 @@ def _run(channel: Channel, payload: bytes, owner: int) -> int:
         channel.send(FAILED, RemoteError.of(error))
         return 1
     linux.name_process(name or cls.__name__)
+    current_process().name = name or cls.__name__
     directory_watch.DirectoryWatch(actor, held)
     if owner >= 0:
         actor.belong_to(_process_of(owner), owner)

@@ -21,13 +21,13 @@ from collections.abc import Callable
 from multiprocessing import spawn
 from typing import Any
 
-from supervisor import linux
+from supervisor import inherited, linux
 from supervisor.actor.loop import Actor
 from supervisor.client.ref import Ref
 from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, StartFailed
 from supervisor.linux import Process
 from supervisor.protocol import registry, restoration, runtime_dir
-from supervisor.protocol.channel import Channel
+from supervisor.protocol.channel import Channel, close_all
 from supervisor.protocol.message_kinds import EXIT, FAILED, HELLO, IGNORE, LEFT, READY
 from supervisor.spawn import main_module
 
@@ -51,12 +51,15 @@ content = posix.pread({payload}, posix.fstat({payload}).st_size, 0)
 posix.close({payload})
 sys.path[:], payload = marshal.loads(content)
 from supervisor.spawn.bootstrap import main
-main({channel}, payload, {owner})
+main({channel}, payload, {owner}, {log})
 """
 
 _linked: list[tuple[Ref, Channel]] = []
 """The actors that this process has started and is an owner of, each with the channel to it. The
 kernel closes the channel at an exec of this process, and the actor reads end of file."""
+
+when_stopped: list[Callable[[], None]] = []
+"""What else the program's exit does, after the actors that belong to it have ended."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """What an actor has started, to be reaped."""
@@ -92,15 +95,13 @@ def launch(
     ours, theirs = Channel.pair()
     theirs = _above_stdio(theirs)
     owner = _above_stdio(linux.pidfd_of(os.getpid())) if linked else -1
+    log = -1 if inherited.log_fd is None else _above_stdio(os.dup(inherited.log_fd))
     started: list[Process] = []
     try:
         try:
-            _boot(theirs, payload, owner)
+            _boot(theirs, payload, owner, log)
         finally:
-            os.close(theirs)
-            os.close(payload)
-            if owner >= 0:
-                os.close(owner)
+            close_all(fd for fd in (theirs, payload, owner, log) if fd >= 0)
         ref = _outcome(ours, cls, started)
     except BaseException:
         ours.close()
@@ -164,13 +165,13 @@ def _above_stdio(fd: int) -> int:
     return moved
 
 
-def _boot(channel: int, payload: int, owner: int) -> None:
-    program = _BOOT.format(channel=channel, payload=payload, owner=owner)
+def _boot(channel: int, payload: int, owner: int, log: int) -> None:
+    program = _BOOT.format(channel=channel, payload=payload, owner=owner, log=log)
     if Actor.current is None:
         program = _DETACH + program
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as spawn
     python = os.fsdecode(spawn.get_executable() or "")
-    passed = [fd for fd in (channel, payload, owner) if fd >= 0]
+    passed = [fd for fd in (channel, payload, owner, log) if fd >= 0]
     try:
         # A session of its own: the terminal's Ctrl-C and hang-up are for the program.
         started = subprocess.Popen(
@@ -283,6 +284,8 @@ def stop_linked() -> None:
         with contextlib.suppress(OSError):  # the directory is gone, and all in it
             _sweep()  # what was killed may have left something
     _forget_all()
+    for callback in when_stopped:
+        callback()
 
 
 def _left(ref: Ref, channel: Channel, deadline: float) -> Callable[[], object]:

@@ -15,7 +15,9 @@ import select
 import time
 from typing import Any
 
+from supervisor import inherited
 from supervisor.errors import RAISED
+from supervisor.spawn.log_sender import LogSender
 
 _PLAIN = logging.Formatter()
 _REPEAT = 1.0  # seconds in which a message that comes again is only counted
@@ -69,11 +71,14 @@ def _format_of(formatter: object) -> dict[str, str | None]:
 def use(told: dict[str, Any]) -> None:
     """Log as the program does, if it has configured anything."""
     root = logging.getLogger()
-    if root.handlers or not told["handlers"]:
+    if root.handlers or (not told["handlers"] and inherited.log_fd is None):
         return
     root.setLevel(told["level"])
     for name, level in told["levels"].items():
         logging.getLogger(name).setLevel(level)
+    if inherited.log_fd is not None:
+        root.addHandler(LogSender(inherited.log_fd, Handler(2, logging.WARNING)))
+        return
     for one in told["handlers"]:
         handler = Handler(one["target"], one["level"])
         handler.setFormatter(logging.Formatter(one["fmt"], one["datefmt"], one["style"]))

@@ -13,6 +13,7 @@ import signal
 import threading
 import traceback
 import warnings
+from multiprocessing import current_process
 from typing import NamedTuple, NoReturn
 
 from supervisor import inherited, linux
@@ -95,6 +96,8 @@ def _child(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Not the parent's epoll, pidfds, channels of other children, their stored descriptors.
         kept = [0, 1, 2, channel, *stored.values()]
+        if inherited.log_fd is not None:
+            kept.append(inherited.log_fd)
         if dump is not None:
             kept.append(dump)
             faulthandler.enable(dump)
@@ -103,6 +106,7 @@ def _child(
         stacks.register()
         inherited.restore_descriptors()
         linux.name_process(plan.id)
+        current_process().name = plan.name or plan.id
         orphans.mark(linux.process(os.getpid()))
         atexit._clear()  # noqa: SLF001 - the parent's are not ours to run
         status = _run(plan, stored, Channel(channel))

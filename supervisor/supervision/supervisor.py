@@ -28,10 +28,12 @@ from supervisor.errors import (
     NotFound,
     NotOwner,
     Reason,
+    RemoteError,
     Restarting,
     StartFailed,
     StillRunning,
     brief,
+    is_orderly,
     shown,
 )
 from supervisor.gen_server import GenServer
@@ -288,9 +290,12 @@ class Supervisor(GenServer):
         decision = verdict(child.plan.restart, child.reason)
         if decision is Verdict.RESTART:
             text = f"child {child.plan.id!r} ended: {brief(child.reason)}; restarting it"
-            child.said.log(log, logging.WARNING, text)
+            child.said.log(log, logging.WARNING, text + _trace_of(child.reason))
             yield from self._restart(child)
             return
+        if not is_orderly(child.reason):
+            text = "child %r ended: %s; it is not restarted%s"
+            log.error(text, child.plan.id, brief(child.reason), _trace_of(child.reason))
         child.state = State.IDLE
         self._discard(child)
         others = [
@@ -553,3 +558,10 @@ class Supervisor(GenServer):
             yield from self._children.finish_to_stop(child)
             self._children.drop_descriptors(child)
             self._forget(child)
+
+
+def _trace_of(reason: Reason) -> str:
+    """Return the traceback of an error by which a child has ended, for the log."""
+    if isinstance(reason, RemoteError) and reason.trace:
+        return f"\n\nRemote {reason.trace}"
+    return ""

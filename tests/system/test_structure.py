@@ -44,7 +44,7 @@ def test_no_import_circle() -> None:
 FLOORS = {
     "supervisor": (
         *("linux", "errors", "inherited", "protocol", "client", "actor", "spawn", "gen_server"),
-        *("supervision", "lowlevel", "program", "testing"),
+        *("supervision", "lowlevel", "program", "log_collector", "testing"),
         *("tree", "__main__"),
     ),
     "tuncer": ("tunctl", "protocol", "offload", "worker", "client", "doctor", "cli", "__main__"),

@@ -1,0 +1,85 @@
+"""Actors' log records in the program's own ``logging``, whatever it has configured there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+
+from supervisor import inherited
+from supervisor.errors import RAISED
+from supervisor.protocol import busy_wait, log_records
+from supervisor.spawn import launch
+
+log = logging.getLogger("supervisor")
+
+_PATIENCE = 2.0  # seconds in which what has been sent before the program's exit is handled
+_END = b"end"  # what the program sends itself, behind all that actors have sent
+
+_collector: _Collector | None = None
+
+
+def collect_logs() -> None:
+    """Have the log records of all actors that are started from now on handled in this program.
+
+    Its handlers, filters and formats apply to them, as to its own records. A record has the actor's
+    pid (``process``) and its id or name (``processName``, and ``actor``). The records of a process
+    are handled in their order. The levels that loggers have when an actor is started decide what it
+    sends. A thread of this program handles the records. Where it does not keep up, records are
+    dropped, and counted: an actor never waits. Records of actors that outlive this program go to
+    standard error.
+
+    Without this call, actors write to the same files and streams as the program's root logger.
+    """
+    global _collector
+    if _collector is None or _collector.pid != os.getpid():
+        _collector = _Collector()
+
+
+class _Collector:
+    """The program's end of the socket, and the thread that reads it."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._ours, self._theirs = log_records.pair()
+        inherited.log_fd = self._theirs.fileno()
+        self._thread = threading.Thread(target=self._run, name="supervisor logs", daemon=True)
+        self._thread.start()
+        launch.when_stopped.append(self._close)
+
+    def _run(self) -> None:
+        busy_wait.ignore_thread(threading.get_ident())
+        while True:
+            data = self._ours.recv(4 * log_records.LONGEST)
+            if data in (b"", _END):
+                return
+            try:
+                _handle(data)
+            except RAISED as error:  # of a handler, say: the next record is another one's
+                log.error("an actor's log record was not handled: %r", error)
+
+    def _close(self) -> None:
+        """Handle what actors have sent until now, and nothing more."""
+        global _collector
+        launch.when_stopped.remove(self._close)
+        inherited.log_fd = None
+        _collector = None
+        with contextlib.suppress(OSError):  # it is full, and nobody reads: a handler hangs
+            if self.pid == os.getpid():
+                self._theirs.settimeout(_PATIENCE)
+                self._theirs.send(_END)
+                self._thread.join(_PATIENCE)
+        self._theirs.close()
+        if not self._thread.is_alive():
+            self._ours.close()
+
+
+def _handle(data: bytes) -> None:
+    record, lost = log_records.unpacked(data)
+    logger = logging.getLogger(record.name)
+    if lost:
+        text = "%d log records of actor %s, process %d, found no room"
+        log.warning(text, lost, record.processName, record.process)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)

@@ -1,0 +1,84 @@
+"""Log records on their way from actors to the program that they belong to.
+
+A program that collects them has one socket (SEQPACKET), of which every process below it inherits
+the other end. One send is one record, whole or not at all; those of a process arrive in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any
+
+from supervisor.protocol import codec, framing
+
+LONGEST = 48 << 10
+"""Bytes of a text that travels; of a longer one the beginning does."""
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+"""Attributes that every record has. All others are a program's own (``extra``)."""
+
+_PLAIN = logging.Formatter()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return the program's end and the actors'."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    framing.enlarge(theirs)
+    return ours, theirs
+
+
+def packed(record: logging.LogRecord, lost: int) -> bytes:
+    """Pack a record, with how many before it found no room.
+
+    Raises:
+        Exception: whatever the formatting of its message raises.
+    """
+    trace = record.exc_text or ""
+    if record.exc_info and not trace:
+        trace = _PLAIN.formatException(record.exc_info)
+    fields = {
+        "name": record.name,
+        "levelno": record.levelno,
+        "levelname": record.levelname,
+        "msg": record.getMessage()[:LONGEST],
+        "exc_text": trace[-LONGEST:] or None,
+        "stack_info": record.stack_info and record.stack_info[:LONGEST],
+        "created": record.created,
+        "msecs": record.msecs,
+        "process": record.process,
+        "processName": record.processName,
+        "threadName": record.threadName,
+        "pathname": record.pathname,
+        "filename": record.filename,
+        "module": record.module,
+        "funcName": record.funcName,
+        "lineno": record.lineno,
+    }
+    own = {name: codec.portable(value) for name, value in vars(record).items() if name not in _OWN}
+    data = codec.pack([fields, own, lost])
+    return data if len(data) <= 3 * LONGEST else codec.pack([fields, {}, lost])
+
+
+def unpacked(data: bytes) -> tuple[logging.LogRecord, int]:
+    """Return a record, and how many before it found no room.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match codec.unpack(data):
+        case [dict(fields), dict(own), int(lost)]:
+            actor = {"actor": fields.get("processName")}
+            return logging.makeLogRecord(_checked(fields) | own | actor), lost
+    raise ValueError("no log record")
+
+
+def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a record.
+
+    Raises:
+        ValueError: they are not what the logging module relies on.
+    """
+    if not isinstance(fields.get("levelno"), int) or not isinstance(fields.get("name"), str):
+        raise ValueError("no log record")  # noqa: TRY004 - of whoever sent it
+    return fields
