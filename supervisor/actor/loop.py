@@ -386,7 +386,9 @@ class Actor:
             # After a SIGSTOP a timer may be due although the event that it waits for has arrived
             # meanwhile. So descriptors are served first.
             self._serve_descriptors(self._epoll.poll(0))
-        while self._reason is None and (timer := self._timers.due()) is not None:
+        # A callback may set a timer that is due at once. It has its turn after the next messages.
+        now = time.monotonic()
+        while self._reason is None and (timer := self._timers.due(now)) is not None:
             timer.callback()
 
     def _fire_idle(self) -> None:

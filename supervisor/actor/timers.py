@@ -62,9 +62,8 @@ class Timers:
         for timer in self._timers:  # all by as much: their order stays
             timer.when -= seconds
 
-    def due(self) -> Timer | None:
-        """Take out the first one whose time has come."""
-        now = time.monotonic()
+    def due(self, now: float) -> Timer | None:
+        """Take out the first one whose time has come, at this time of ``time.monotonic``."""
         while self._timers and self._timers[0].when <= now:
             timer = heapq.heappop(self._timers)
             if not timer.cancelled:

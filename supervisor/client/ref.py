@@ -288,8 +288,17 @@ class Ref(Generic[Served_co]):
         """
         kind, term, timeout, retry = self._told(request, args, kwargs)
         if retry != 0.0:
-            raise ValueError("a future belongs to one process: only call, acall and cast repeat")
+            kind, term = self._marked_for_future(kind, term, retry)
         return self._call_async(kind, term, timeout, None)
+
+    def _marked_for_future(self, kind: int, term: Any, retry: float) -> tuple[int, Any]:
+        """Return the call itself, if whoever is sent it repeats it.
+
+        Raises:
+            ValueError: nobody does.
+        """
+        del kind, term, retry
+        raise ValueError("a future belongs to one process: only call, acall and cast repeat")
 
     def _told(
         self, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

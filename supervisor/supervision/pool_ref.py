@@ -23,8 +23,8 @@ _Member_co = TypeVar("_Member_co", covariant=True)
 class PoolRef(Ref[_Member_co]):
     """A reference to a pool: calls and casts go to one of its members.
 
-    With ``retry`` a call is given to another member when the one that serves it dies, up to three
-    times: for idempotent requests.
+    With ``retry`` a call, also by ``call_async``, is given to another member when the one that
+    serves it dies, up to three times: for idempotent requests.
     """
 
     __slots__ = ()
@@ -57,8 +57,11 @@ class PoolRef(Ref[_Member_co]):
         return self._ask(CALL_METHOD, [OPERATION, list(request)], None)
 
     def _marked(self, kind: int, term: Any, retry: float) -> tuple[str | None, int, Any]:
+        return self.name, *self._marked_for_future(kind, term, retry)
+
+    def _marked_for_future(self, kind: int, term: Any, retry: float) -> tuple[int, Any]:
         check_seconds(retry)
-        return self.name, CALL_METHOD, [REPEAT, [kind, term, retry]]
+        return CALL_METHOD, [REPEAT, [kind, term, retry]]
 
 
 codec.extend(Code.POOL_REF, PoolRef, encode, lambda fields: decode(fields, PoolRef))

@@ -13,6 +13,7 @@ from supervisor import (
     Sender,
     Supervisor,
     SupervisorRef,
+    handler,
 )
 from supervisor.actor.timers import Timers
 
@@ -79,3 +80,26 @@ def test_an_idle_actor_is_told_so() -> None:
     assert busy.call("seen") == ["x"]
     busy.replace_state(idle_timeout=0.01)
     eventually(lambda: busy.get_state()["seen"][:2], ["x", "idle"])
+
+
+class Steps(GenServer):
+    """Has always something to do: a timer that is due at once, set again and again."""
+
+    def init(self) -> None:
+        self.turns = 0
+        self.step()
+
+    def step(self) -> None:
+        self.turns += 1
+        self.call_later(0.0, self.step)
+
+    @handler
+    def count(self) -> int:
+        return self.turns
+
+
+def test_timers_that_are_due_at_once_do_not_starve_messages() -> None:
+    ref = Steps.start_link()
+    before = ref.call(Steps.count)
+    assert ref.call(Steps.count) > before
+    ref.stop()

@@ -1,5 +1,6 @@
 """The examples are run as their comments say, and show what they promise."""
 
+import contextlib
 import os
 import re
 import signal
@@ -10,6 +11,8 @@ from processes import EXAMPLES, PATIENCE, ROOT, TUNCER, Run, eventually, heed_ct
 from traffic import ping, send_one
 
 import tuncer
+from supervisor import handler, named
+from supervisor.tree import snapshot
 from tuncer import tunctl
 
 
@@ -48,6 +51,51 @@ def test_long_running(run: Run) -> None:
     assert [int(n) for _, n in counts] == list(range(1, 31))
     assert len({pid for pid, _ in counts}) == 3
     assert out.count("it crashed: killed") == 2
+
+
+class Front:
+    """What the example's actor of this name may be asked."""
+
+    @handler
+    def port(self) -> int:
+        raise NotImplementedError
+
+
+def test_web_workers() -> None:
+    """Every connection is accepted, whoever is killed; most requests are answered."""
+    command = [sys.executable, str(EXAMPLES / "web_workers.py"), "0"]
+    with program(*command, preexec_fn=heed_ctrl_c) as example:
+        port = (
+            named("front")
+            .within(retry=PATIENCE)
+            ._bounded_call(CALL_METHOD, ["port", []], 5.0, PATIENCE)
+        )
+        load = ["ab", "-q", "-r", "-n", "4000", "-c", "8", f"http://127.0.0.1:{port}/"]
+        kills = 0
+        with program(*load) as loading:
+            while loading.process.poll() is None:
+                (root,) = snapshot()
+                victims = [node.pid for node in root.all() if node is not root and node.pid]
+                for pid in victims[kills % (len(victims) or 1) :][:1]:
+                    kills += 1
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            loading.expect("Complete requests:      4000")
+            rest = loading.process.stdout.read() if loading.process.stdout else ""
+        failed = re.search(r"\(Connect: (\d+), Receive: (\d+)", rest)
+        assert kills > 0
+        assert failed is None or failed[1] == "0"
+        example.process.send_signal(signal.SIGINT)
+        assert example.process.wait(PATIENCE) == 0
+
+
+def test_etl(run: Run) -> None:
+    out = run(sys.executable, str(EXAMPLES / "etl.py"), "3000", "10")
+    found = re.search(
+        r"^(\d+) kills; each of 3000 records is there exactly once$", out, re.MULTILINE
+    )
+    assert found is not None
+    assert int(found[1]) > 2
 
 
 def test_wrong_usage_is_told() -> None:
