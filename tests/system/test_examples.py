@@ -65,11 +65,7 @@ def test_web_workers() -> None:
     """Every connection is accepted, whoever is killed; most requests are answered."""
     command = [sys.executable, str(EXAMPLES / "web_workers.py"), "0"]
     with program(*command, preexec_fn=heed_ctrl_c) as example:
-        port = (
-            named("front")
-            .within(retry=PATIENCE)
-            ._bounded_call(CALL_METHOD, ["port", []], 5.0, PATIENCE)
-        )
+        port = named("front").within(retry=PATIENCE).call(Front.port)
         load = ["ab", "-q", "-r", "-n", "4000", "-c", "8", f"http://127.0.0.1:{port}/"]
         kills = 0
         with program(*load) as loading:
