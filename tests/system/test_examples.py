@@ -61,6 +61,13 @@ class Front:
         raise NotImplementedError
 
 
+def gone_within(process: subprocess.Popen[str], seconds: float) -> bool:
+    """Tell whether a process ends within so many seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
 def test_web_workers() -> None:
     """Every connection is accepted, whoever is killed; most requests are answered."""
     command = [sys.executable, str(EXAMPLES / "web_workers.py"), "0"]
@@ -69,7 +76,7 @@ def test_web_workers() -> None:
         load = ["ab", "-q", "-r", "-n", "4000", "-c", "8", f"http://127.0.0.1:{port}/"]
         kills = 0
         with program(*load) as loading:
-            while loading.process.poll() is None:
+            while not gone_within(loading.process, 0.05):
                 (root,) = snapshot()
                 victims = [node.pid for node in root.all() if node is not root and node.pid]
                 for pid in victims[kills % (len(victims) or 1) :][:1]:
