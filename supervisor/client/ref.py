@@ -76,10 +76,8 @@ else:
     Served_co = TypeVar("Served_co", covariant=True)
 """The class of the actor that a reference means. By default any: ``Ref`` alone is ``Ref[Any]``."""
 
-Term: TypeAlias = (
-    "int | float | str | bytes | Sequence[Any] | Mapping[Any, Any] | AbstractSet[Any] | datetime"
-    " | Exception | Ref[Any] | None"
-)
+_Plain: TypeAlias = int | float | str | bytes | datetime | Exception | None
+Term: TypeAlias = "_Plain | Sequence[Any] | Mapping[Any, Any] | AbstractSet[Any] | Ref[Any]"
 """What travels, as far as a type says so; no function does. (Other packages' types are ``Any``.)"""
 Handler: TypeAlias = "Callable[Concatenate[_Actor, _Given], _Reply | NoReply | Stop | Continue]"
 """A method of an actor, which callers see without what it may return in place of a reply."""

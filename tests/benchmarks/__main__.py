@@ -87,6 +87,25 @@ Memory is measured after `gc.collect()` in each worker. A fork shares its superv
 one of both writes to them: PSS divides a page by the number of those who share it.
 """
 
+COSTS = """### What things cost
+
+Each is waited for before the next; the parts take turns in one run.
+
+| | time | |
+| --- | --- | --- |
+| `ref.call("get")` | {term_us:.1f} us | |
+| `ref.call(Counter.get)` | {method_us:.1f} us | {typed:.2f} of the former (target: 1.1) |
+| `await ref.acall(Counter.get)` | {acall_us:.0f} us | |
+| `ref.cast(1)`, until it is sent | {cast_us:.1f} us | |
+| `ref.cast(Counter.add, 1)`, until it is sent | {cast_method_us:.1f} us | |
+| `pool.call(Worker.get)` | {pool_us:.0f} us | three processes, two cores |
+| a call that changes a `kept` dict of 10 entries | {k10_us:.1f} us | |
+| of 1,000 entries | {k1000_us:.0f} us | |
+| of 10,000 entries | {k10000_us:.0f} us | |
+| `start_child`, until the child has answered | {start_ms:.1f} ms | |
+| SIGKILL of a child, until the next one has answered | {restart:.1f} ms | |
+"""
+
 OWN = """| measured | median | target |
 | --- | --- | --- |
 | PSS of an actor, one of 10, in a program without devices | {pss:.1f} MiB | 5.5 MiB |
@@ -99,6 +118,7 @@ OWN = """| measured | median | target |
 | the slowest of 50 such | {worst:.1f} ms | |
 | calls of 499 callers at a time, beside one that floods the actor, to alone | {ratio:.2f} | 3 |
 | calls of one caller, beside one that floods the actor, to alone | {one:.2f} | 3 |
+| a supervisor's slowest answer of 500, beside workers that misbehave | {slow:.0f} ms | 50 ms |
 | casts that a stopped actor's mailbox takes, of root | {burst:,.0f} | 10,000 |
 """
 
@@ -189,22 +209,29 @@ def alone(python: str, rounds: int) -> str:
 
     memory, many, restarts = of("memory", 10), of("start", 200), of("restart", 50)
     devices, fan_in, burst = of("devices", 10), of("fan_in", 500), of("burst", 20_000)
+    costs = of("costs", 1000)
 
     def middle(rows: list[dict[str, float]], key: str) -> float:
         return median(row[key] for row in rows)
 
-    return OWN.format(
-        pss=middle(memory, "pss_mib"),
-        dirty=middle(memory, "private_dirty_mib"),
-        supervisor=middle(memory, "supervisor_pss_mib"),
-        start=middle(many, "s"),
-        stop=middle(many, "stop_s"),
-        restart=middle(restarts, "ms"),
-        worst=middle(restarts, "worst_ms"),
-        device=middle(devices, "pss_mib"),
-        ratio=middle(fan_in, "ratio"),
-        one=middle(fan_in, "one_ratio"),
-        burst=middle(burst, "messages"),
+    spent = {key: middle(costs, key) for key in costs[0]}
+    return (
+        COSTS.format(**spent, restart=middle(restarts, "ms"))
+        + "\n"
+        + OWN.format(
+            pss=middle(memory, "pss_mib"),
+            dirty=middle(memory, "private_dirty_mib"),
+            supervisor=middle(memory, "supervisor_pss_mib"),
+            start=middle(many, "s"),
+            stop=middle(many, "stop_s"),
+            restart=middle(restarts, "ms"),
+            worst=middle(restarts, "worst_ms"),
+            device=middle(devices, "pss_mib"),
+            ratio=middle(fan_in, "ratio"),
+            one=middle(fan_in, "one_ratio"),
+            burst=middle(burst, "messages"),
+            slow=middle(of("hostile", 500), "worst_ms"),
+        )
     )
 
 

@@ -1,10 +1,12 @@
 """What is measured of the supervisor package. Usage: ours.py MEASUREMENT N.
 
 Measurements: call, cast, restart, memory (of actors in a program that uses no devices), devices
-(memory of devices' workers), start, fan_in, burst.
+(memory of devices' workers), start, fan_in, burst, costs, hostile.
 """
 
+import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -20,10 +22,12 @@ from supervisor import (
     ChildSpec,
     GenServer,
     MailboxFull,
+    Pool,
     Ref,
     Sender,
     Supervisor,
     SupervisorRef,
+    handler,
 )
 
 
@@ -40,6 +44,28 @@ class Worker(GenServer):
 
     def handle_cast(self, request: int) -> None:
         self.n += request
+
+    @handler
+    def get(self) -> int:
+        return self.n
+
+    @handler
+    def add(self, n: int) -> None:
+        self.n += n
+
+
+class Keeps(GenServer):
+    """Keeps a dict over crashes, and changes it with each call."""
+
+    kept = ("data",)
+
+    def init(self, entries: int) -> None:
+        if not self.restored:
+            self.data = {str(n): n for n in range(entries)}
+
+    @handler
+    def touch(self) -> None:
+        self.data["0"] += 1
 
 
 def start(workers: int = 1, **options: Any) -> SupervisorRef:
@@ -189,6 +215,86 @@ def burst(number: int) -> dict[str, float]:
     return {"messages": taken}
 
 
+def costs(number: int) -> dict[str, float]:
+    """Measure what can be had of an actor, in us each: the parts take turns in one run."""
+    kept = [ChildSpec(f"k{n}", Keeps, args=(n,)) for n in (10, 1000, 10_000)]
+    sup = start(intensity=1000)
+    worker = sup.child("w0", Worker)
+    keepers = {spec.id: sup.start_child(spec) for spec in kept}
+    pool = Pool.start_link(ChildSpec("p", Worker), size=2)
+    probes: dict[str, Callable[[], Any]] = {
+        "term_us": lambda: worker.call("get"),
+        "method_us": lambda: worker.call(Worker.get),
+        "acall_us": lambda: None,
+        "cast_us": lambda: worker.cast(1),
+        "cast_method_us": lambda: worker.cast(Worker.add, 1),
+        "pool_us": lambda: pool.call(Worker.get),
+        **{f"{name}_us": functools.partial(ref.call, Keeps.touch) for name, ref in keepers.items()},
+    }
+    times: dict[str, list[float]] = {name: [] for name in probes}
+    for _ in range(5):
+        for name, probe in probes.items():
+            times[name].append(asked(worker, number) if name == "acall_us" else took(probe, number))
+            worker.call("get", timeout=60)  # all casts have been served
+    found = {name: statistics.median(values) for name, values in times.items()}
+    return found | {"typed": found["method_us"] / found["term_us"], "start_ms": started(sup)}
+
+
+def took(probe: Callable[[], Any], number: int) -> float:
+    for _ in range(number // 10):  # who waits busily has to learn first that it pays
+        probe()
+    began = time.perf_counter()
+    for _ in range(number):
+        probe()
+    return (time.perf_counter() - began) / number * 1e6
+
+
+def asked(worker: Ref[Worker], number: int) -> float:
+    """Measure calls from asyncio, one after the other."""
+
+    async def ask() -> None:
+        for _ in range(number):
+            await worker.acall(Worker.get)
+
+    began = time.perf_counter()
+    asyncio.run(ask())
+    return (time.perf_counter() - began) / number * 1e6
+
+
+def started(sup: SupervisorRef) -> float:
+    """Measure the start of a child, until it has answered, in ms."""
+    times = []
+    for n in range(20):
+        began = time.perf_counter()
+        sup.start_child(ChildSpec(f"c{n}", Worker)).call(Worker.get)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e3
+
+
+def hostile(number: int) -> dict[str, float]:
+    """Measure how long a supervisor takes to answer beside workers that misbehave in every way.
+
+    Nobody reads what they print.
+    """
+    sys.path.append(os.path.join(os.path.dirname(__file__), "..", "support"))
+    from hostile import specifications  # noqa: PLC0415 - beside the tests
+
+    reader, writer = os.pipe()
+    kept = os.dup(1)
+    os.dup2(writer, 1)
+    sup = Supervisor.start_link(specifications(), intensity=100_000, period=1.0)
+    times = []
+    for _ in range(number):
+        began = time.perf_counter()
+        sup.count_children()
+        times.append(time.perf_counter() - began)
+        time.sleep(0.005)
+    sup.stop()
+    os.dup2(kept, 1)
+    os.close(reader)
+    return {"median_ms": statistics.median(times) * 1e3, "worst_ms": max(times) * 1e3}
+
+
 def rollup(pid: int) -> dict[str, int]:
     """Return what the kernel says of a process's memory, in KiB. Source: proc(5), smaps_rollup."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
@@ -215,5 +321,7 @@ if __name__ == "__main__":
         "start": start_many,
         "fan_in": fan_in,
         "burst": burst,
+        "costs": costs,
+        "hostile": hostile,
     }[sys.argv[1]]
     print(json.dumps(measure(int(sys.argv[2]))))
