@@ -13,10 +13,10 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from supervisor.actor.callback_results import Sender
 from supervisor.client.futures import CallFuture, connection_of
 from supervisor.client.ref import Ref, begin_async, send
-from supervisor.errors import MailboxFull, NoProcess, ProcessDown, StartFailed
+from supervisor.errors import MailboxFull, NoProcess, ProcessDown, StartFailed, shown
 from supervisor.gen_server import GenServer
 from supervisor.protocol.invocation import Invocation
-from supervisor.protocol.message_kinds import CALL, CALL_METHOD, CAST, CAST_METHOD, MAILBOX
+from supervisor.protocol.message_kinds import CALL, CALL_METHOD, CALLS, CAST, CAST_METHOD, MAILBOX
 from supervisor.protocol.results import NoReply
 from supervisor.spawn.stderr_handler import Repeated
 from supervisor.supervision.child import Child, State
@@ -150,17 +150,17 @@ class Pool(Supervisor):
 
     def _handler_for(self, message: Invocation) -> Callable[..., Any]:
         if message.method == OPERATION:
-            return lambda _, *request: super(Pool, self).handle_call(list(request), self._caller())
+            return lambda *_: self._operate(message.args)
         if message.method == REPEAT:
-            return lambda _, *request: self._repeat(*request)
+            repeated = _repetition(message.args)
+            return lambda *_: self._repeat(*repeated)
         term = [message.method, message.args, message.kwargs]
         return lambda *_, **__: self._submit_method(term)
 
-    def _caller(self) -> Sender:
-        """Return who waits for what is served now."""
-        if self.sender is None:
-            raise TypeError("this is called, not cast")
-        return self.sender
+    def _operate(self, request: list[Any]) -> NoReply:
+        if self.sender is not None:  # otherwise a stranger has cast it
+            super().handle_call(request, self.sender)
+        return NoReply()
 
     def _submit_method(self, term: list[Any]) -> NoReply:
         kind = CAST_METHOD if self.sender is None else CALL_METHOD
@@ -168,8 +168,8 @@ class Pool(Supervisor):
         return NoReply()
 
     def _repeat(self, kind: int, term: Any, seconds: float) -> NoReply:
-        until = time.monotonic() + seconds
-        self._submit(_Request(kind, term, self._caller(), until))
+        if self.sender is not None:
+            self._submit(_Request(kind, term, self.sender, time.monotonic() + seconds))
         return NoReply()
 
     def _submit(self, request: _Request) -> None:
@@ -303,6 +303,17 @@ class Pool(Supervisor):
             if not ids:
                 self.reply(sender, None)
         self._shrinking = [(sender, ids) for sender, ids in self._shrinking if ids]
+
+
+def _repetition(args: list[Any]) -> tuple[int, Any, float]:
+    """Return what is to be repeated, and for how many seconds.
+
+    Raises:
+        TypeError: a stranger has sent what is no such request.
+    """
+    if len(args) != 3 or args[0] not in CALLS or not isinstance(args[2], (int, float)):
+        raise TypeError(f"no call to be repeated: {shown(args)}")
+    return args[0], args[1], args[2]
 
 
 def _check_size(size: Any) -> None:

@@ -27,6 +27,8 @@ from supervisor import (
     handler,
     named,
 )
+from supervisor.protocol.message_kinds import CALL_METHOD, CAST_METHOD
+from supervisor.supervision.pool_ref import OPERATION, REPEAT
 from supervisor.testing import kill_and_wait
 
 
@@ -366,4 +368,20 @@ def test_wrong_templates_and_operations(tmp_path: Path) -> None:
         pool._operate("terminate_child", "w-1")
     with pytest.raises(ValueError, match="retry is a number of seconds"):
         pool.within(retry=-1.0)
+    assert pool.call(Worker.pid) in pids(pool)
+
+
+def test_nonsense_of_a_stranger_does_not_end_a_pool(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, 1)
+    for wrong in ([], [0], [9, "x", 1.0], [0, "x", "y"], [14, "x", None], [[], [], []]):
+        with pytest.raises(TypeError, match="no call to be repeated"):
+            pool._ask(CALL_METHOD, [REPEAT, wrong], PATIENCE)
+        pool._send(CAST_METHOD, [REPEAT, wrong], PATIENCE)
+        pool._send(CAST_METHOD, [OPERATION, wrong], PATIENCE)
+        with pytest.raises(ValueError, match="a supervisor does not know"):
+            pool._ask(CALL_METHOD, [OPERATION, ["nonsense", *wrong]], PATIENCE)
+    with pytest.raises((TypeError, ValueError)):
+        pool._ask(CALL_METHOD, [OPERATION, []], PATIENCE)
+    with pytest.raises(ProcessDown):  # the member hangs up
+        pool._ask(CALL_METHOD, [REPEAT, [CALL_METHOD, "no method", 1.0]], PATIENCE)
     assert pool.call(Worker.pid) in pids(pool)
