@@ -1,4 +1,4 @@
-"""Hundreds of kills of actors that keep their state, of pools, and of programs that start and stop."""
+"""Hundreds of kills: of actors that keep their state, of pools, of programs that start and stop."""
 
 import contextlib
 import random
