@@ -185,8 +185,8 @@ class GenServer:
     def refuse(self, sender: Sender, error: Exception) -> None:
         """Answer a call by an error that the caller raises; this actor goes on.
 
-        OSError, ValueError, TypeError and this package's errors arrive as themselves, others as
-        ``RemoteError``. ``handle_call`` returns ``NoReply`` then.
+        OSError, ValueError, TypeError, KeyError and this package's errors arrive as themselves,
+        others as ``RemoteError``. ``handle_call`` returns ``NoReply`` then.
         """
         self._actor.refuse(sender, error)
 
@@ -197,6 +197,13 @@ class GenServer:
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back later, between messages. See ``cancel_timer``."""
         return self._actor.call_later(seconds, self._actor.keeping(callback))
+
+    def call_every(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back again and again, between messages, until ``cancel_timer``.
+
+        The seconds are from the end of one call to the next: none is made up for.
+        """
+        return self._actor.call_every(seconds, self._actor.keeping(callback))
 
     def exit(self, reason: Reason = NORMAL) -> None:
         """End when the present callback has returned, as a callback does that returns ``Stop``."""

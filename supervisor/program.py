@@ -14,7 +14,16 @@ from typing import Any
 
 from supervisor import linux
 from supervisor.client.ref import Ref, connection_to
-from supervisor.errors import SHUTDOWN, ActorError, GaveUp, NoProcess, brief, is_orderly
+from supervisor.errors import (
+    SHUTDOWN,
+    ActorError,
+    AlreadyRegistered,
+    GaveUp,
+    NoProcess,
+    StartFailed,
+    brief,
+    is_orderly,
+)
 from supervisor.spawn import launch
 from supervisor.supervision.child_spec import ChildSpec
 from supervisor.supervision.supervisor import Supervisor
@@ -39,11 +48,12 @@ def run(children: Iterable[ChildSpec], *, name: str | None = None, **options: An
         **options: as of ``Supervisor``.
 
     Returns:
-        The exit status: 0 if the tree was stopped or ended in order; 1 if the supervisor gave up or
-        crashed, which is logged with the reason; 128 and the number of the second signal.
+        The exit status: 0 if the tree was stopped or ended in order; 1 if it did not start, or the
+        supervisor gave up or crashed, which is logged with the reason; 128 and the number of the
+        second signal.
 
     Raises:
-        StartFailed, AlreadyRegistered, ValueError, TypeError: as ``Supervisor.start_link``.
+        ValueError, TypeError: as ``Supervisor.start_link``.
         RuntimeError: this is not the main thread, which alone handles signals.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -54,6 +64,9 @@ def run(children: Iterable[ChildSpec], *, name: str | None = None, **options: An
         root = Supervisor.start_link(children, name=name, **options)
         signals.interrupts = False
         return _serve(root, signals)
+    except (StartFailed, AlreadyRegistered) as error:
+        log.error("%s", error)
+        return 1
     except _Interrupted:  # in the start, or just after it
         for ref in launch.linked():
             if ref not in before:

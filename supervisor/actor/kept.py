@@ -35,6 +35,18 @@ def check(cls: type, kept: Any) -> None:
         )
 
 
+def check_set(server: Any) -> None:
+    """Check that ``init`` has set all attributes that are to be kept.
+
+    Raises:
+        AttributeError: which one it has not.
+    """
+    for name in server.kept:
+        if not hasattr(server, name):
+            who = type(server).__qualname__
+            raise AttributeError(f"{who}.kept names {name!r}, which init has not set")
+
+
 class Kept:
     """The kept attributes of one actor."""
 
@@ -71,7 +83,7 @@ class Kept:
             self._packed = b""
             return
         self.restored = True
-        self._packed = codec.pack(values)
+        self._packed = codec.pack_exact(values)
         attributes = vars(server)
         attributes.update((name, values[name]) for name in self._names if name in values)
 
@@ -85,9 +97,10 @@ class Kept:
         attributes = vars(self._server)
         values = {name: attributes[name] for name in self._names if name in attributes}
         try:
-            packed = codec.pack(values)
+            packed = codec.pack_exact(values)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{self._who}.kept cannot be written: {error}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{self._who}.kept cannot be written: {error}") from error
         if packed != self._packed:
             crash_safe_value.save_packed(self._fd, packed)
             self._packed = packed

@@ -25,7 +25,7 @@ from supervisor.actor.callback_results import (
     check_result,
 )
 from supervisor.actor.event_streams import Streams
-from supervisor.actor.kept import FD_NAME, Kept
+from supervisor.actor.kept import FD_NAME, Kept, check_set
 from supervisor.actor.links import Links
 from supervisor.actor.mailbox import Mailbox, Peer
 from supervisor.actor.monitors import Monitors
@@ -178,6 +178,8 @@ class Actor:
                 self.kept = Kept(self.server, self.stored, self.parent.store_fd)
             result = self.server.init(*args, **kwargs)
             check_init(result, supervises=self.server.supervises)
+            if not isinstance(result, (Ignore, Stop)):
+                check_set(self.server)
             self._keep()
         except RAISED as error:  # whatever it is, it is why the start failed
             self.error = error
@@ -607,6 +609,17 @@ class Actor:
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call a function from the loop, as the next message."""
         self._inbox.append(lambda: (callback(), None)[1])
+
+    def call_every(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call a function from the loop again and again."""
+
+        def call() -> None:
+            callback()
+            if not timer.cancelled:
+                self._timers.add_again(timer, seconds)
+
+        timer = self._timers.add(seconds, call)
+        return timer
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function from the loop later."""

@@ -48,6 +48,11 @@ class Timers:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def add_again(self, timer: Timer, seconds: float) -> None:
+        """Have a timer that was due be due once more."""
+        timer.when, timer.order = time.monotonic() + seconds, next(self._order)
+        heapq.heappush(self._timers, timer)
+
     def patience(self) -> float | None:
         """Return how many seconds a loop may wait until the first; None: for ever."""
         while self._timers and self._timers[0].cancelled:

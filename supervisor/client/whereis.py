@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_origin, overload
 
 from supervisor.client.ref import Ref
 from supervisor.protocol import registry
@@ -17,6 +17,7 @@ def made_of(kind: type, process: Any = None, name: str | None = None) -> Any:
     Raises:
         TypeError: it is neither.
     """
+    kind = get_origin(kind) or kind  # of PoolRef[Worker]
     is_reference = isinstance(kind, type) and issubclass(kind, Ref)
     reference: Any = kind if is_reference else getattr(kind, "reference", None)
     if reference is None:

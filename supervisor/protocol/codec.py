@@ -142,6 +142,23 @@ def pack(term: Any) -> bytes:
         raise TypeError(_complaint(term) or f"cannot travel in a message: {error}") from error
 
 
+def pack_exact(term: Any) -> bytes:
+    """Make bytes of a term that comes back as what it is.
+
+    An object of a subclass (a ``Counter``, a member of an ``IntEnum``, a named tuple) would come
+    back as one of the base, which a message's receiver may not mind, but who keeps it does. A
+    ``bytearray`` still becomes ``bytes``.
+
+    Raises:
+        TypeError, ValueError: as ``pack``; or a value is of a subclass.
+    """
+    _here.exact = True
+    try:
+        return pack(term)
+    finally:
+        _here.exact = False
+
+
 class _TooLong(ValueError):
     """A message is over the limit."""
 
@@ -169,10 +186,11 @@ def pack_message(kind: int, number: int, term: Any, chain: Any = ()) -> bytes:
 
 
 class _Here(threading.local):
-    """How deep in extensions a thread is as it packs."""
+    """How deep in extensions a thread is as it packs, and whether subclasses are refused."""
 
     def __init__(self) -> None:
         self.depth = 0
+        self.exact = False
 
 
 _packers: list[msgpack.Packer] = []
@@ -266,6 +284,8 @@ def _encode(value: Any) -> Any:
         return msgpack.ExtType(Code.BIG_INTEGER, _pack_inner(hex(value)))
     if isinstance(value, Exception) and (name := carried(value)):
         return msgpack.ExtType(Code.CARRIED_ERROR, _pack_inner([name, _arguments(value)]))
+    if _here.exact:
+        raise TypeError(f"{type(value).__qualname__} would come back as its base class")
     for kind, (code, encode) in _encoders.items():
         if isinstance(value, kind):  # a subclass travels as what it is built on
             return msgpack.ExtType(code, _pack_inner(encode(value)))

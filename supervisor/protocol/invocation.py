@@ -138,9 +138,8 @@ def check_arguments(
     except TypeError as error:
         text = f"{_name(method)}: {error}"
         if not {"timeout", "retry"}.isdisjoint(kwargs):
-            text += (
-                "; a timeout is given by ref.within(timeout).call(...), here all is the method's"
-            )
+            text += "; a timeout, or retry, is given by ref.within(...).call(...): here all is the"
+            text += " method's"
         raise TypeError(text) from None
 
 

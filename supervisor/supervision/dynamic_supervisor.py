@@ -143,3 +143,7 @@ class DynamicSupervisor(Supervisor):
             self._children.begin_to_stop(child)
         for child in self._children:
             yield from self._children.finish_to_stop(child)
+
+
+# How Python names it in the error about an unknown option.
+DynamicSupervisor._check_template.__qualname__ = "DynamicSupervisor.start_link"  # noqa: SLF001 - of this class

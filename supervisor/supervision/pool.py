@@ -305,6 +305,10 @@ class Pool(Supervisor):
         self._shrinking = [(sender, ids) for sender, ids in self._shrinking if ids]
 
 
+# How Python names it in the error about an unknown option.
+Pool._check_pool.__qualname__ = "Pool.start_link"  # noqa: SLF001 - of this class
+
+
 def _repetition(args: list[Any]) -> tuple[int, Any, float]:
     """Return what is to be repeated, and for how many seconds.
 

@@ -126,6 +126,8 @@ class Supervisor(GenServer):
         if not isinstance(children, Iterable):
             raise TypeError(f"children are a list of ChildSpec objects, not {children!r:.200}")
         check_childspecs(children, auto_shutdown)
+        "Supervisor.start_link"  # what an unknown option is told to be one of
+    )
 
     # -- callbacks ---------------------------------------------------------------------------------
 
@@ -558,6 +560,10 @@ class Supervisor(GenServer):
             yield from self._children.finish_to_stop(child)
             self._children.drop_descriptors(child)
             self._forget(child)
+
+
+# How Python names it in the error about an unknown option.
+Supervisor._check.__qualname__ = "Supervisor.start_link"  # noqa: SLF001 - of this class
 
 
 def _trace_of(reason: Reason) -> str:

@@ -36,13 +36,22 @@ class SupervisorRef(Ref[Any]):
 
     __slots__ = ()
 
-    def start_child(self, spec: ChildSpec[_Actor], *, owner: int | None = None) -> Ref[_Actor]:
+    @overload
+    def start_child(self, spec: ChildSpec[_Actor], *, owner: int | None = ...) -> Ref[_Actor]: ...
+
+    @overload
+    def start_child(
+        self, spec: ChildSpec, kind: type[_Kind], *, owner: int | None = ...
+    ) -> _Kind: ...
+
+    def start_child(self, spec: ChildSpec, kind: type = Ref, *, owner: int | None = None) -> Any:
         """Add a child and start it; return its reference, or None if ``init`` returned ``Ignore``.
 
         The signature does not say so, as that of ``GenServer.start_link``.
 
         Args:
             spec: its arguments must be able to travel in a message.
+            kind: the class of the reference, for type checkers: of a pool ``PoolRef``, say.
             owner: a pid: the child is stopped and forgotten when this process ends.
 
         Raises:
@@ -52,7 +61,7 @@ class SupervisorRef(Ref[Any]):
         """
         identity = None if owner is None else list(linux.process(owner))
         plan = spec.plan(travels=True) if isinstance(spec, ChildSpec) else spec
-        return cast("Ref[_Actor]", _ask(self, "start_child", plan, identity))
+        return _of_kind(plan.id, _ask(self, "start_child", plan, identity), kind)
 
     def terminate_child(self, child: str) -> None:
         """Stop a child; its specification stays, unless it is temporary.

@@ -1,10 +1,12 @@
 """Attributes that survive a crash: what is kept, when, and what a kill at any line leaves."""
 
+import enum
 import os
 import random
 import signal
 import time
-from typing import Any
+from collections import Counter, OrderedDict
+from typing import Any, NamedTuple
 
 import pytest
 from processes import PATIENCE, eventually, kill
@@ -246,6 +248,51 @@ class NeverStarts(GenServer):
 def test_what_cannot_be_written_fails_the_start() -> None:
     with pytest.raises(StartFailed, match=r"NeverStarts.kept cannot be written"):
         start(ChildSpec("never", NeverStarts))
+
+
+class Kind(enum.IntEnum):
+    ONE = 1
+
+
+class Pair(NamedTuple):
+    one: int
+    two: int
+
+
+ODD = {"counter": Counter("a"), "ordered": OrderedDict(a=1), "enum": Kind.ONE, "pair": Pair(1, 2)}
+
+
+class Odd(GenServer):
+    """Keeps what would come back as something else."""
+
+    kept = ("value",)
+
+    def init(self) -> None:
+        self.value: Any = None
+
+    @handler
+    def put(self, name: str) -> None:
+        self.value = [ODD[name], {"deep": (ODD[name],)}][name == "pair"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_would_come_back_as_something_else_is_refused(name: str) -> None:
+    """Otherwise an actor would fail only after its first crash."""
+    ref = start(ChildSpec("odd", Odd)).child("odd", Odd)
+    with pytest.raises(RemoteError, match=r"Odd.kept cannot be written.*"):
+        ref.call(Odd.put, name)
+
+
+class Misspelt(GenServer):
+    kept = ("dta",)
+
+    def init(self) -> None:
+        self.data = {}  # type: ignore[var-annotated]
+
+
+def test_a_name_that_init_has_not_set_fails_the_start() -> None:
+    with pytest.raises(StartFailed, match=r"Misspelt.kept names 'dta', which init has not set"):
+        Misspelt.start_link()
 
 
 @pytest.mark.parametrize("wrong", ["seen", ["seen"], (1,), ("a b",), ("_actor",)])

@@ -157,10 +157,15 @@ def test_a_root_that_ends_in_order_is_exit_status_0(tmp_path: Path) -> None:
         assert running.process.wait(PATIENCE) == 0
 
 
-def test_a_start_that_fails_raises() -> None:
+def test_a_start_that_fails_is_exit_status_1_with_the_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(supervisor.StartFailed, match="b failed to start"):
-        supervisor.run([ChildSpec("a", Counter), ChildSpec("b", Counter, args=(1, 2, 3))])
+    assert supervisor.run([ChildSpec("a", Counter), ChildSpec("b", Counter, args=(1, 2, 3))]) == 1
+    assert "b failed to start: TypeError" in caplog.text
+    other = Counter.start_link(name="taken")
+    assert supervisor.run([], name="taken") == 1
+    assert f"the name 'taken' belongs to process {other.pid}" in caplog.text
     with pytest.raises(ValueError, match="two children have the id 'a'"):
         supervisor.run([ChildSpec("a", Counter), ChildSpec("a", Counter)])
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -16,6 +16,7 @@ from supervisor import (
     handler,
 )
 from supervisor.actor.timers import Timers
+from supervisor.testing import InProcess
 
 
 class NotInTime(GenServer):
@@ -103,3 +104,28 @@ def test_timers_that_are_due_at_once_do_not_starve_messages() -> None:
     before = ref.call(Steps.count)
     assert ref.call(Steps.count) > before
     ref.stop()
+
+
+class Ticks(GenServer):
+    def init(self) -> None:
+        self.ticks = 0
+        self.timer = self.call_every(0.001, self.tick)
+
+    def tick(self) -> None:
+        self.ticks += 1
+        if self.ticks == 5:
+            self.cancel_timer(self.timer)
+
+    @handler
+    def count(self) -> int:
+        return self.ticks
+
+
+def test_a_function_is_called_again_and_again() -> None:
+    with InProcess(Ticks) as ticks:
+        for n in range(1, 6):
+            ticks.elapse(0.001)
+            assert ticks.server.ticks >= n
+        ticks.elapse(1.0)
+        ticks.elapse(1.0)
+        assert ticks.call(Ticks.count) == 5

@@ -241,6 +241,26 @@ class Device(Link):
             return await self._large.queue_of(self._worker(queue)).arecv(timeout)
         return await self._worker(queue).arecv(timeout)
 
+    @overload
+    async def asubscribe(
+        self, *, batch: Literal[False] = ..., events: Literal[False] = ..., **options: Any
+    ) -> Subscription[Packet]: ...
+
+    @overload
+    async def asubscribe(
+        self, *, batch: Literal[True] | int, events: Literal[False] = ..., **options: Any
+    ) -> Subscription[Batch]: ...
+
+    @overload
+    async def asubscribe(
+        self, *, batch: Literal[False] = ..., events: Literal[True], **options: Any
+    ) -> Subscription[Packet | DeviceEvent]: ...
+
+    @overload
+    async def asubscribe(
+        self, *, batch: Literal[True] | int, events: Literal[True], **options: Any
+    ) -> Subscription[Batch | DeviceEvent]: ...
+
     async def asubscribe(self, **options: Any) -> Subscription[Any]:
         """Do as ``subscribe`` does, from asyncio: the loop goes on meanwhile."""
         subscribe = functools.partial(self.subscribe, **options)
