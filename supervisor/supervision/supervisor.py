@@ -126,8 +126,6 @@ class Supervisor(GenServer):
         if not isinstance(children, Iterable):
             raise TypeError(f"children are a list of ChildSpec objects, not {children!r:.200}")
         check_childspecs(children, auto_shutdown)
-        "Supervisor.start_link"  # what an unknown option is told to be one of
-    )
 
     # -- callbacks ---------------------------------------------------------------------------------
 
