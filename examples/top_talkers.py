@@ -44,7 +44,7 @@ def main() -> None:
         tuncer.child_spec("net", "lab0", flags, addresses=["10.9.0.1/24"]),
         ChildSpec("talkers", TopTalkers, ("lab0",), name="talkers"),
     ]
-    sup = Supervisor.start_link(children, strategy="rest_for_one")
+    sup = Supervisor.start_link(children, intensity=100)
     talkers = sup.child("talkers", TopTalkers)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for host, count in HOSTS.items():
