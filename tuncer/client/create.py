@@ -248,6 +248,9 @@ def child_spec(
     check_name(name)
     if restart not in {"transient", "permanent"}:
         raise ValueError(f"restart of a device is 'transient' or 'permanent', not {restart!r}")
+    for what, given in (("addresses", addresses), ("routes", routes)):
+        if isinstance(given, (str, bytes)):
+            raise TypeError(f"{what} is a list, as in [{given!r}], not {given!r}")
     described = {
         "mtu": mtu,
         "addresses": [str(interface(one)) for one in addresses],
