@@ -114,6 +114,9 @@ def brief(reason: Reason) -> str:
 class ActorError(Exception):
     """Base of every error of this package."""
 
+    relayed = False
+    """Whether an actor has answered by it: then it is about something else than that actor."""
+
 
 class NoProcess(ActorError, LookupError):
     """Nobody is there: the actor has ended, or nobody has the name. Nothing was sent."""

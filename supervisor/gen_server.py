@@ -48,7 +48,8 @@ class GenServer:
     """Names of attributes that survive a crash. In the next incarnation they are back on ``self``
     before ``init`` is called; ``restored`` tells whether they are. They can be whatever can travel
     in a message, 16 MiB in all. They are written when they have changed, after each callback and
-    before each reply, and forgotten when the supervisor stops this child for good."""
+    before each reply, and forgotten when the supervisor stops this child for good. A subclass keeps
+    what its bases keep, too."""
     idle_timeout: float | None = None
     """Seconds without a message after which ``handle_info`` is given a ``Timeout``, each time.
     None: never; 0: whenever nothing has come. Any callback may set it."""
@@ -67,7 +68,8 @@ class GenServer:
         """
         super().__init_subclass__(**kwargs)
         kept.check(cls, cls.kept)
-        cls._handlers = handlers.collect(cls)
+        cls.kept = kept.of_bases(cls)
+        cls._handlers = handlers.collect(cls, _OWN)
 
     # -- callbacks -----------------------------------------------------------------------------
 
@@ -301,6 +303,10 @@ class GenServer:
 
     # -- for the framework ---------------------------------------------------------------------
 
+    def _is_full(self) -> bool:
+        """Tell whether calls, casts and messages are to wait in the mailbox for now."""
+        return False
+
     def _table(self) -> dict[str, Any]:
         """Return what a supervisor knows of its children, for ``supervisor.tree``.
 
@@ -339,3 +345,7 @@ class GenServer:
         server = cls()
         server._actor = actor
         return server
+
+
+_OWN = frozenset(name for name in vars(GenServer) if not name.startswith("_"))
+"""Names that no handler may have: those of what every actor is, and may do."""

@@ -33,20 +33,41 @@ def collect_logs() -> None:
     Without this call, actors write to the same files and streams as the program's root logger.
     """
     global _collector
-    if _collector is None or _collector.pid != os.getpid():
+    if _collector is None:
         _collector = _Collector()
+
+
+def is_collecting() -> bool:
+    """Tell whether this process collects actors' log records."""
+    return _collector is not None
+
+
+def stop_collecting() -> None:
+    """Handle what actors have sent until now, and collect no more; for tests."""
+    if _collector is not None:
+        _collector.close()
+
+
+def _leave() -> None:
+    """A fork collects nothing. Its actors' records go to the program, as long as that lives."""
+    global _collector
+    if _collector is not None:
+        _collector.leave()
+        _collector = None
+
+
+os.register_at_fork(after_in_child=_leave)
 
 
 class _Collector:
     """The program's end of the socket, and the thread that reads it."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self._ours, self._theirs = log_records.pair()
         inherited.log_fd = self._theirs.fileno()
         self._thread = threading.Thread(target=self._run, name="supervisor logs", daemon=True)
         self._thread.start()
-        launch.when_stopped.append(self._close)
+        launch.when_stopped.append(self.close)
 
     def _run(self) -> None:
         busy_wait.ignore_thread(threading.get_ident())
@@ -57,19 +78,24 @@ class _Collector:
             try:
                 _handle(data)
             except RAISED as error:  # of a handler, say: the next record is another one's
-                log.error("an actor's log record was not handled: %r", error)
+                with contextlib.suppress(*RAISED):  # it may have failed of what every record meets
+                    os.write(2, f"an actor's log record was not handled: {error!r}\n".encode())
 
-    def _close(self) -> None:
+    def leave(self) -> None:
+        """Close the program's end, in a fork of it."""
+        launch.when_stopped.remove(self.close)
+        self._ours.close()
+
+    def close(self) -> None:
         """Handle what actors have sent until now, and nothing more."""
         global _collector
-        launch.when_stopped.remove(self._close)
+        launch.when_stopped.remove(self.close)
         inherited.log_fd = None
         _collector = None
         with contextlib.suppress(OSError):  # it is full, and nobody reads: a handler hangs
-            if self.pid == os.getpid():
-                self._theirs.settimeout(_PATIENCE)
-                self._theirs.send(_END)
-                self._thread.join(_PATIENCE)
+            self._theirs.settimeout(_PATIENCE)
+            self._theirs.send(_END)
+            self._thread.join(_PATIENCE)
         self._theirs.close()
         if not self._thread.is_alive():
             self._ours.close()

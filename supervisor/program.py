@@ -58,20 +58,20 @@ def run(children: Iterable[ChildSpec], *, name: str | None = None, **options: An
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("supervisor.run handles signals, and so belongs into the main thread")
-    before, signals = launch.linked(), _Signals()
+    signals = _Signals()
     try:
         signals.catch()
-        root = Supervisor.start_link(children, name=name, **options)
-        signals.interrupts = False
+        launch.interrupt = signals.wakeup
+        try:
+            root = Supervisor.start_link(children, name=name, **options)
+        finally:
+            launch.interrupt = -1
         return _serve(root, signals)
+    except launch.Interrupted:
+        return signals.status
     except (StartFailed, AlreadyRegistered) as error:
         log.error("%s", error)
         return 1
-    except _Interrupted:  # in the start, or just after it
-        for ref in launch.linked():
-            if ref not in before:
-                _stop(ref, signals)
-        return signals.status
     finally:
         signals.release()
 
@@ -100,18 +100,10 @@ def _serve(root: Ref, signals: _Signals) -> int:
 
 def _stop(root: Ref, signals: _Signals) -> None:
     """Stop a tree in order. A second signal kills its root, and the kernel all below."""
-    try:
-        if signals.root < 0:
-            signals.root = linux.open_process(connection_to(root).process)
+    with contextlib.suppress(ActorError):  # it has ended, in order or not
         if signals.status:  # the second one has come before there was anything to kill
             signals.kill()
         root.stop(SHUTDOWN)
-    except (ActorError, ProcessLookupError):  # it has ended, in order or not
-        return
-
-
-class _Interrupted(BaseException):
-    """Raised by the handler of a signal that comes as the tree starts."""
 
 
 class _Signals:
@@ -120,8 +112,6 @@ class _Signals:
     def __init__(self) -> None:
         self.caught = 0
         self.status = 0
-        self.interrupts = True
-        """Whether the next signal interrupts what the main thread does, by ``_Interrupted``."""
         self.root = -1
         """The root's pidfd, once there is a root."""
         self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -130,7 +120,7 @@ class _Signals:
         self._mask: set[signal.Signals] = set()
 
     def catch(self) -> None:
-        """Handle the signals; raise ``_Interrupted`` if one has waited."""
+        """Handle the signals."""
         for number in _SIGNALS:
             former = signal.getsignal(number)
             if number == signal.SIGTERM or former is not signal.SIG_IGN:
@@ -146,19 +136,19 @@ class _Signals:
         if self.caught > 1:
             self.status = _KILLED + number
             self.kill()
-        elif self.interrupts:
-            self.interrupts = False
-            raise _Interrupted
 
     def kill(self) -> None:
-        """Kill the root, if there is one yet."""
-        if self.root >= 0:
-            with contextlib.suppress(ProcessLookupError):
+        """Kill the root, also one that starts, if there is one yet."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.root >= 0:
                 signal.pidfd_send_signal(self.root, signal.SIGKILL)
+            for process in launch.starting:
+                pidfd = linux.open_process(process)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                os.close(pidfd)
 
     def release(self) -> None:
         """Restore what was done at these signals before."""
-        self.interrupts = False
         for number, former in self._former.items():
             signal.signal(number, signal.SIG_DFL if former is None else former)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from supervisor.protocol.invocation import Invocation, check_arguments, handler, is_handler
@@ -11,11 +12,15 @@ from supervisor.protocol.invocation import Invocation, check_arguments, handler,
 _CALLBACKS = ("init", "handle_call", "handle_cast", "handle_info", "handle_continue", "terminate")
 
 
-def collect(cls: type) -> dict[str, Callable[..., Any]]:
+def collect(cls: type, reserved: AbstractSet[str]) -> dict[str, Callable[..., Any]]:
     """Return the handlers of a class that is just being defined, by name.
 
     Whatever has the name of a handler of a base class is one, too, unless it is no method at all:
     ``add = None`` takes a handler away, as with ``__hash__``.
+
+    Args:
+        cls: the class.
+        reserved: names that no handler may have.
 
     Raises:
         TypeError: a callback or a handler is none that an actor could serve.
@@ -26,6 +31,10 @@ def collect(cls: type) -> dict[str, Callable[..., Any]]:
     found = {name: inspect.getattr_static(cls, name) for name in marked}
     handlers = {name: handler(value) for name, value in found.items() if value is not None}
     for name, value in handlers.items():
+        if name in reserved:
+            raise TypeError(
+                f"the handler {cls.__qualname__}.{name} has a name that every GenServer uses itself"
+            )
         if value.__name__ not in handlers:
             raise TypeError(
                 f"the handler {cls.__qualname__}.{name} calls itself {value.__name__!r}, by which"

@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,6 +34,12 @@ def check(cls: type, kept: Any) -> None:
             f"{cls.__qualname__}.kept is a tuple of names of attributes, as in ('seen',), not"
             f" {shown(kept)}"
         )
+    for name in kept:
+        if name.startswith("__") or hasattr(inspect.getattr_static(cls, name, None), "__set__"):
+            raise TypeError(
+                f"{cls.__qualname__}.kept names {name!r}, which is no plain attribute of an object:"
+                " a property, one of __slots__, or a name of two underscores"
+            )
 
 
 def check_set(server: Any) -> None:
@@ -42,9 +49,15 @@ def check_set(server: Any) -> None:
         AttributeError: which one it has not.
     """
     for name in server.kept:
-        if not hasattr(server, name):
+        if name not in vars(server):
             who = type(server).__qualname__
-            raise AttributeError(f"{who}.kept names {name!r}, which init has not set")
+            raise AttributeError(f"{who}.kept names {name!r}, which init has not set on self")
+
+
+def of_bases(cls: type) -> tuple[str, ...]:
+    """Return what a class and its bases say is kept, each name once."""
+    told = [vars(one).get("kept", ()) for one in reversed(cls.__mro__)]
+    return tuple(dict.fromkeys(name for names in told for name in names))
 
 
 class Kept:

@@ -36,6 +36,9 @@ class Loop(owners.Loop, Protocol):
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call a function between messages."""
 
+    def expect_other_threads(self) -> None:
+        """Let ``call_soon`` of another thread wake the loop from now on."""
+
     def linked_ended(self, message: Exit) -> None:
         """A linked actor has ended."""
 
@@ -169,14 +172,18 @@ class Links:
         function is called later, between messages.
         """
 
-        def answered() -> None:
+        def answered() -> None:  # by whichever thread has read the reply
+            self._loop.call_soon(forget)
+            self._loop.call_soon(callback)
+
+        def forget() -> None:
             self._awaited[there] -= 1
             if not self._awaited[there]:
                 del self._awaited[there]
                 if there in self._reading and there not in self._told:
                     self._leave(there)
-            self._loop.call_soon(callback)
 
+        self._loop.expect_other_threads()
         self._awaited[there] += 1
         self._serve(there)
         return answered

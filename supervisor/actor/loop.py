@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -65,6 +66,7 @@ from supervisor.protocol.message_kinds import (
     FORGET,
     IGNORE,
     INFO,
+    LAST,
     LEAVE,
     LINK,
     MONITOR,
@@ -107,6 +109,7 @@ class Actor:
         *,
         supervised: bool = True,
     ) -> None:
+        self.server = cls._new(self)  # first: if it raises, nothing is left open
         self.process = linux.process(os.getpid())
         self.ref = cls.reference(self.process, name)
         self.stored = stored
@@ -119,6 +122,8 @@ class Actor:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._quiet_since: float | None = None
         self._inbox: deque[Callable[[], None]] = deque()
+        self._thread = threading.get_ident()
+        self._wakeup = -1
         self._monitors = Monitors()
         self.owners = Owners(self, self._owner_ended)
         self._had_owners = False
@@ -137,7 +142,6 @@ class Actor:
         self._is_kept = False
         self.sender: Sender | None = None
         """Who waits for the call that is being served."""
-        self.server = cls._new(self)
         self._system = System(self.server, self._monitors)
         self._counts = self._system.counts
         order = self.server._order_to_stop  # noqa: SLF001 - a hook for this loop alone
@@ -310,6 +314,11 @@ class Actor:
         self._fire_idle_unless_served()
         return due
 
+    def patience(self) -> float:
+        """Return how many seconds there are until a timer or the idle timeout is due."""
+        left = self._patience()
+        return math.inf if left is None else left
+
     def elapse(self, seconds: float) -> None:
         """Let time pass, for timers and ``idle_timeout`` alone, for who runs this loop himself."""
         self._timers.elapse(seconds)
@@ -348,7 +357,8 @@ class Actor:
             if self._inbox and not system.suspended:
                 self._inbox.popleft()()
             else:
-                message = self._mailbox.receive(suspended=system.suspended)
+                held = system.suspended or self.server._is_full()  # noqa: SLF001 - a hook for this loop alone
+                message = self._mailbox.receive(suspended=held)
                 if message is None:
                     return
                 self._dispatch(*message)
@@ -366,7 +376,8 @@ class Actor:
         suspended = self._system.suspended
         if self._inbox and not suspended:
             return True
-        return self._mailbox.has_messages(suspended=suspended)
+        held = suspended or self.server._is_full()  # noqa: SLF001 - a hook for this loop alone
+        return self._mailbox.has_messages(suspended=held)
 
     def _patience(self) -> float | None:
         """Return how many seconds the loop may wait for an event."""
@@ -473,7 +484,7 @@ class Actor:
             value = result.reply if isinstance(result, (Stop, Continue)) else result
             if not isinstance(value, NoReply):
                 check_reply(callback.__name__, value)
-                self.reply(sender, value)
+                self.reply(sender, value, last=isinstance(result, Stop))
                 self._is_kept = self.kept is not None and result is value
         except RAISED as error:
             # Before the actor ends of it: otherwise the caller would be told of the end alone.
@@ -558,6 +569,8 @@ class Actor:
             TypeError: it asks for nothing that it may.
         """
         while isinstance(result, Continue):
+            self._is_kept = False
+            self._keep()
             callback, result = "handle_continue", self.server.handle_continue(result.argument)
         check_result(callback, result)
         if isinstance(result, Stop):
@@ -581,22 +594,35 @@ class Actor:
 
     # -- for GenServer's methods ----------------------------------------------------------------
 
-    def reply(self, sender: Sender, value: Any) -> bool:
-        """Answer a call of this actor, or of another; tell whether the caller was still there."""
-        if self.kept is not None:
-            self.kept.save()  # who has the reply relies on it
+    def reply(self, sender: Sender, value: Any, *, last: bool = False) -> bool:
+        """Answer a call of this actor, or of another; tell whether the caller was still there.
+
+        Args:
+            sender: who has called.
+            value: the reply.
+            last: whether this actor ends after it, as far as ``_reason`` does not say so.
+        """
+        is_own = sender.actor == self.process
+        kind = LAST if last or self._reason is not None else REPLY
+        # Packed first: what cannot be told has not happened. Then kept: who has the reply relies on
+        # it. After a crash nothing is: the callback that failed has changed nothing.
+        data = self._mailbox.packed(kind, sender.number, value) if is_own else b""
+        if self.kept is not None and self.error is None:
+            self.kept.save()
         self._counts["reply"] += 1
         if self._streams.tracing:
             self._streams.publish(TRACE, lambda: traced("reply", value))
-        if sender.actor != self.process:
+        if not is_own:
             return sender.reply(value)
-        return self._answer(sender, REPLY, value)
+        return self._mailbox.send(self._mailbox.find(sender.address), data)
 
     def refuse(self, sender: Sender, error: Exception) -> None:
         """Answer a call by an error, of ``errors.CARRIED`` or described, that the caller raises."""
         travels = carried(error) and codec.portable(error) is error
-        term = error if travels else RemoteError.of(error)
-        self._answer(sender, RAISE, term)
+        try:
+            self._answer(sender, RAISE, error if travels else RemoteError.of(error))
+        except ValueError:  # it is as long as a message may be, without what goes around it
+            self._answer(sender, RAISE, RemoteError.of(error))
 
     def send_after(self, seconds: float, message: Any) -> Timer:
         """Deliver a message later."""
@@ -607,8 +633,20 @@ class Actor:
         self._inbox.append(lambda: self._serve_info(message))
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Call a function from the loop, as the next message."""
+        """Call a function from the loop, as the next message. Any thread may call this."""
         self._inbox.append(lambda: (callback(), None)[1])
+        if threading.get_ident() != self._thread and self._wakeup >= 0:
+            os.eventfd_write(self._wakeup, 1)  # the loop may wait for an event
+
+    def expect_other_threads(self) -> None:
+        """Let ``call_soon`` of another thread wake the loop from now on."""
+        if self._wakeup < 0:
+            self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self.add_reader(self._wakeup, self._woken)
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wakeup)
 
     def call_every(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call a function from the loop again and again."""
@@ -762,6 +800,8 @@ class Actor:
         self.links.close()
         self._mailbox.leave()
         self._epoll.close()
+        if self._wakeup >= 0:
+            os.close(self._wakeup)
 
     @property
     def left_by_owners(self) -> bool:

@@ -396,7 +396,15 @@ class Mailbox:
         Raises:
             TypeError, ValueError: the term cannot travel.
         """
-        data = framing.frame(codec.pack_message(kind, number, term))
+        return self.send(peer, self.packed(kind, number, term))
+
+    @staticmethod
+    def packed(kind: int, number: int, term: Any) -> bytes:
+        """Pack an answer. Raises as ``answer``."""
+        return framing.frame(codec.pack_message(kind, number, term))
+
+    def send(self, peer: Peer | None, data: bytes) -> bool:
+        """Send a packed answer; return False if its receiver has gone."""
         if peer is None or peer.gone:
             return False
         sent = 0

@@ -14,7 +14,7 @@ from supervisor.client.asyncio_reader import finish, reading_by, room
 from supervisor.client.connection import FOREVER, Connection, deadline_of
 from supervisor.client.futures import no_reply
 from supervisor.client.pending import Pending
-from supervisor.client.retry import FAILURES, NextProcess
+from supervisor.client.retry import FAILURES, NextProcess, checked
 from supervisor.errors import MailboxFull
 from supervisor.protocol import registry, restoration
 from supervisor.protocol.invocation import Invocation
@@ -126,7 +126,7 @@ async def repeated(name: str, retry: float, attempt: Callable[[], Awaitable[_Fou
     try:
         return await attempt()
     except FAILURES as error:
-        failure = error
+        failure = checked(error)
     with contextlib.closing(NextProcess(name, retry)) as successor:
         while True:
             while not successor.is_there(failure):
@@ -134,7 +134,7 @@ async def repeated(name: str, retry: float, attempt: Callable[[], Awaitable[_Fou
             try:
                 return await attempt()
             except FAILURES as error:
-                failure = error
+                failure = checked(error)
 
 
 async def _told(successor: NextProcess) -> None:

@@ -50,6 +50,7 @@ from supervisor.protocol.message_kinds import (
     EVENTS_UNDER_WAY,
     FORGET,
     IN_FLIGHT,
+    LAST,
     RAISE,
     REPLY,
     SEEN,
@@ -112,7 +113,7 @@ class Connection:
         self.process = process
         self.dead = False
         self.ends = False
-        """Whether the actor has answered by an error by which it ends."""
+        """Whether the actor has given an answer after which it ends."""
         self.lack: Lack | None = None
         """What the last message that was not sent has lacked."""
         self._table = table
@@ -314,6 +315,16 @@ class Connection:
                 pending.add_callback(callback)
                 return
         callback()
+
+    def settle(self, pending: Pending, kind: int, term: Any) -> None:
+        """Give a request an answer of this process's own, and wake whoever waits for it."""
+        with self._lock:
+            self._give_up(pending.number)
+            pending.settle(kind, term)
+            self._call_waiters()
+            self._release_followers()
+            if any(thread == self._table.main_thread for thread, _ in self._polls):
+                self._table.wake()
 
     def forget(self, pending: Pending) -> None:
         """Wait no longer for an answer: if it comes, it is dropped."""
@@ -565,8 +576,8 @@ class Connection:
             kind, number, term = codec.unpack(data)
         except ValueError as error:  # of a type that this process does not know, say
             kind, number, term = RAISE, codec.number_of(data), error
-        if kind == CRASH:
-            kind, self.ends = RAISE, True
+        if kind in (CRASH, LAST):
+            kind, self.ends = RAISE if kind == CRASH else REPLY, True
         if kind in (REPLY, RAISE):
             pending = self._calls.get(number) or self._others.get(number)
             if pending is not None:

@@ -109,8 +109,9 @@ class CallFuture(Generic[_Value_co]):
 
         ``result`` then raises ``Cancelled``, unless the reply has come already.
         """
-        self._there.forget(self._pending)
-        self._pending.settle(RAISE, Cancelled(f"the call of {self._who} was cancelled"))
+        if self._pending.answer is None:
+            error = Cancelled(f"the call of {self._who} was cancelled")
+            self._there.settle(self._pending, RAISE, error)
 
 
 def connection_of(future: CallFuture) -> Connection:
@@ -124,10 +125,11 @@ _in_actor: Callable[[Connection, Callable[[], object]], Callable[[], object]] | 
 
 def actor_calls_back(
     how: Callable[[Connection, Callable[[], object]], Callable[[], object]] | None,
-) -> None:
-    """Say how an actor's loop calls back. None: this process is no actor any more."""
+) -> Callable[[Connection, Callable[[], object]], Callable[[], object]] | None:
+    """Say how an actor's loop calls back; None: this process is no actor. Return what was so."""
     global _in_actor
-    _in_actor = how
+    former, _in_actor = _in_actor, how
+    return former
 
 
 def _call(callback: Callable[[Any], object], future: CallFuture[Any]) -> None:
@@ -187,7 +189,7 @@ class Events:
         stream = self._stream
         if stream.answer is not None or self._owner != os.getpid():
             return
-        stream.settle(RAISE, StopIteration())
+        self._there.settle(stream, RAISE, StopIteration())
         # The actor has ended; or it does not read, and sends EVENTS_UNDER_WAY more events at most.
         with contextlib.suppress(ActorError):
             self._there.withdraw(stream, 5.0)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from supervisor.errors import ProcessDown, Reason
+from supervisor.errors import ActorError, ProcessDown, Reason
 from supervisor.protocol.message_kinds import RAISE, REPLY
 
 _MOST_EVENTS = 10_000  # of a stream that nobody reads
@@ -41,9 +41,9 @@ class Pending:
         """Take the answer, once."""
         if self.answer is None:
             self.answer = (kind, term)
-        if self._then is not None:
-            self._then(self)
-            self._then = None
+        then, self._then = self._then, None  # first: what is called may come here again
+        if then is not None:
+            then(self)
 
     def result(self, who: object) -> Any:
         """Return the answer's value, or raise what it says."""
@@ -52,6 +52,8 @@ class Pending:
         if kind == REPLY:
             return term
         if kind == RAISE:
+            if isinstance(term, ActorError):
+                term.relayed = True
             raise term.with_traceback(None)  # it may be raised more than once
         raise ProcessDown(str(who), term)
 

@@ -682,7 +682,7 @@ class Monitor:
         if self._pending.answer is None:
             with contextlib.suppress(NoProcess):
                 self._there.withdraw(self._pending, 5.0)
-            self._pending.settle(RAISE, Cancelled("this monitor was closed"))
+            self._there.settle(self._pending, RAISE, Cancelled("this monitor was closed"))
 
     def wait(self, timeout: float | None = None) -> Down:
         """Wait until the actor has ended.

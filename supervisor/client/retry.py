@@ -24,6 +24,9 @@ _Found = TypeVar("_Found")
 _AGAIN = 0.01
 """Seconds between two looks if inotify tells nothing: this user has as many instances or watches as
 may be, or there is no directory of names."""
+_MOST_OPEN = 16
+"""Instances of inotify of this process at a time: a user may have 128 (max_user_instances)."""
+_open = 0
 _LONGEST = 1.0
 """Seconds of one wait: the directory of names may have been removed, and made again, meanwhile."""
 
@@ -68,7 +71,7 @@ def repeated(name: str, retry: float, attempt: Callable[[], _Found]) -> _Found:
     try:
         return attempt()
     except FAILURES as error:
-        failure = error
+        failure = checked(error)
     with contextlib.closing(NextProcess(name, retry)) as successor:
         while True:
             while not successor.is_there(failure):
@@ -76,7 +79,18 @@ def repeated(name: str, retry: float, attempt: Callable[[], _Found]) -> _Found:
             try:
                 return attempt()
             except FAILURES as error:
-                failure = error
+                failure = checked(error)
+
+
+def checked(error: NoProcess | ProcessDown) -> NoProcess | ProcessDown:
+    """Return a failure after which a request may be repeated.
+
+    Raises:
+        NoProcess, ProcessDown: the error, if it is what the actor has answered.
+    """
+    if error.relayed:
+        raise error
+    return error
 
 
 class NextProcess:
@@ -86,7 +100,9 @@ class NextProcess:
         """Begin to wait, after a first failure."""
         self._name = name
         self._deadline = time.monotonic() + retry
-        self._inotify = linux.inotify()
+        global _open
+        self._inotify = linux.inotify() if _open < _MOST_OPEN else -1
+        _open += self._inotify >= 0
         self._watched = False
         self._former: Process | None = None
 
@@ -135,6 +151,8 @@ class NextProcess:
 
     def close(self) -> None:
         """Close the descriptor."""
+        global _open
         if self._inotify >= 0:
             os.close(self._inotify)
             self._inotify = -1
+            _open -= 1

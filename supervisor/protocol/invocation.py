@@ -97,6 +97,8 @@ def handler(function: _Function) -> _Function:
             f"{_name(function)} is an async function: an actor serves one message after the other,"
             " in plain methods"
         )
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{_name(function)} is a generator, which cannot travel as a reply")
     if not is_handler(function):
         setattr(function, _MARK, _Arguments.of(function))
     return function
@@ -136,7 +138,7 @@ def check_arguments(
     try:
         inspect.signature(method).bind(None, *args, **kwargs)
     except TypeError as error:
-        text = f"{_name(method)}: {error}"
+        text = f"{_name(method)}: {error!s:.500}"
         if not {"timeout", "retry"}.isdisjoint(kwargs):
             text += "; a timeout, or retry, is given by ref.within(...).call(...): here all is the"
             text += " method's"

@@ -15,10 +15,10 @@ SERVED = (CALL, CAST, INFO, CALL_METHOD, CAST_METHOD)
 """Messages that callbacks serve: the mailbox's bound is about them, and a suspended actor keeps
 them."""
 
-REPLY, RAISE, DOWN, EVENT, CREDIT, CRASH = range(6)
+REPLY, RAISE, DOWN, EVENT, CREDIT, CRASH, LAST = range(7)
 """Kinds of answers: a value, an error to raise in the caller, the reason why the actor ends, one of
-many to SUBSCRIBE, how many messages and bytes were served (see ``flow_control``), and an error to
-raise by which the actor ends."""
+many to SUBSCRIBE, how many messages and bytes were served (see ``flow_control``); and of an actor
+that is about to end, an error to raise, and a value."""
 
 IN_FLIGHT = 500
 """Calls that one process may have under way with one actor; further ones wait."""

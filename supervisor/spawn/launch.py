@@ -14,6 +14,7 @@ import fcntl
 import marshal
 import os
 import pickle
+import select
 import signal
 import subprocess
 import time
@@ -58,11 +59,21 @@ _linked: list[tuple[Ref, Channel]] = []
 """The actors that this process has started and is an owner of, each with the channel to it. The
 kernel closes the channel at an exec of this process, and the actor reads end of file."""
 
+interrupt = -1
+"""A descriptor that becomes readable when a start is to be given up (``Interrupted``); -1: none."""
+
+starting: list[Process] = []
+"""The process of the start that is under way."""
+
 when_stopped: list[Callable[[], None]] = []
 """What else the program's exit does, after the actors that belong to it have ended."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """What an actor has started, to be reaped."""
+
+
+class Interrupted(Exception):
+    """A start has been given up, as ``interrupt`` says."""
 
 
 def launch(
@@ -91,27 +102,35 @@ def launch(
         registry.quoted(name)  # a bad one is refused here and now
     main_module.check_importable(cls)
     restoration.remember()
-    payload = _above_stdio(_payload(cls, args, kwargs, name))
+    starting.clear()
     ours, theirs = Channel.pair()
-    theirs = _above_stdio(theirs)
-    owner = _above_stdio(linux.pidfd_of(os.getpid())) if linked else -1
-    log = -1 if inherited.log_fd is None else _above_stdio(os.dup(inherited.log_fd))
-    started: list[Process] = []
+    passed = [theirs]
     try:
+        passed[0] = theirs = _above_stdio(theirs)
+        passed.append(payload := _above_stdio(_payload(cls, args, kwargs, name)))
+        owner = log = -1
+        if linked:
+            passed.append(owner := _above_stdio(linux.pidfd_of(os.getpid())))
+        if inherited.log_fd is not None:
+            passed.append(log := _above_stdio(os.dup(inherited.log_fd)))
         try:
             _boot(theirs, payload, owner, log)
         finally:
-            close_all(fd for fd in (theirs, payload, owner, log) if fd >= 0)
-        ref = _outcome(ours, cls, started)
+            close_all(passed)
+            passed.clear()
+        ref = _outcome(ours, cls)
+        if ref is not None and linked:
+            _forget_ended()
+            _linked.append((ref, ours))
+        else:
+            ours.close()
     except BaseException:
+        close_all(passed)
         ours.close()
-        _cancel(started)
+        _cancel(patiently=getattr(cls, "supervises", False))
         raise
-    if ref is not None and linked:
-        _forget_ended()
-        _linked.append((ref, ours))
-    else:
-        ours.close()
+    finally:
+        starting.clear()
     return ref
 
 
@@ -189,18 +208,19 @@ def _boot(channel: int, payload: int, owner: int, log: int) -> None:
         _children[:] = [child for child in (*_children, started) if child.poll() is None]
 
 
-def _outcome(channel: Channel, cls: type, started: list[Process]) -> Ref | None:
-    """Wait until an actor says how its start went; ``started`` takes its process."""
+def _outcome(channel: Channel, cls: type) -> Ref | None:
+    """Wait until an actor says how its start went."""
     try:
         while True:
+            _wait(channel)
             (word, *terms), _ = channel.receive(wait=True)  # type: ignore[misc]
             if word != HELLO:
                 break
-            started.append(Process(*terms[0]))
+            starting.append(Process(*terms[0]))
             if Actor.current is None:
-                linux.adopts(started[0].pid)
+                linux.adopts(starting[0].pid)
     except EOFError:
-        for process in started:
+        for process in starting:
             _see_it_end(process)
         python = os.fsdecode(spawn.get_executable() or "")
         reason = f"its process, of {python}, ended before it served; what it printed may say why"
@@ -208,7 +228,7 @@ def _outcome(channel: Channel, cls: type, started: list[Process]) -> Ref | None:
     if word == READY:
         ref: Ref = terms[0]
         return ref
-    for process in started:
+    for process in starting:
         _see_it_end(process)  # and so its name is free again
     if word == IGNORE:
         return None
@@ -218,20 +238,35 @@ def _outcome(channel: Channel, cls: type, started: list[Process]) -> Ref | None:
     raise StartFailed(cls.__qualname__, reason)  # EXIT: it was told to end before it served
 
 
-def _cancel(started: list[Process]) -> None:
-    """End what a start has begun that an exception, of a signal's handler say, has interrupted.
+def _wait(channel: Channel) -> None:
+    """Wait for the next message of an actor that starts.
 
-    SIGTERM has a supervisor stop its children in order. An interpreter that has not said HELLO yet
-    ends by itself, since nobody has the other end of its channel.
+    Raises:
+        Interrupted: the start is to be given up.
     """
-    for process in started:
+    poller = select.poll()
+    poller.register(channel.fileno(), select.POLLIN)
+    if interrupt >= 0:
+        poller.register(interrupt, select.POLLIN)
+    if any(fd == interrupt for fd, _ in poller.poll()):
+        raise Interrupted
+
+
+def _cancel(*, patiently: bool) -> None:
+    """End what a start has begun that was interrupted, by a signal's handler say.
+
+    SIGTERM has a supervisor stop its children in order, which is waited for. An interpreter that
+    has not said HELLO yet ends by itself, since nobody has the other end of its channel.
+    """
+    for process in starting:
         try:
             pidfd = linux.open_process(process)
         except ProcessLookupError:
             continue
         try:
             signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-            linux.ended(pidfd, _EXIT_PATIENCE)
+            while not linux.ended(pidfd, _EXIT_PATIENCE) and patiently:
+                pass
         finally:  # also if another signal's handler raises
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -284,6 +319,10 @@ def stop_linked() -> None:
         with contextlib.suppress(OSError):  # the directory is gone, and all in it
             _sweep()  # what was killed may have left something
     _forget_all()
+
+
+def _exit() -> None:
+    stop_linked()
     for callback in when_stopped:
         callback()
 
@@ -312,4 +351,4 @@ def _kill(ref: Ref) -> None:
 
 # atexit runs in reverse order of registration: this before ``connections.close_all``, which the
 # imports above have registered.
-atexit.register(stop_linked)
+atexit.register(_exit)

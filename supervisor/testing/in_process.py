@@ -14,9 +14,11 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 from supervisor.actor import crash_safe_value
 from supervisor.actor.kept import FD_NAME
 from supervisor.actor.loop import Actor
+from supervisor.client import futures
 from supervisor.client.ref import Ref, Term
 from supervisor.errors import (
     NORMAL,
+    AlreadyRegistered,
     CallTimeout,
     Reason,
     RemoteError,
@@ -32,6 +34,7 @@ _Reply = TypeVar("_Reply")
 _Method = Callable[Concatenate[_Actor, _Given], _Reply | NoReply | Stop | Continue]
 
 _PATIENCE = 5.0  # seconds for a reply
+_MOST_TURNS = 100_000  # of the loop in a row: an actor that calls itself back at once never stops
 
 
 class InProcess(Generic[_Actor]):
@@ -83,6 +86,8 @@ class InProcess(Generic[_Actor]):
         self.run()
         if self._has_ended and not self._actor.has_started:
             reason = self._actor.reason
+            if isinstance(self._actor.error, AlreadyRegistered):
+                raise self._actor.error
             raise StartFailed(cls.__qualname__, reason or NORMAL) from self._actor.error
 
     @property
@@ -164,14 +169,22 @@ class InProcess(Generic[_Actor]):
 
         Raises as ``cast``. Only the actor's own clock is set forward, not ``time.monotonic``.
         """
-        self._actor.elapse(seconds)
-        self._run_and_raise()
+        while seconds > 0.0 and not self._has_ended:
+            step = min(seconds, self._actor.patience())
+            self._actor.elapse(step)
+            seconds -= step
+            self._run_and_raise()
 
     def run(self, seconds: float = 0.0) -> None:
         """Run the actor until it has nothing to do, and for so many seconds at least."""
         deadline = time.monotonic() + seconds
-        while self._turn(max(0.0, deadline - time.monotonic())) or time.monotonic() < deadline:
-            pass
+        for _ in range(_MOST_TURNS):
+            busy = self._turn(max(0.0, deadline - time.monotonic()))
+            if not busy and time.monotonic() >= deadline:
+                return
+        raise RuntimeError(
+            f"{self} still has something to do after {_MOST_TURNS} turns of its loop"
+        )
 
     def stop(self, reason: Reason = NORMAL) -> None:
         """End it in order, as its supervisor would."""
@@ -210,6 +223,7 @@ class InProcess(Generic[_Actor]):
         if self._has_ended:
             return
         former, Actor.current = Actor.current, self._actor
+        before = futures.actor_calls_back(self._actor.links.calls_back)
         try:
             what()
         except BaseException as error:
@@ -218,6 +232,7 @@ class InProcess(Generic[_Actor]):
                 raise
         finally:
             Actor.current = former
+            futures.actor_calls_back(before)
             if self._actor.reason is not None:
                 self._finish()
 

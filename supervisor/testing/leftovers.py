@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor import linux
+from supervisor import linux, log_collector
 from supervisor.client import connections
 from supervisor.protocol import runtime_dir
 from supervisor.spawn import launch
@@ -37,11 +37,13 @@ def nothing_left(patience: float = _PATIENCE) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="tuncer-"))
     former = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = str(path)
-    before = descriptors()
+    before, collected = descriptors(), log_collector.is_collecting()
     try:
         yield path
     finally:
         launch.stop_linked()
+        if not collected:
+            log_collector.stop_collecting()
         connections.close_all()
         if former is None:
             del os.environ[_VARIABLE]
@@ -49,7 +51,7 @@ def nothing_left(patience: float = _PATIENCE) -> Iterator[Path]:
             os.environ[_VARIABLE] = former
         left = _processes(path, patience)
         left += [f"the file {name}" for name in _files(path)]
-        new = {fd: target for fd, target in descriptors().items() if fd not in before}
+        new = dict(descriptors().items() - before.items())
         left += [f"descriptor {fd}: {target}" for fd, target in new.items()]
         shutil.rmtree(path, ignore_errors=True)
     if left:

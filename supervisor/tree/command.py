@@ -35,6 +35,16 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _encodable(text: str, encoding: str) -> str:
+    """Return a text as far as a terminal or a pipe takes it."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = text.translate(str.maketrans("├└│─", "++|-"))
+        return plain.encode(encoding, "replace").decode(encoding)
+    return text
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0.05 <= seconds <= 86400:
@@ -51,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             text = rendered(roots)
         clear = _CLEAR if options.watch is not None and sys.stdout.isatty() else ""
-        sys.stdout.write(clear + text)
+        sys.stdout.write(clear + _encodable(text, sys.stdout.encoding))
         sys.stdout.flush()
         if options.watch is None:
             return 0

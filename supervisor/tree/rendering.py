@@ -33,7 +33,7 @@ def _add(rows: list[tuple[str, ...]], node: Node, first: str, rest: str) -> None
 
 def _label(node: Node) -> str:
     kind = node.start.rpartition(":")[2]
-    label = node.id if kind in ("", node.id) else f"{node.id} {kind}"
+    label = printable(node.id if kind in ("", node.id) else f"{node.id} {kind}")
     owners = ", ".join(map(str, node.owners))
     return f"{label} (of {owners})" if owners else label
 
@@ -54,7 +54,12 @@ def _cells(node: Node) -> tuple[str, ...]:
 
 
 def _exit(ended: Exited) -> str:
-    return f"{ended.reason}, {duration(ended.ago)} ago"
+    return f"{printable(ended.reason)}, {duration(ended.ago)} ago"
+
+
+def printable(text: str) -> str:
+    """Return a text in a line that does nothing to a terminal."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def duration(seconds: float) -> str:
