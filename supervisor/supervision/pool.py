@@ -16,13 +16,12 @@ from supervisor.client.ref import Ref, begin_async, send
 from supervisor.errors import MailboxFull, NoProcess, ProcessDown, StartFailed, shown
 from supervisor.gen_server import GenServer
 from supervisor.protocol.invocation import Invocation
-from supervisor.protocol.message_kinds import CALL, CALL_METHOD, CALLS, CAST, CAST_METHOD, MAILBOX
+from supervisor.protocol.message_kinds import CALL, CALL_METHOD, CALLS, CAST, CAST_METHOD
 from supervisor.protocol.results import NoReply
-from supervisor.spawn.stderr_handler import Repeated
 from supervisor.supervision.child import Child, State
 from supervisor.supervision.child_spec import ChildSpec, Plan, check_intensity, check_template
 from supervisor.supervision.pool_queue import PoolQueue
-from supervisor.supervision.pool_ref import OPERATION, REPEAT, PoolRef
+from supervisor.supervision.pool_ref import REPEAT, PoolRef
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.supervision.task_queue import Task
 
@@ -30,6 +29,7 @@ log = logging.getLogger("supervisor")
 
 _Member = TypeVar("_Member", bound=GenServer)
 
+_AGAIN = 0.01  # seconds until a member without room is tried again
 _MOST_DEATHS = 3  # members that one request may kill: it is the cause, most likely
 
 
@@ -121,7 +121,7 @@ class Pool(Supervisor):
         limits: dict[str, Any] = {"intensity": intensity, "period": period}
         self._check_pool(template, size=size, concurrency=concurrency, **limits)
         self._template = template.plan() if isinstance(template, ChildSpec) else template
-        if not self.restored:
+        if "_size" not in vars(self):  # otherwise a former incarnation has kept it
             self._size = size
         self._numbers = itertools.count(1)
         self._queue = PoolQueue[Ref, _Request](concurrency)
@@ -131,7 +131,6 @@ class Pool(Supervisor):
         """Those of them that are being stopped."""
         self._shrinking: list[tuple[Sender, set[str]]] = []
         """Who waits for the end of which members."""
-        self._said = Repeated()
         return super().init([self._next_plan() for _ in range(self._size)], **limits)
 
     def _next_plan(self) -> Plan:
@@ -149,18 +148,14 @@ class Pool(Supervisor):
         self._submit(_Request(CAST, request, None))
 
     def _handler_for(self, message: Invocation) -> Callable[..., Any]:
-        if message.method == OPERATION:
-            return lambda *_: self._operate(message.args)
         if message.method == REPEAT:
             repeated = _repetition(message.args)
             return lambda *_: self._repeat(*repeated)
-        term = [message.method, message.args, message.kwargs]
+        term = [message.method, message.args, *([message.kwargs] if message.kwargs else [])]
         return lambda *_, **__: self._submit_method(term)
 
-    def _operate(self, request: list[Any]) -> NoReply:
-        if self.sender is not None:  # otherwise a stranger has cast it
-            super().handle_call(request, self.sender)
-        return NoReply()
+    def _operate(self, sender: Sender, request: list[Any]) -> None:
+        super().handle_call(request, sender)
 
     def _submit_method(self, term: list[Any]) -> NoReply:
         kind = CAST_METHOD if self.sender is None else CALL_METHOD
@@ -172,36 +167,48 @@ class Pool(Supervisor):
             self._submit(_Request(kind, term, self.sender, time.monotonic() + seconds))
         return NoReply()
 
+    def _is_full(self) -> bool:
+        return self._queue.is_full()
+
     def _submit(self, request: _Request) -> None:
-        if len(self._queue) < MAILBOX:
-            self._queue.submit(request)
-            self._assign()
-            return
-        text = f"{len(self._queue)} requests wait for a member of the pool"
-        if request.sender is None:
-            self._said.log(log, logging.ERROR, f"{self.ref} drops a cast: {text}")
-        else:
-            self.refuse(request.sender, MailboxFull(text))
+        self._queue.submit(request)
+        self._assign()
 
     def _assign(self) -> None:
         """Send the requests that wait to members that are free."""
         while (found := self._queue.next()) is not None:
             request, member = found
             try:
-                if request.sender is None:
-                    send(member, request.kind, request.term)
-                    self._queue.answered(member)  # nobody tells when it has been served
-                else:
-                    answered = functools.partial(self._answered, request, member)
-                    begin_async(member, request.kind, request.term).add_done_callback(answered)
+                self._send(request, member)
             except NoProcess:
-                self._queue.give_back(request, member)
-            except (MailboxFull, OSError) as error:
+                self._queue.give_back(request, member, ended=True)
+            except (
+                MailboxFull
+            ):  # it has not read the casts before this one: nobody tells when it has
+                self._queue.give_back(request, member, ended=False)
+                self._queue.pause(member)
+                self.call_later(_AGAIN, functools.partial(self._resume, member))
+            except (TypeError, ValueError, OSError) as error:  # it cannot be sent to any member
                 self._queue.answered(member)
-                if request.sender is not None:
-                    self.refuse(request.sender, error)
-                else:
-                    self._said.log(log, logging.ERROR, f"{self.ref} drops a cast: {error}")
+                self._refuse(request, error)
+
+    def _send(self, request: _Request, member: Ref) -> None:
+        if request.sender is None:
+            send(member, request.kind, request.term)
+            self._queue.answered(member)  # nobody tells when it has been served
+        else:
+            answered = functools.partial(self._answered, request, member)
+            begin_async(member, request.kind, request.term).add_done_callback(answered)
+
+    def _resume(self, member: Ref) -> None:
+        self._queue.resume(member)
+        self._assign()
+
+    def _refuse(self, request: _Request, error: Exception) -> None:
+        if request.sender is not None:
+            self.refuse(request.sender, error)
+        else:
+            log.error("%r drops a cast: %s", self.ref, error)
 
     def _answered(self, request: _Request, member: Ref, future: CallFuture) -> None:
         assert request.sender is not None
@@ -211,9 +218,13 @@ class Pool(Supervisor):
         error = future.exception(0.0)
         deaths = request.deaths + 1
         if error is None:
-            self.reply(request.sender, future.result(0.0))
+            try:
+                self.reply(request.sender, future.result(0.0))
+            except (TypeError, ValueError) as problem:  # it is as long as a message may be
+                self.refuse(request.sender, problem)
         elif (
             isinstance(error, ProcessDown)
+            and not error.relayed
             and time.monotonic() < request.until
             and deaths < _MOST_DEATHS
         ):
@@ -239,12 +250,18 @@ class Pool(Supervisor):
             "count_children": self._serve_count,
         }
 
-    def _serve_resize(self, sender: Sender, size: int) -> Task | None:
+    def _serve_resize(self, sender: Sender, size: int) -> Task:
         _check_size(size)
+        return self._resize(sender, size)
+
+    def _resize(self, sender: Sender, size: int) -> Task:
+        """Start or stop members; those that are too many stop when they have answered."""
         members = [child for child in self._children if child.plan.id not in self._leaving]
-        if size >= len(members):
-            return self._grow(sender, size, size - len(members))
         self._size = size
+        if size >= len(members):
+            yield from self._grow(size - len(members))
+            self.reply(sender, None)
+            return
         ids = {child.plan.id for child in members[size:]}
         self._leaving |= ids
         for child in members[size:]:
@@ -252,9 +269,8 @@ class Pool(Supervisor):
                 self._queue.leave(child.ref)
         self._shrinking.append((sender, ids))
         self._stop_those_that_leave()
-        return None
 
-    def _grow(self, sender: Sender, size: int, more: int) -> Task:
+    def _grow(self, more: int) -> Task:
         """Start further members; if one of them fails to start, none of them stays."""
         started: list[Child] = []
         for _ in range(more):
@@ -267,9 +283,8 @@ class Pool(Supervisor):
                 for other in reversed(started):
                     yield from self._children.stop(other)
                     self._gone(other)
+                self._size -= more
                 raise StartFailed(child.plan.id, child.outcome[1])
-        self._size = size
-        self.reply(sender, None)
 
     def _stop_those_that_leave(self) -> None:
         """Stop the members that are too many, and serve nothing any more."""

@@ -9,13 +9,16 @@ from typing import Generic, TypeVar
 _Member = TypeVar("_Member", bound=Hashable)
 _Request = TypeVar("_Request")
 
+_MORE = 16  # requests that may wait here besides two for each that is being served
+
 
 class PoolQueue(Generic[_Member, _Request]):
     """The members of a pool, what each of them serves now, and the requests that wait.
 
     A request goes to the member that serves the fewest; of several, to the one that has waited for
     longest. A member serves ``concurrency`` requests at a time at most; further requests wait here.
-    So the death of a member costs what it was serving, and nothing that waits.
+    So the death of a member costs what it was serving, and nothing that waits. When it is full, the
+    pool leaves requests in its mailbox, whose bound then holds their senders back.
     """
 
     def __init__(self, concurrency: int) -> None:
@@ -23,6 +26,7 @@ class PoolQueue(Generic[_Member, _Request]):
         self._busy: dict[_Member, int] = {}
         """The numbers of requests under way, of the members in the order of their last use."""
         self._leaving: set[_Member] = set()
+        self._paused: set[_Member] = set()
         self._waiting: deque[_Request] = deque()
 
     def __len__(self) -> int:
@@ -35,10 +39,23 @@ class PoolQueue(Generic[_Member, _Request]):
         kept = {member: busy for member, busy in self._busy.items() if member in now}
         self._busy = dict.fromkeys(new, 0) | kept
         self._leaving &= now
+        self._paused &= now
 
     def busy(self, member: _Member) -> int:
         """Return how many requests a member serves; 0 of one that does not live."""
         return self._busy.get(member, 0)
+
+    def is_full(self) -> bool:
+        """Tell whether as many requests wait as the members could serve next, and some more."""
+        return len(self._waiting) >= _MORE + 2 * self._concurrency * len(self._busy)
+
+    def pause(self, member: _Member) -> None:
+        """Give a member no request until ``resume``: its mailbox has no room."""
+        self._paused.add(member)
+
+    def resume(self, member: _Member) -> None:
+        """Undo ``pause``."""
+        self._paused.discard(member)
 
     def leave(self, member: _Member) -> None:
         """Give a member no further request."""
@@ -58,10 +75,13 @@ class PoolQueue(Generic[_Member, _Request]):
         self._busy[member] = self._busy.pop(member) + 1  # it is the last in the order now
         return self._waiting.popleft(), member
 
-    def give_back(self, request: _Request, member: _Member) -> None:
-        """Take an assignment back: the member had ended, and was sent nothing."""
+    def give_back(self, request: _Request, member: _Member, *, ended: bool) -> None:
+        """Take an assignment back: the member was sent nothing, as it had ended or had no room."""
         self._waiting.appendleft(request)
-        self._busy.pop(member, None)
+        if ended:
+            self._busy.pop(member, None)
+        else:
+            self.answered(member)
 
     def answered(self, member: _Member) -> None:
         """Take note that a member has answered a request."""
@@ -69,5 +89,5 @@ class PoolQueue(Generic[_Member, _Request]):
             self._busy[member] -= 1
 
     def _least_busy(self) -> _Member | None:
-        free = [member for member in self._busy if member not in self._leaving]
+        free = [member for member in self._busy if member not in self._leaving | self._paused]
         return min(free, key=self._busy.__getitem__, default=None)  # of equals the first

@@ -9,13 +9,13 @@ from supervisor.client.ref import Ref, decode, encode
 from supervisor.client.retry import check_seconds
 from supervisor.protocol import codec
 from supervisor.protocol.codec import Code
-from supervisor.protocol.message_kinds import CALL_METHOD
+from supervisor.protocol.message_kinds import CALL_METHOD, SYSTEM
 from supervisor.protocol.telemetry import SUPERVISION
 from supervisor.supervision.supervisor_ref import ChildRow
 
-OPERATION, REPEAT = "pool: operation", "pool: repeat"
-"""What is asked of the pool itself: an operation, and to repeat a call if its member dies. No
-method has such a name, so no request for a member is taken for one."""
+REPEAT = "pool: repeat"
+"""The method of a call that is to be repeated if its member dies. No method has such a name, so no
+request for a member is taken for it."""
 
 _Member_co = TypeVar("_Member_co", covariant=True)
 
@@ -54,7 +54,7 @@ class PoolRef(Ref[_Member_co]):
         return Events(self._connection(), SUPERVISION)
 
     def _operate(self, *request: Any) -> Any:
-        return self._ask(CALL_METHOD, [OPERATION, list(request)], None)
+        return self._ask(SYSTEM, ["operate", *request], None)
 
     def _marked(self, kind: int, term: Any, retry: float) -> tuple[str | None, int, Any]:
         return self.name, *self._marked_for_future(kind, term, retry)

@@ -1,5 +1,6 @@
 """Pools: who serves a call, what a member's death costs, sizes, and what may not be asked for."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -24,11 +25,13 @@ from supervisor import (
     RemoteError,
     Sender,
     StartFailed,
+    Stop,
     handler,
     named,
 )
-from supervisor.protocol.message_kinds import CALL_METHOD, CAST_METHOD
-from supervisor.supervision.pool_ref import OPERATION, REPEAT
+from supervisor.protocol import codec
+from supervisor.protocol.message_kinds import CALL_METHOD, CAST_METHOD, SYSTEM
+from supervisor.supervision.pool_ref import REPEAT
 from supervisor.testing import kill_and_wait
 
 
@@ -79,6 +82,35 @@ class Worker(GenServer):
     def note(self, text: str) -> None:
         with open(f"{self.path}/notes", "ab", buffering=0) as file:
             file.write(f"{os.getpid()} {text}\n".encode())
+
+    @handler
+    def count(self) -> None:
+        self.served += 1
+        if self.served % 100 == 0:
+            time.sleep(0.003)
+
+    @handler
+    def counted(self) -> int:
+        return self.served
+
+    @handler
+    def echo(self, data: bytes) -> bytes:
+        return data
+
+    @handler
+    def leave(self, n: int) -> int | Stop:
+        return Stop("normal", reply=n)
+
+    @handler
+    def relay(self) -> NoReply:
+        assert self.sender is not None
+        self.served += 1
+        self.refuse(self.sender, ProcessDown("somebody else", "killed"))
+        return NoReply()
+
+    @handler
+    def relays(self) -> int:
+        return self.served
 
     def handle_call(self, request: Any, sender: Sender) -> Any:
         return [request, os.getpid()]
@@ -206,18 +238,51 @@ def test_casts_are_spread_too(tmp_path: Path) -> None:
     }
 
 
-def test_a_pool_that_is_full_says_so(tmp_path: Path) -> None:
+def test_a_pool_that_is_full_holds_its_senders_back_and_drops_nothing(tmp_path: Path) -> None:
     pool = pool_of(tmp_path, 1)
-    futures = [pool.call_async(Worker.wait_for, "go")]
-    for _ in range(10_000):
-        pool.cast(Worker.pid)
-    with pytest.raises(MailboxFull, match="requests wait for a member of the pool"):
+    future = pool.call_async(Worker.wait_for, "go")
+    sent = 0
+    with pytest.raises(MailboxFull):
         while True:
-            pool.call(Worker.pid)
+            pool.within(0.05).cast(Worker.note, f"{sent}")
+            sent += 1
+    assert sent > 100
     (tmp_path / "go").touch()
-    for future in futures:
-        future.exception(PATIENCE)
+    future.result(PATIENCE)
+    pool.within(PATIENCE).cast(Worker.note, "last")
+    notes = tmp_path / "notes"
+    eventually(lambda: notes.exists() and notes.read_text().endswith(" last\n"))
+    numbers = [line.split()[1] for line in notes.read_text().splitlines()]
+    assert numbers == [*map(str, range(sent)), "last"]
+
+
+def test_casts_faster_than_a_member_serves_them_all_arrive(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, 1)
+    for _ in range(15_000):
+        pool.within(PATIENCE).cast(Worker.count)
+    eventually(lambda: pool.call(Worker.counted), 15_000)
+
+
+def test_messages_as_long_as_they_may_be(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, 1)
+    longest = b"x" * (codec.LIMIT - 32)
+    for size in range(16):
+        with contextlib.suppress(TypeError, ValueError, RemoteError):
+            assert len(pool.within(PATIENCE).call(Worker.echo, longest + b"x" * size)) > size
     assert pool.call(Worker.pid) in pids(pool)
+
+
+def test_calls_that_wait_are_not_given_to_a_member_that_ends(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, 1)
+    futures = [pool.call_async(Worker.leave, n) for n in range(10)]
+    assert [future.result(PATIENCE) for future in futures] == list(range(10))
+
+
+def test_another_actors_end_is_not_a_members(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, 2)
+    with pytest.raises(ProcessDown, match="somebody else"):
+        pool.within(retry=PATIENCE).call(Worker.relay)
+    assert {pool.call(Worker.relays) for _ in range(2)} == {0, 1}
 
 
 # -- sizes -----------------------------------------------------------------------------------------
@@ -267,6 +332,40 @@ def test_a_member_that_is_killed_as_it_leaves_is_not_restarted(tmp_path: Path) -
     eventually(lambda: len(pids(pool)), 1)
     for future in futures:
         assert isinstance(future.exception(PATIENCE), ProcessDown)
+
+
+def test_resizes_at_a_time_end_in_the_last_size(tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, 2)
+    for sizes in ([4, 4], [5, 2], [1, 3], [6, 1, 2]):
+        threads = []
+        for size in sizes:
+            threads.append(threading.Thread(target=pool.resize, args=(size,)))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert len(pids(pool)) in sizes
+        assert pool.get_state()["_size"] == len(pids(pool))
+
+
+class CountingPool(Pool):
+    kept = ("stats",)
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        if "stats" not in vars(self):
+            self.stats = 0
+        self.stats += 1
+        return super().init(*args, **kwargs)
+
+
+def test_a_subclass_keeps_what_its_bases_keep(tmp_path: Path) -> None:
+    template = ChildSpec("w", Worker, args=(str(tmp_path),))
+    spec = ChildSpec("pool", CountingPool, (template,), {"size": 2}, name="pool")
+    sup = start(spec, intensity=10)
+    pool = sup.child("pool", PoolRef)
+    pool.resize(3)
+    kill_and_wait(pool)
+    pool = sup.child("pool", PoolRef)
+    assert (len(pids(pool)), pool.get_state()["stats"]) == (3, 2)
 
 
 def test_a_pool_keeps_its_size_over_its_own_restart(tmp_path: Path) -> None:
@@ -377,11 +476,12 @@ def test_nonsense_of_a_stranger_does_not_end_a_pool(tmp_path: Path) -> None:
         with pytest.raises(TypeError, match="no call to be repeated"):
             pool._ask(CALL_METHOD, [REPEAT, wrong], PATIENCE)
         pool._send(CAST_METHOD, [REPEAT, wrong], PATIENCE)
-        pool._send(CAST_METHOD, [OPERATION, wrong], PATIENCE)
         with pytest.raises(ValueError, match="a supervisor does not know"):
-            pool._ask(CALL_METHOD, [OPERATION, ["nonsense", *wrong]], PATIENCE)
+            pool._ask(SYSTEM, ["operate", "nonsense", *wrong], PATIENCE)
     with pytest.raises((TypeError, ValueError)):
-        pool._ask(CALL_METHOD, [OPERATION, []], PATIENCE)
+        pool._ask(SYSTEM, ["operate"], PATIENCE)
+    with pytest.raises(ValueError, match="a Worker is no pool"):
+        pool.which_children()[0].ref._ask(SYSTEM, ["operate", "which_children"], PATIENCE)
     with pytest.raises(ProcessDown):  # the member hangs up
         pool._ask(CALL_METHOD, [REPEAT, [CALL_METHOD, "no method", 1.0]], PATIENCE)
     assert pool.call(Worker.pid) in pids(pool)

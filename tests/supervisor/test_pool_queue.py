@@ -60,11 +60,35 @@ def test_what_could_not_be_sent_is_the_next() -> None:
     queue.submit(1)
     queue.submit(2)
     assert queue.next() == (1, "a")
-    queue.give_back(1, "a")
+    queue.give_back(1, "a", ended=True)
     assert queue.next() is None
     queue.set_members(["a"])
     assert assigned(queue) == [(1, "a")]
     assert (len(queue), queue.busy("a"), queue.busy("nobody")) == (1, 1, 0)
+
+
+def test_one_without_room_is_left_alone_until_it_has_some() -> None:
+    queue = PoolQueue[str, int](1)
+    queue.set_members(["a", "b"])
+    queue.submit(1)
+    ((request, member),) = assigned(queue)
+    queue.give_back(request, member, ended=False)
+    queue.pause(member)
+    assert assigned(queue) == [(1, "b" if member == "a" else "a")]
+    queue.submit(2)
+    assert assigned(queue) == []
+    queue.resume(member)
+    assert assigned(queue) == [(2, member)]
+
+
+def test_a_full_queue_says_so() -> None:
+    queue = PoolQueue[str, int](2)
+    queue.set_members(["a"])
+    while not queue.is_full():
+        queue.submit(1)
+    assert len(queue) == 20
+    assert len(assigned(queue)) == 2
+    assert not queue.is_full()
 
 
 class Pools(RuleBasedStateMachine):
