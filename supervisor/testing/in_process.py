@@ -79,7 +79,11 @@ class InProcess(Generic[_Actor]):
         self._memfd = crash_safe_value.create(kept)
         self._kept: dict[str, Any] = {}
         stored: dict[tuple[str, ...], int] = {(FD_NAME,): self._memfd} if cls.kept else {}
-        self._actor = Actor(cls, name, None, stored, supervised=False)
+        try:
+            self._actor = Actor(cls, name, None, stored, supervised=False)
+        except BaseException:
+            os.close(self._memfd)
+            raise
         self._has_ended = False
         InProcess._running = self
         self._do(lambda: self._actor.begin(args, kwargs))

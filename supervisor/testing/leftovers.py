@@ -18,6 +18,7 @@ from supervisor.spawn import launch
 
 _VARIABLE = "TUNCER_RUNTIME_DIR"
 _PATIENCE = 10.0  # seconds in which what has been told to end ends
+_LOOKS, _LOOK = 20, 0.001  # at an environment that is not there yet, and seconds between two
 
 
 @contextlib.contextmanager
@@ -80,11 +81,22 @@ def _processes(path: Path, patience: float) -> list[str]:
 def _pids_of(path: Path) -> list[int]:
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     mark = str(path).encode()
-    return [
-        pid
-        for pid in pids
-        if pid != os.getpid() and linux.environment(pid).get(_VARIABLE.encode()) == mark
-    ]
+    return [pid for pid in pids if pid != os.getpid() and _environment(pid) == mark]
+
+
+def _environment(pid: int) -> bytes | None:
+    """Return the runtime directory in a process's environment.
+
+    An exec closes descriptors, which tells of a program's start, a moment before the kernel shows
+    the new environment; it has no event for that.
+    """
+    for _ in range(_LOOKS):
+        if found := linux.environment(pid):
+            return found.get(_VARIABLE.encode())
+        if not os.path.exists(f"/proc/{pid}/exe"):  # a thread of the kernel, or it has ended
+            break
+        time.sleep(_LOOK)
+    return None
 
 
 def _files(path: Path) -> list[str]:

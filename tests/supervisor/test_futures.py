@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -17,9 +19,11 @@ from supervisor import (
     Cancelled,
     GenServer,
     NoProcess,
+    NoReply,
     ProcessDown,
     RemoteError,
     Sender,
+    handler,
 )
 
 
@@ -179,3 +183,87 @@ def test_an_actor_is_called_back_between_messages() -> None:
     asks.call(["ask", other, "kill"])
     eventually(lambda: asks.call("found")[-1][0], "ProcessDown")
     assert asks.call("fds") <= before + 11
+
+
+def test_a_callback_that_comes_back_is_called_once() -> None:
+    ref = Counter.start_link(3)
+    found: list[Any] = []
+
+    def again(future: CallFuture) -> None:
+        found.append(future.result())
+        future.cancel()
+        found.append(ref.call("get"))
+
+    future = ref.call_async("get")
+    future.add_done_callback(again)
+    assert future.result(PATIENCE) == 3
+    assert found == [3, 3]
+
+
+class Threaded(GenServer):
+    """Asks another actor, of which a thread of its own reads the answers."""
+
+    def init(self, other: Any) -> None:
+        self.other = other
+        threading.Thread(target=self.ask_often, daemon=True).start()
+
+    def ask_often(self) -> None:
+        while True:
+            self.other.call("get")
+            time.sleep(0.0005)
+
+    @handler
+    def ask(self) -> NoReply:
+        sender = self.sender
+        assert sender is not None
+
+        def answered(future: CallFuture) -> None:
+            self.reply(sender, [future.result(), threading.current_thread().name])
+
+        self.other.call_async("get").add_done_callback(answered)
+        return NoReply()
+
+
+def test_a_thread_of_an_actor_may_read_the_reply_and_the_loop_calls_back() -> None:
+    other = Counter.start_link(3)
+    ref = Threaded.start_link(other)
+    for _ in range(200):
+        assert ref.call(Threaded.ask) == [3, "MainThread"]
+
+
+@pytest.mark.parametrize("what", ["a monitor", "events", "a future"])
+def test_whoever_waits_is_woken_by_a_close(what: str) -> None:
+    ref = Later.start_link()
+    waits: Any = {"a monitor": ref.monitor, "events": ref.trace}
+    waited_for = ref.call_async("wait") if what == "a future" else waits[what]()
+    close = waited_for.cancel if what == "a future" else waited_for.close
+    wait = {"a monitor": "wait", "events": "next", "a future": "result"}[what]
+    began = time.monotonic()
+    thread = threading.Timer(0.05, close)
+    thread.start()
+    with pytest.raises((Cancelled, StopIteration)):
+        getattr(waited_for, wait)(PATIENCE)
+    assert time.monotonic() - began < PATIENCE / 2
+    thread.join()
+
+
+def test_a_task_that_waits_is_woken_by_a_close() -> None:
+    ref = Later.start_link()
+
+    async def main() -> None:
+        monitor, future, events = ref.monitor(), ref.call_async("wait"), ref.trace()
+
+        async def ended() -> Any:
+            return await monitor
+
+        async def answered() -> Any:
+            return await future
+
+        tasks = [asyncio.create_task(work) for work in (ended(), answered(), events.anext())]
+        await asyncio.sleep(0.01)
+        for close in (monitor.close, future.cancel, events.close):
+            close()
+        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE)
+        assert [type(error) for error in found] == [Cancelled, Cancelled, StopAsyncIteration]
+
+    asyncio.run(main())

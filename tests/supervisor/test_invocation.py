@@ -342,6 +342,36 @@ def test_a_handler_that_callers_would_not_find_is_refused() -> None:
         type("Number", (Account,), {"add": 5})
 
 
+@pytest.mark.parametrize("name", ["reference", "idle_timeout", "log", "sender", "monitor", "kept"])
+def test_a_handler_has_no_name_of_what_every_actor_is(name: str) -> None:
+    def method(self: Any) -> None:
+        raise AssertionError
+
+    method.__name__ = name
+    with pytest.raises(
+        TypeError, match=f"the handler Odd.{name} has a name that every GenServer|kept"
+    ):
+        type("Odd", (GenServer,), {name: handler(method)})
+
+
+def test_a_generator_is_no_handler() -> None:
+    def many(self: Any) -> Any:
+        yield 1
+
+    with pytest.raises(TypeError, match="many is a generator, which cannot travel as a reply"):
+        handler(many)
+
+
+def test_an_error_that_just_fits_ends_nothing() -> None:
+    ref = Account.start_link()
+    for size in range(codec.LIMIT - 70, codec.LIMIT - 50, 3):
+        with pytest.raises((TypeError, ValueError)):
+            ref._ask(14, ["add", [], {"x" * size: 1}], PATIENCE)
+        with pytest.raises((TypeError, ValueError)):
+            ref._ask(14, ["x" * size, []], PATIENCE)
+    assert ref.call(Account.add, 1) == 1
+
+
 # -- the message -----------------------------------------------------------------------------------
 
 TERMS = st.none() | st.integers() | st.text() | st.lists(st.integers())

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections import Counter, OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from processes import PATIENCE, eventually, kill
@@ -372,3 +372,98 @@ def test_init_itself_is_followed_by_a_write() -> None:
     for n in range(3):
         assert named("slow").call("get", retry=PATIENCE) == n
         kill(sup.child("slow").pid)
+
+
+class Waits(GenServer):
+    """Keeps a number, and callers who wait for its end."""
+
+    kept = ("n",)
+
+    def init(self) -> None:
+        if not self.restored:
+            self.n = 0
+        self.waiting: list[Sender] = []
+
+    @handler
+    def wait(self) -> NoReply:
+        assert self.sender is not None
+        self.waiting.append(self.sender)
+        return NoReply()
+
+    @handler
+    def get(self) -> int:
+        return self.n
+
+    @handler
+    def fail(self) -> None:
+        self.n += 100
+        raise ValueError("on request")
+
+    @handler
+    def tell_what_cannot_travel(self) -> object:
+        self.n += 100
+        return object()
+
+    def handle_cast(self, request: Any) -> Continue:
+        self.n += 1
+        return Continue("and fail")
+
+    def handle_continue(self, argument: Any) -> None:
+        self.n += 100
+        raise ValueError("on request")
+
+    def terminate(self, reason: Any) -> None:
+        for sender in self.waiting:
+            self.reply(sender, "bye")
+
+
+@pytest.mark.parametrize("how", ["raises", "tells what cannot travel"])
+def test_a_reply_at_the_end_keeps_nothing_of_a_callback_that_failed(how: str) -> None:
+    start(ChildSpec("w", Waits, name="w"), intensity=10)
+    ref = named("w", Waits)
+    future = ref.call_async(Waits.wait)
+    with pytest.raises(RemoteError):
+        ref.call(Waits.fail if how == "raises" else Waits.tell_what_cannot_travel)
+    assert future.result(PATIENCE) == "bye"
+    assert ref.within(retry=PATIENCE).call(Waits.get) == 0
+
+
+def test_a_continue_that_fails_takes_nothing_back_of_what_came_before() -> None:
+    sup = start(ChildSpec("w", Waits, name="w"), intensity=10)
+    down = sup.child("w").monitor()
+    named("w").cast("x")
+    down.wait(PATIENCE)
+    assert named("w", Waits).within(retry=PATIENCE).call(Waits.get) == 1
+
+
+class Slotted(GenServer):
+    __slots__ = ("n",)
+
+
+class Mixed(Waits):
+    kept = ("m", "n")
+
+    def init(self) -> None:
+        super().init()
+        if not self.restored:
+            self.m = 1
+
+
+def test_what_is_no_plain_attribute_is_refused() -> None:
+    settable = property(lambda _: 1, lambda _, __: None)
+    for name, namespace in (("n", {"n": settable}), ("__n", {})):
+        with pytest.raises(TypeError, match=r"Odd.kept names '_*n', which is no plain attribute"):
+            type("Odd", (GenServer,), {"kept": (name,), **namespace})
+    with pytest.raises(TypeError, match=r"Odd.kept names 'n', which is no plain attribute"):
+        type("Odd", (Slotted,), {"kept": ("n",)})
+    assert Mixed.kept == ("n", "m")
+
+
+class OfClass(GenServer):
+    kept = ("seen",)
+    seen: ClassVar[dict[str, int]] = {}
+
+
+def test_an_attribute_of_the_class_is_not_the_objects() -> None:
+    with pytest.raises(StartFailed, match="names 'seen', which init has not set on self"):
+        OfClass.start_link()

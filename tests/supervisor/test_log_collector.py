@@ -218,6 +218,40 @@ def test_pytest_sees_actors_records(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_a_filter_that_fails_of_every_record_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        f"{ACTORS}{MAIN}"
+        "    class Strict(logging.Filter):\n"
+        "        def filter(self, record): return record.tenant\n"
+        "    strict = Strict()\n"
+        "    logging.getLogger().handlers[0].addFilter(strict)\n"
+        "    ref = Talks.start_link()\n"
+        "    ref.call(Talks.say, 'a')\n"
+        "    time.sleep(0.3)\n"
+        "    logging.getLogger().handlers[0].removeFilter(strict)\n"
+        "    ref.call(Talks.say, 'b')\n"
+    )
+    command = [sys.executable, str(tmp_path / "program.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["said b"]
+    assert "an actor's log record was not handled: AttributeError" in done.stderr
+
+
+def test_a_fork_collects_for_itself(tmp_path: Path) -> None:
+    found = records(
+        tmp_path,
+        "    if os.fork():\n"
+        "        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0\n"
+        "        Talks.start_link().call(Talks.say, 'in the parent')\n"
+        "    else:\n"
+        "        collect_logs()\n"
+        "        Talks.start_link().call(Talks.much, 20)\n"
+        "        Talks.start_link().call(Talks.say, 'in the child')\n",
+    )
+    texts = [one["text"] for one in found]
+    assert texts == [*map(str, range(20)), "said in the child", "said in the parent"]
+
+
 # -- records on their way --------------------------------------------------------------------------
 
 

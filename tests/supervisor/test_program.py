@@ -219,3 +219,77 @@ def test_a_down_tells_giving_up_apart() -> None:
     monitor = sup.monitor()
     sup.stop("shutdown")
     assert not isinstance(monitor.wait(PATIENCE).reason, GaveUp)
+
+
+STARTS = PATHS + (
+    "import sys, time\n"
+    "from supervisor import ChildSpec, GenServer, run\n"
+    "class Ends(GenServer):\n"
+    "    def terminate(self, reason):\n"
+    "        time.sleep(float(sys.argv[1]))\n"
+    "        print('has ended in order', flush=True)\n"
+    "class Hangs(GenServer):\n"
+    "    def init(self):\n"
+    "        print('hangs', flush=True)\n"
+    "        time.sleep(1000)\n"
+    "if __name__ == '__main__':\n"
+    "    children = [ChildSpec('e', Ends, shutdown=60), ChildSpec('h', Hangs)]\n"
+    "    sys.exit(run(children, name='root'))\n"
+)
+
+
+def test_an_interrupted_start_waits_for_the_order_of_its_end(tmp_path: Path) -> None:
+    """Also longer than a program's exit would wait for its actors."""
+    (tmp_path / "starts.py").write_text(STARTS)
+    command = [sys.executable, str(tmp_path / "starts.py"), "0.5"]
+    with program(*command, preexec_fn=BOTH) as running:
+        running.expect("hangs")
+        running.process.send_signal(signal.SIGTERM)
+        running.expect("has ended in order")
+        assert running.process.wait(PATIENCE) == 0
+
+
+def test_a_second_signal_kills_a_tree_that_starts(tmp_path: Path) -> None:
+    (tmp_path / "starts.py").write_text(STARTS)
+    command = [sys.executable, str(tmp_path / "starts.py"), "1000"]
+    with program(*command, preexec_fn=BOTH) as running:
+        running.expect("hangs")
+        root = named("root").pid
+        running.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.process.wait(0.3)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert gone(root)
+
+
+def test_a_signal_at_each_line_of_a_start_leaves_nothing(tmp_path: Path) -> None:
+    """The program sends itself a signal at one line after the other; the fixture counts."""
+    (tmp_path / "lines.py").write_text(LINES)
+    for line in range(0, 160, 11):
+        command = [sys.executable, str(tmp_path / "lines.py"), str(line)]
+        done = subprocess.run(command, timeout=50, check=False, preexec_fn=BOTH)
+        # The second one, a second later, finds a tree that has been stopped, or is being stopped.
+        assert done.returncode in {0, 128 + signal.SIGTERM}
+
+
+LINES = PATHS + (
+    "import os, signal, sys\n"
+    "from actors import Counter\n"
+    "from supervisor import ChildSpec, run\n"
+    "from supervisor.spawn import launch\n"
+    "left = int(sys.argv[1])\n"
+    "signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))\n"
+    "def trace(frame, event, argument):\n"
+    "    global left\n"
+    "    if event == 'line' and frame.f_code.co_filename == launch.__file__:\n"
+    "        if left == 0: os.kill(os.getpid(), signal.SIGTERM)\n"
+    "        left -= 1\n"
+    "    return trace\n"
+    "if __name__ == '__main__':\n"
+    "    sys.settrace(trace)\n"
+    "    signal.setitimer(signal.ITIMER_REAL, 1.0)\n"
+    "    status = run([ChildSpec('c', Counter)], name='root')\n"
+    "    sys.settrace(None)\n"
+    "    sys.exit(status)\n"
+)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from actors import Counter
-from processes import PATIENCE, eventually, kill, turns_during
+from processes import PATIENCE, descriptors, eventually, kill, turns_during
 
 from supervisor import (
     Backoff,
@@ -18,6 +18,7 @@ from supervisor import (
     ChildSpec,
     GenServer,
     NoProcess,
+    NoReply,
     ProcessDown,
     Sender,
     StartFailed,
@@ -205,3 +206,39 @@ def test_the_wait_goes_on_though_the_directory_of_names_is_removed(runtime_dir: 
     assert successor.patience() <= 1.0
     successor.close()
     successor.close()
+
+
+class Relays(GenServer):
+    """Answers by the end of somebody else."""
+
+    def init(self) -> None:
+        self.asked = 0
+
+    @handler
+    def ask(self) -> NoReply:
+        self.asked += 1
+        assert self.sender is not None
+        self.refuse(self.sender, ProcessDown("somebody else", "killed"))
+        return NoReply()
+
+
+def test_the_end_of_somebody_else_is_an_answer() -> None:
+    ref = Relays.start_link(name="relays").within(retry=PATIENCE)
+    with pytest.raises(ProcessDown, match="somebody else"):
+        ref.call(Relays.ask)
+    with pytest.raises(ProcessDown, match="somebody else"):
+        asyncio.run(ref.acall(Relays.ask))
+    assert ref.get_state()["asked"] == 2
+
+
+def test_many_waits_take_few_instances_of_inotify() -> None:
+    async def main() -> int:
+        ref = named("nobody")
+        calls = [asyncio.create_task(ref.acall("x", retry=0.3)) for _ in range(60)]
+        await asyncio.sleep(0.1)
+        found = list(descriptors(os.getpid()).values())
+        await asyncio.gather(*calls, return_exceptions=True)
+        return found.count("anon_inode:inotify")
+
+    assert 0 < asyncio.run(main()) <= 16
+    assert retry._open == 0

@@ -11,6 +11,7 @@ from actors import Counter
 from processes import PATIENCE, eventually
 
 from supervisor import (
+    AlreadyRegistered,
     CallTimeout,
     ChildSpec,
     GenServer,
@@ -372,3 +373,71 @@ def test_pytest_finds_the_fixture_by_itself(tmp_path: Path) -> None:
     assert "3 passed, 1 error" in done.stdout, done.stdout + done.stderr
     assert "AssertionError: left behind: descriptor" in done.stdout
     eventually(lambda: done.returncode, 1)
+
+
+class Asks(GenServer):
+    """Answers when another actor has answered."""
+
+    def init(self, other: Ref) -> None:
+        self.other = other
+
+    @handler
+    def ask(self) -> NoReply:
+        sender = self.sender
+        assert sender is not None
+
+        def answered(future: Any) -> None:
+            self.reply(sender, future.result())
+
+        self.other.call_async("get").add_done_callback(answered)
+        return NoReply()
+
+
+def test_callbacks_of_futures_are_called() -> None:
+    other = Counter.start_link(3)
+    with InProcess(Asks, other) as asks:
+        assert asks.call(Asks.ask) == 3
+    future = other.call_async("get")
+    found: list[Any] = []
+    future.add_done_callback(found.append)
+    assert (future.result(PATIENCE), found) == (3, [future])
+
+
+class Beats(GenServer):
+    def init(self) -> None:
+        self.beats = 0
+        self.call_later(1.0, self.beat)
+
+    def beat(self) -> None:
+        self.beats += 1
+        self.call_later(1.0, self.beat)
+
+
+def test_all_that_is_due_meanwhile_is_done() -> None:
+    with InProcess(Beats) as beats:
+        beats.elapse(10.5)
+        assert beats.server.beats == 10
+
+
+class Breaks(GenServer):
+    def __init__(self) -> None:
+        raise LookupError("at once")
+
+
+def test_a_start_that_fails_leaves_nothing_open() -> None:
+    Counter.start_link(name="taken")
+    for _ in range(3):
+        with pytest.raises(LookupError, match="at once"):
+            InProcess(Breaks)
+        with pytest.raises(AlreadyRegistered):
+            InProcess(Beats, name="taken")
+    with InProcess(Beats) as beats:
+        assert beats.server.beats == 0
+
+
+def test_a_descriptor_that_takes_a_former_number_is_found() -> None:
+    fd = os.open("/dev/null", os.O_RDONLY)
+    with pytest.raises(AssertionError, match=rf"descriptor {fd}: /dev/zero"), nothing_left():
+        os.close(fd)
+        assert os.open("/dev/zero", os.O_RDONLY) == fd
+    os.close(fd)

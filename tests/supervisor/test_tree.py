@@ -259,6 +259,23 @@ def test_numbers_are_short(seconds: float, count: int) -> None:
     assert (size(1023), size(1 << 20), size(1 << 30)) == ("1023 B", "1.0 MiB", "1.0 GiB")
 
 
+def test_names_do_nothing_to_a_terminal() -> None:
+    start(ChildSpec("evil\x1b[31m\nid é", Counter))
+    shown = command().stdout
+    assert "└─ evil\\x1b[31m\\nid é Counter" in shown
+    assert "\x1b" not in shown
+    env = dict(os.environ, PYTHONIOENCODING="ascii")
+    plain = subprocess.run(
+        [sys.executable, "-m", "supervisor", "tree"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+        env=env,
+    )
+    assert "+- evil\\x1b[31m\\nid ? Counter" in plain.stdout
+
+
 def test_a_worker_has_no_table() -> None:
     with pytest.raises(ValueError, match="a Later supervises nobody"):
         ask_system(Later.start_link(), ["tree"], PATIENCE)
