@@ -161,8 +161,9 @@ class Repeated:
 
     def flush(self, logger: logging.Logger, level: int) -> None:
         """Tell how often the last one came again."""
-        if self._more:
-            logger.log(level, "%s (%d more times)", self._last, self._more)
+        if self._more:  # in a line: a traceback stands where it was told for the first time
+            text = self._last.partition("\n")[0]
+            logger.log(level, "%s (%d more times)", text, self._more)
         self._more, self._last = 0, ""
 
 
