@@ -307,10 +307,6 @@ class GenServer:
         """Serve an operation of a pool, which is asked for beside calls: those are its members'."""
         self.refuse(sender, ValueError(f"a {type(self).__qualname__} is no pool: {shown(request)}"))
 
-    def _is_full(self) -> bool:
-        """Tell whether calls, casts and messages are to wait in the mailbox for now."""
-        return False
-
     def _table(self) -> dict[str, Any]:
         """Return what a supervisor knows of its children, for ``supervisor.tree``.
 

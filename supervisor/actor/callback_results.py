@@ -146,9 +146,6 @@ class Server(Protocol):
     def _operate(self, sender: Sender, request: list[Any]) -> None:
         """Serve an operation of a supervisor that is asked for beside calls."""
 
-    def _is_full(self) -> bool:
-        """Tell whether calls, casts and messages are to wait in the mailbox for now."""
-
     def _table(self) -> dict[str, Any]:
         """Return what a supervisor knows of its children."""
 

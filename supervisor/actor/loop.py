@@ -122,6 +122,8 @@ class Actor:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._quiet_since: float | None = None
         self._inbox: deque[Callable[[], None]] = deque()
+        self.is_full = False
+        """Whether calls, casts and messages are to wait in the mailbox for now."""
         self._thread = threading.get_ident()
         self._wakeup = -1
         self._monitors = Monitors()
@@ -357,7 +359,7 @@ class Actor:
             if self._inbox and not system.suspended:
                 self._inbox.popleft()()
             else:
-                held = system.suspended or self.server._is_full()  # noqa: SLF001 - a hook for this loop alone
+                held = system.suspended or self.is_full
                 message = self._mailbox.receive(suspended=held)
                 if message is None:
                     return
@@ -376,7 +378,7 @@ class Actor:
         suspended = self._system.suspended
         if self._inbox and not suspended:
             return True
-        held = suspended or self.server._is_full()  # noqa: SLF001 - a hook for this loop alone
+        held = suspended or self.is_full
         return self._mailbox.has_messages(suspended=held)
 
     def _patience(self) -> float | None:

@@ -7,15 +7,21 @@ import faulthandler
 import os
 import signal
 
+fd = -1
+"""The descriptor to which they are written. Forks keep it, and so what is registered; -1: none."""
+
 
 def register() -> None:
-    """Write the stacks of all threads at SIGUSR1. A fork that closes its descriptors repeats it.
+    """Write the stacks of all threads at SIGUSR1, in this process and in its forks.
 
     The descriptor is a new one of the same pipe or terminal, which does not wait: whoever reads a
     full pipe may be the one who wants to see the stacks.
     """
+    global fd
     with contextlib.suppress(OSError, ValueError):  # there is no standard error, or no descriptor
-        faulthandler.register(signal.SIGUSR1, _stderr(), all_threads=True)
+        opened = _stderr()
+        faulthandler.register(signal.SIGUSR1, opened, all_threads=True)
+        fd = opened
 
 
 def _stderr() -> int:

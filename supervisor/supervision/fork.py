@@ -98,12 +98,13 @@ def _child(
         kept = [0, 1, 2, channel, *stored.values()]
         if inherited.log_fd is not None:
             kept.append(inherited.log_fd)
+        if stacks.fd >= 0:
+            kept.append(stacks.fd)
         if dump is not None:
             kept.append(dump)
             faulthandler.enable(dump)
             faulthandler.register(linux.HANG_SIGNAL, dump, chain=True)  # and die of it
         linux.close_descriptors_except(kept)
-        stacks.register()
         inherited.restore_descriptors()
         linux.name_process(plan.id)
         current_process().name = plan.name or plan.id

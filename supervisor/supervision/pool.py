@@ -167,9 +167,6 @@ class Pool(Supervisor):
             self._submit(_Request(kind, term, self.sender, time.monotonic() + seconds))
         return NoReply()
 
-    def _is_full(self) -> bool:
-        return self._queue.is_full()
-
     def _submit(self, request: _Request) -> None:
         self._queue.submit(request)
         self._assign()
@@ -191,6 +188,7 @@ class Pool(Supervisor):
             except (TypeError, ValueError, OSError) as error:  # it cannot be sent to any member
                 self._queue.answered(member)
                 self._refuse(request, error)
+        self._actor.is_full = self._queue.is_full()
 
     def _send(self, request: _Request, member: Ref) -> None:
         if request.sender is None:

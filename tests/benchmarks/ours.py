@@ -222,20 +222,25 @@ def costs(number: int) -> dict[str, float]:
     worker = sup.child("w0", Worker)
     keepers = {spec.id: sup.start_child(spec) for spec in kept}
     pool = Pool.start_link(ChildSpec("p", Worker), size=2)
-    probes: dict[str, Callable[[], Any]] = {
-        "term_us": lambda: worker.call("get"),
-        "method_us": lambda: worker.call(Worker.get),
-        "acall_us": lambda: None,
-        "cast_us": lambda: worker.cast(1),
-        "cast_method_us": lambda: worker.cast(Worker.add, 1),
-        "pool_us": lambda: pool.call(Worker.get),
-        **{f"{name}_us": functools.partial(ref.call, Keeps.touch) for name, ref in keepers.items()},
+    probes: dict[str, Callable[[int], float]] = {
+        "term_us": lambda n: took(lambda: worker.call("get"), n),
+        "method_us": lambda n: took(lambda: worker.call(Worker.get), n),
+        "cast_us": lambda n: took(lambda: worker.cast(1), n),
+        "cast_method_us": lambda n: took(lambda: worker.cast(Worker.add, 1), n),
+        "acall_us": lambda n: asked(worker, n),
+        "pool_us": lambda n: took(lambda: pool.call(Worker.get), n),
+        **{
+            f"{name}_us": functools.partial(took, functools.partial(ref.call, Keeps.touch))
+            for name, ref in keepers.items()
+        },
     }
+    # Those that are compared first, and by themselves: a long call spoils the next busy waits.
     times: dict[str, list[float]] = {name: [] for name in probes}
-    for _ in range(5):
-        for name, probe in probes.items():
-            times[name].append(asked(worker, number) if name == "acall_us" else took(probe, number))
-            worker.call("get", timeout=60)  # all casts have been served
+    for compared in (["term_us", "method_us"], list(probes)[2:]):
+        for _ in range(5):
+            for name in compared:
+                times[name].append(probes[name](number))
+                worker.call("get", timeout=60)  # all casts have been served
     found = {name: statistics.median(values) for name, values in times.items()}
     return found | {"typed": found["method_us"] / found["term_us"], "start_ms": started(sup)}
 

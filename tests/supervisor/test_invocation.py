@@ -348,9 +348,7 @@ def test_a_handler_has_no_name_of_what_every_actor_is(name: str) -> None:
         raise AssertionError
 
     method.__name__ = name
-    with pytest.raises(
-        TypeError, match=f"Odd.{name} has a name that every|kept"
-    ):
+    with pytest.raises(TypeError, match=f"Odd.{name} has a name that every|kept"):
         type("Odd", (GenServer,), {name: handler(method)})
 
 
