@@ -18,7 +18,7 @@ from supervisor.actor.timers import Timer
 from supervisor.client.ref import Ref
 from supervisor.errors import NORMAL, SHUTDOWN, Reason, shown
 from supervisor.linux import Process
-from supervisor.protocol.invocation import Invocation
+from supervisor.protocol.invocation import Invocation, takes
 from supervisor.protocol.telemetry import SUPERVISION
 from supervisor.spawn.launch import launch
 
@@ -338,6 +338,9 @@ class GenServer:
         Raises:
             TypeError: nothing does, or with other arguments.
         """
+        method = self._handlers.get(message.method)
+        if method is not None and takes(method, message.args, message.kwargs):
+            return method
         return handlers.find(type(self), self._handlers, message)
 
     @classmethod

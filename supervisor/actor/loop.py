@@ -59,7 +59,6 @@ from supervisor.protocol.message_kinds import (
     CALL,
     CALL_METHOD,
     CAST,
-    CAST_METHOD,
     CRASH,
     EXIT,
     FAILED,
@@ -69,6 +68,7 @@ from supervisor.protocol.message_kinds import (
     LAST,
     LEAVE,
     LINK,
+    METHODS,
     MONITOR,
     OWN,
     RAISE,
@@ -427,7 +427,7 @@ class Actor:
             self._note("call", term)
             sender = Sender(peer.number, number, self.process)
             self._serve_call(sender, self.server.handle_call, (term, sender), {}, chain)
-        elif kind in (CALL_METHOD, CAST_METHOD):
+        elif kind in METHODS:
             try:
                 message = Invocation.of(term)
             except ValueError as error:

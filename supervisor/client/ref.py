@@ -182,7 +182,9 @@ class Ref(Generic[Served_co]):
         """
         if callable(request):
             term = term_of(request, args, kwargs)
-            return self._bounded_call(CALL_METHOD, term, self._timeout, self._retry)
+            if self._retry:
+                return self._bounded_call(CALL_METHOD, term, self._timeout, self._retry)
+            return self._ask(CALL_METHOD, term, self._timeout)
         if args or kwargs or self._retry:
             return self._bounded_call(CALL, request, *self._bounds(*args, **kwargs))
         return self._ask(CALL, request, self._timeout)

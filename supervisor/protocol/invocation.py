@@ -115,13 +115,22 @@ def term_of(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     Raises:
         TypeError: it is no handler, or takes other arguments.
     """
-    if not is_handler(method):
+    known: _Arguments | None = getattr(method, _MARK, None)
+    if known is None:
         raise TypeError(
             f"{_name(method)} is not marked by @handler, so no other process may call it; and a"
             " function itself cannot travel in a message"
         )
+    if not kwargs and known.least <= len(args) <= known.most:
+        return [method.__name__, list(args)]
     check_arguments(method, args, kwargs)
-    return [method.__name__, list(args), kwargs] if kwargs else [method.__name__, list(args)]
+    return [method.__name__, list(args), kwargs]
+
+
+def takes(method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a handler certainly takes these arguments, by their number."""
+    known: _Arguments = getattr(method, _MARK)
+    return not kwargs and known.least <= len(args) <= known.most
 
 
 def check_arguments(
@@ -132,8 +141,7 @@ def check_arguments(
     Raises:
         TypeError: which one it does not take, or lacks.
     """
-    known: _Arguments = getattr(method, _MARK)
-    if not kwargs and known.least <= len(args) <= known.most:
+    if takes(method, args, kwargs):
         return
     try:
         inspect.signature(method).bind(None, *args, **kwargs)

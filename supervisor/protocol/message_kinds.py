@@ -11,6 +11,7 @@ LINK, UNLINK, ANSWER, SYSTEM, SUBSCRIBE, SEEN, FORGET, CALL_METHOD, CAST_METHOD 
 MONITOR or SUBSCRIBE of a number. The term of CALL_METHOD and CAST_METHOD is of ``invocation``."""
 
 CALLS = (CALL, CALL_METHOD)
+METHODS = (CALL_METHOD, CAST_METHOD)
 SERVED = (CALL, CAST, INFO, CALL_METHOD, CAST_METHOD)
 """Messages that callbacks serve: the mailbox's bound is about them, and a suspended actor keeps
 them."""
