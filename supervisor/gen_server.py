@@ -46,10 +46,10 @@ class GenServer:
 
     kept: ClassVar[tuple[str, ...]] = ()
     """Names of attributes that survive a crash. In the next incarnation they are back on ``self``
-    before ``init`` is called; ``restored`` tells whether they are. They can be whatever can travel
-    in a message, 16 MiB in all. They are written when they have changed, after each callback and
-    before each reply, and forgotten when the supervisor stops this child for good. A subclass keeps
-    what its bases keep, too."""
+    before ``init`` is called, which sets them otherwise; ``restored`` tells whether they are back.
+    They can be whatever travels in a message and arrives as what it was, 16 MiB in all. They are
+    written when they have changed, after each callback and before each reply, and forgotten when
+    the supervisor stops this child for good. A subclass keeps what its bases keep, too."""
     idle_timeout: float | None = None
     """Seconds without a message after which ``handle_info`` is given a ``Timeout``, each time.
     None: never; 0: whenever nothing has come. Any callback may set it."""

@@ -9,7 +9,6 @@ nothing.
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -117,7 +116,3 @@ class Kept:
         if packed != self._packed:
             crash_safe_value.save_packed(self._fd, packed)
             self._packed = packed
-
-    def close(self) -> None:
-        """Close the memfd; the supervisor has a duplicate."""
-        os.close(self._fd)

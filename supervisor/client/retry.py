@@ -115,6 +115,8 @@ class NextProcess:
         Raises:
             NoProcess, ProcessDown: the error; there is no use in waiting, or no time left.
         """
+        if time.monotonic() >= self._deadline:
+            raise error
         self._watched = registry.watch(self._inotify)  # before the look
         found = registry.lookup(self._name)
         if found is not None and found != self._former:
@@ -122,8 +124,6 @@ class NextProcess:
             return True
         # It lives, and has closed the connection: because of what was sent, or because it ends.
         if found is not None and isinstance(error, ProcessDown):
-            raise error
-        if time.monotonic() >= self._deadline:
             raise error
         return False
 
