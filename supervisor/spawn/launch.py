@@ -205,7 +205,8 @@ def _boot(channel: int, payload: int, owner: int, log: int) -> None:
     if Actor.current is None:
         started.wait()
     else:
-        _children[:] = [child for child in (*_children, started) if child.poll() is None]
+        _children.append(started)
+        reap_children()
 
 
 def _outcome(channel: Channel, cls: type) -> Ref | None:
@@ -236,6 +237,11 @@ def _outcome(channel: Channel, cls: type) -> Ref | None:
     if isinstance(reason, _RAISED_AS_THEY_ARE):
         raise reason
     raise StartFailed(cls.__qualname__, reason)  # EXIT: it was told to end before it served
+
+
+def reap_children() -> None:
+    """Reap what an actor has started, and has ended."""
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def _wait(channel: Channel) -> None:

@@ -27,6 +27,7 @@ from supervisor.errors import (
 )
 from supervisor.gen_server import GenServer
 from supervisor.protocol.results import Continue, NoReply, Stop
+from supervisor.spawn import launch
 
 _Actor = TypeVar("_Actor", bound=GenServer)
 _Given = ParamSpec("_Given")
@@ -250,4 +251,5 @@ class InProcess(Generic[_Actor]):
         self._kept, self._has_ended = self.kept, True
         os.close(self._memfd)
         self._actor.close()
+        launch.reap_children()
         InProcess._running = None
