@@ -142,7 +142,7 @@ class _Signals:
         with contextlib.suppress(ProcessLookupError):
             if self.root >= 0:
                 signal.pidfd_send_signal(self.root, signal.SIGKILL)
-            for process in launch.starting:
+            for process in launch.starting():
                 pidfd = linux.open_process(process)
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 os.close(pidfd)

@@ -17,6 +17,7 @@ import pickle
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing import spawn
@@ -60,10 +61,11 @@ _linked: list[tuple[Ref, Channel]] = []
 kernel closes the channel at an exec of this process, and the actor reads end of file."""
 
 interrupt = -1
-"""A descriptor that becomes readable when a start is to be given up (``Interrupted``); -1: none."""
+"""A descriptor that becomes readable when a start by the main thread is to be given up, which then
+raises ``Interrupted``; -1: there is none."""
 
-starting: list[Process] = []
-"""The process of the start that is under way."""
+_starts: list[list[Process]] = []
+"""The starts that are under way, of whichever thread: each has a process, once that has said HELLO."""
 
 when_stopped: list[Callable[[], None]] = []
 """What else the program's exit does, after the actors that belong to it have ended."""
@@ -102,7 +104,8 @@ def launch(
         registry.quoted(name)  # a bad one is refused here and now
     main_module.check_importable(cls)
     restoration.remember()
-    starting.clear()
+    started: list[Process] = []
+    _starts.append(started)
     ours, theirs = Channel.pair()
     passed = [theirs]
     try:
@@ -118,7 +121,7 @@ def launch(
         finally:
             close_all(passed)
             passed.clear()
-        ref = _outcome(ours, cls)
+        ref = _outcome(ours, cls, started)
         if ref is not None and linked:
             _forget_ended()
             _linked.append((ref, ours))
@@ -127,10 +130,10 @@ def launch(
     except BaseException:
         close_all(passed)
         ours.close()
-        _cancel(patiently=getattr(cls, "supervises", False))
+        _cancel(started, patiently=getattr(cls, "supervises", False))
         raise
     finally:
-        starting.clear()
+        _starts.remove(started)
     return ref
 
 
@@ -209,19 +212,24 @@ def _boot(channel: int, payload: int, owner: int, log: int) -> None:
         reap_children()
 
 
-def _outcome(channel: Channel, cls: type) -> Ref | None:
-    """Wait until an actor says how its start went."""
+def starting() -> list[Process]:
+    """Return the processes that start right now."""
+    return [process for started in _starts for process in started]
+
+
+def _outcome(channel: Channel, cls: type, started: list[Process]) -> Ref | None:
+    """Wait until an actor says how its start went; ``started`` takes its process."""
     try:
         while True:
             _wait(channel)
             (word, *terms), _ = channel.receive(wait=True)  # type: ignore[misc]
             if word != HELLO:
                 break
-            starting.append(Process(*terms[0]))
+            started.append(Process(*terms[0]))
             if Actor.current is None:
-                linux.adopts(starting[0].pid)
+                linux.adopts(started[0].pid)
     except EOFError:
-        for process in starting:
+        for process in started:
             _see_it_end(process)
         python = os.fsdecode(spawn.get_executable() or "")
         reason = f"its process, of {python}, ended before it served; what it printed may say why"
@@ -229,7 +237,7 @@ def _outcome(channel: Channel, cls: type) -> Ref | None:
     if word == READY:
         ref: Ref = terms[0]
         return ref
-    for process in starting:
+    for process in started:
         _see_it_end(process)  # and so its name is free again
     if word == IGNORE:
         return None
@@ -252,13 +260,13 @@ def _wait(channel: Channel) -> None:
     """
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
-    if interrupt >= 0:
+    if interrupt >= 0 and threading.current_thread() is threading.main_thread():
         poller.register(interrupt, select.POLLIN)
     if any(fd == interrupt for fd, _ in poller.poll()):
         raise Interrupted
 
 
-def _cancel(*, patiently: bool) -> None:
+def _cancel(started: list[Process], *, patiently: bool) -> None:
     """End what a start has begun that was interrupted, by a signal's handler say.
 
     SIGTERM has a supervisor stop its children in order, which is waited for. An interpreter that

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import spawn
 from pathlib import Path
+from typing import Any
 
 import pytest
 from actors import Counter, Linked, Refuses, Starter
@@ -234,3 +236,20 @@ def test_what_has_ended_is_forgotten() -> None:
         Counter.start_link().stop()
     assert len(launch._linked) <= 1
     assert len(os.listdir("/proc/self/fd")) <= before + 3
+
+
+def test_threads_start_actors_at_the_same_time() -> None:
+    """Each is told how its own start went, and leaves the others' alone."""
+
+    def start(number: int) -> Any:
+        if number % 3 == 2:
+            with pytest.raises(StartFailed):
+                Counter.start_link(1, 2, 3)
+            return None
+        return Counter.start_link(number)
+
+    with ThreadPoolExecutor(6) as pool:
+        refs = list(pool.map(start, range(12)))
+    for number, ref in enumerate(refs):
+        assert ref is None or ref.call("get") == number
+    assert launch.starting() == []
