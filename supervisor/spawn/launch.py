@@ -65,7 +65,7 @@ interrupt = -1
 raises ``Interrupted``; -1: there is none."""
 
 _starts: list[list[Process]] = []
-"""The starts that are under way, of whichever thread: each has a process, once that has said HELLO."""
+"""The starts that are under way, of all threads: each has a process, once that has said HELLO."""
 
 when_stopped: list[Callable[[], None]] = []
 """What else the program's exit does, after the actors that belong to it have ended."""
