@@ -272,7 +272,7 @@ def _cancel(started: list[Process], *, patiently: bool) -> None:
     SIGTERM has a supervisor stop its children in order, which is waited for. An interpreter that
     has not said HELLO yet ends by itself, since nobody has the other end of its channel.
     """
-    for process in starting:
+    for process in started:
         try:
             pidfd = linux.open_process(process)
         except ProcessLookupError:
