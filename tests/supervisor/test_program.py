@@ -66,8 +66,11 @@ BOTH = heed(signal.SIGINT, signal.SIGTERM)
 
 
 def serves() -> int:
+    """Wait until the tree has started; return the root's pid."""
     named("b").call("get", retry=PATIENCE)
-    return int(named("root").pid)
+    root = named("root", SupervisorRef)
+    root.child("b")  # answered after the start
+    return root.pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
