@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +17,9 @@ from typing import Any, TypeVar
 from supervisor.errors import shown
 from supervisor.protocol import codec
 from supervisor.protocol.codec import Code
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 _MARK = "__handler__"
 """The attribute of a function that is a handler: its ``_Arguments``."""
@@ -66,7 +70,7 @@ class _Arguments:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> _Arguments:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = list(_signature(function).parameters.values())
         variable = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
         first = [one for one in parameters if one.kind in _POSITIONAL]
         if not first and not variable:
@@ -144,13 +148,24 @@ def check_arguments(
     if takes(method, args, kwargs):
         return
     try:
-        inspect.signature(method).bind(None, *args, **kwargs)
+        _signature(method).bind(None, *args, **kwargs)
     except TypeError as error:
         text = f"{_name(method)}: {error!s:.500}"
         if not {"timeout", "retry"}.isdisjoint(kwargs):
             text += "; a timeout, or retry, is given by ref.within(...).call(...): here all is the"
             text += " method's"
         raise TypeError(text) from None
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return a function's signature, without evaluating its annotations.
+
+    As a class is defined, an annotation may name the class itself, which is not there yet, or what
+    is imported for type checkers alone. Python 3.14 evaluates annotations when they are asked for.
+    """
+    if sys.version_info >= (3, 14):
+        return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
+    return inspect.signature(function)
 
 
 def _name(function: object) -> str:

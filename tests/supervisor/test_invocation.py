@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import PATIENCE, eventually
+from processes import PATIENCE, eventually, python
 
 from supervisor import (
     CallTimeout,
@@ -245,6 +246,20 @@ def test_a_suspended_actor_keeps_methods_too() -> None:
     assert not future.done()
     ref.resume()
     assert future.result(PATIENCE) == 3
+
+
+def test_annotations_are_not_evaluated() -> None:
+    """Python 3.14 looks them up when they are asked for, also without quotation marks."""
+    one, other = ("Tree", "Nothing") if sys.version_info >= (3, 14) else ("'Tree'", "'Nothing'")
+    code = (
+        "from supervisor import GenServer, handler, named\n"
+        "class Tree(GenServer):\n"
+        "    @handler\n"
+        f"    def add(self, one: {one}, other: {other} = 1) -> {other}: ...\n"
+        "try: named('x', Tree).call(Tree.add)\n"
+        "except TypeError as error: print(error)\n"
+    )
+    assert python(code) == "Tree.add: missing a required argument: 'one'\n"
 
 
 # -- what may be a handler -------------------------------------------------------------------------
