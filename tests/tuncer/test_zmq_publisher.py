@@ -117,7 +117,9 @@ def test_an_endpoint_that_cannot_be_bound_is_an_error_and_the_device_goes_on(dev
 def test_a_worker_without_descriptors_says_so(dev: Device) -> None:
     dev.statistics()  # connected
     pid, before = dev.pid, resource.prlimit(dev.pid, resource.RLIMIT_NOFILE)
-    few = len(descriptors(pid)) + 2  # for the connection, and one of the many that ZeroMQ needs
+    taken = {int(fd) for fd in descriptors(pid)}
+    # Two are free below it: for the connection, and one of the many that ZeroMQ needs.
+    few = [number for number in range(max(taken) + 4) if number not in taken][2]
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, before[1]))
     with pytest.raises(OSError, match="could not do it: ZeroMQ: Too many open files") as caught:
         dev.endpoint  # noqa: B018 - asking is what fails
