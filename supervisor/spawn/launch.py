@@ -332,7 +332,7 @@ def stop_linked() -> None:
 
 def _exit() -> None:
     stop_linked()
-    for callback in when_stopped:
+    for callback in when_stopped.copy():  # a callback may remove itself
         callback()
 
 

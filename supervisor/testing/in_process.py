@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from supervisor.actor import crash_safe_value
 from supervisor.actor.kept import FD_NAME
 from supervisor.actor.loop import Actor
 from supervisor.client import futures
-from supervisor.client.ref import Ref, Term
+from supervisor.client.ref import Handler, Ref, Term
 from supervisor.errors import (
     NORMAL,
     AlreadyRegistered,
@@ -26,13 +26,11 @@ from supervisor.errors import (
     shown,
 )
 from supervisor.gen_server import GenServer
-from supervisor.protocol.results import Continue, NoReply, Stop
 from supervisor.spawn import launch
 
 _Actor = TypeVar("_Actor", bound=GenServer)
 _Given = ParamSpec("_Given")
 _Reply = TypeVar("_Reply")
-_Method = Callable[Concatenate[_Actor, _Given], _Reply | NoReply | Stop | Continue]
 
 _PATIENCE = 5.0  # seconds for a reply
 _MOST_TURNS = 100_000  # of the loop in a row: an actor that calls itself back at once never stops
@@ -118,7 +116,7 @@ class InProcess(Generic[_Actor]):
     @overload
     def call(
         self,
-        request: _Method[_Actor, _Given, _Reply],
+        request: Handler[_Actor, _Given, _Reply],
         /,
         *args: _Given.args,
         **kwargs: _Given.kwargs,
@@ -149,7 +147,7 @@ class InProcess(Generic[_Actor]):
 
     @overload
     def cast(
-        self, request: _Method[_Actor, _Given, Any], /, *args: _Given.args, **kwargs: _Given.kwargs
+        self, request: Handler[_Actor, _Given, Any], /, *args: _Given.args, **kwargs: _Given.kwargs
     ) -> None: ...
 
     @overload

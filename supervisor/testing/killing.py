@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -36,12 +37,9 @@ def kill_and_wait_for_restart(ref: Ref, timeout: float = 5.0) -> int:
         ValueError: the reference has no name, so it cannot follow.
     """
     name = check(ref.name, timeout)
-    killed = kill_and_wait(ref, timeout)
-    successor = NextProcess(name, timeout)
-    try:
-        nobody = NoProcess(f"{name!r} was not started again within {timeout:g} s")
+    kill_and_wait(ref, timeout)
+    nobody = NoProcess(f"{name!r} was not started again within {timeout:g} s")
+    with contextlib.closing(NextProcess(name, timeout)) as successor:
         while not successor.is_there(nobody):
             successor.wait()
-    finally:
-        successor.close()
-    return ref.pid if killed else 0
+    return ref.pid
