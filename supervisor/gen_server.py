@@ -15,6 +15,7 @@ from supervisor.actor import handlers, kept
 from supervisor.actor.callback_results import Sender
 from supervisor.actor.loop import Actor
 from supervisor.actor.timers import Timer
+from supervisor.client.in_thread import made_in_thread
 from supervisor.client.ref import Ref
 from supervisor.errors import NORMAL, SHUTDOWN, Reason, shown
 from supervisor.linux import Process
@@ -150,6 +151,21 @@ class GenServer:
         """
         cls.check_arguments(*args, **kwargs)
         return cast("Ref[Self]", launch(cls, args, kwargs, name, linked=False))
+
+    @classmethod
+    async def astart_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Ref[Self]:
+        """Do as ``start_link``, from asyncio: other tasks run meanwhile.
+
+        Cancelled, it waits until the actor has started, and stops it.
+        """
+        start = functools.partial(cls.start_link, *args, name=name, **kwargs)
+        return await made_in_thread(start, Ref.astop)
+
+    @classmethod
+    async def astart(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Ref[Self]:
+        """Do as ``start``, from asyncio; cancelled, as ``astart_link``."""
+        start = functools.partial(cls.start, *args, name=name, **kwargs)
+        return await made_in_thread(start, Ref.astop)
 
     # -- for callbacks -------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from supervisor.actor import crash_safe_value
 from supervisor.actor.timers import Timer
 from supervisor.client.connection import Connection
 from supervisor.client.futures import CallFuture
+from supervisor.client.in_thread import made_in_thread
 from supervisor.client.lock import RLock
 from supervisor.client.pending import Pending
 from supervisor.client.ref import Ref, process_of
@@ -43,6 +44,7 @@ __all__ = [
     "close_all",
     "crash_safe_value",
     "extend_codec",
+    "made_in_thread",
     "peer_of",
     "process_of",
     "restoration",

@@ -58,11 +58,25 @@ class DynamicSupervisor(Supervisor):
         return cast("DynamicSupervisorRef", super().start_link(*args, name=name, **kwargs))
 
     @classmethod
+    async def astart_link(  # type: ignore[override]
+        cls, *args: Any, name: str | None = None, **kwargs: Any
+    ) -> DynamicSupervisorRef:
+        """Do as ``start_link``, from asyncio. See ``GenServer.astart_link``."""
+        return cast("DynamicSupervisorRef", await super().astart_link(*args, name=name, **kwargs))
+
+    @classmethod
     def start(  # type: ignore[override]
         cls, *args: Any, name: str | None = None, **kwargs: Any
     ) -> DynamicSupervisorRef:
         """Start the supervisor. See ``GenServer.start``."""
         return cast("DynamicSupervisorRef", super().start(*args, name=name, **kwargs))
+
+    @classmethod
+    async def astart(  # type: ignore[override]
+        cls, *args: Any, name: str | None = None, **kwargs: Any
+    ) -> DynamicSupervisorRef:
+        """Do as ``start``, from asyncio. See ``GenServer.astart_link``."""
+        return cast("DynamicSupervisorRef", await super().astart(*args, name=name, **kwargs))
 
     @classmethod
     def check_arguments(cls, *args: Any, **kwargs: Any) -> None:

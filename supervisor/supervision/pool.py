@@ -83,6 +83,13 @@ class Pool(Supervisor):
         return cast("PoolRef[_Member]", super().start_link(template, name=name, **options))
 
     @classmethod
+    async def astart_link(  # type: ignore[override]
+        cls, template: ChildSpec[_Member], *, name: str | None = None, **options: Any
+    ) -> PoolRef[_Member]:
+        """Do as ``start_link``, from asyncio. See ``GenServer.astart_link``."""
+        return cast("PoolRef[_Member]", await super().astart_link(template, name=name, **options))
+
+    @classmethod
     def check_arguments(cls, *args: Any, **kwargs: Any) -> None:
         """Check what ``init`` will be given."""
         if cls.init is Pool.init:  # a subclass's own takes what it likes

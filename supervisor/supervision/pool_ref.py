@@ -41,13 +41,25 @@ class PoolRef(Ref[_Member_co]):
         """
         self._operate("resize", size)
 
+    async def aresize(self, size: int) -> None:
+        """Do as ``resize``, from asyncio. Cancelled, it waits no longer."""
+        await self._aoperate("resize", size)
+
     def which_children(self) -> list[ChildRow]:
         """Return each member's id, reference, type and state, in the order of their start."""
         return [ChildRow(*row) for row in self._operate("which_children")]
 
+    async def awhich_children(self) -> list[ChildRow]:
+        """Do as ``which_children``, from asyncio."""
+        return [ChildRow(*row) for row in await self._aoperate("which_children")]
+
     def count_children(self) -> dict[str, int]:
         """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
         return cast("dict[str, int]", self._operate("count_children"))
+
+    async def acount_children(self) -> dict[str, int]:
+        """Do as ``count_children``, from asyncio."""
+        return cast("dict[str, int]", await self._aoperate("count_children"))
 
     def events(self) -> Events:
         """Return a stream of ``Event`` objects, as ``SupervisorRef.events``."""
@@ -55,6 +67,9 @@ class PoolRef(Ref[_Member_co]):
 
     def _operate(self, *request: Any) -> Any:
         return self._ask(SYSTEM, ["operate", *request], None)
+
+    async def _aoperate(self, *request: Any) -> Any:
+        return await self._acall(SYSTEM, ["operate", *request], None)
 
     def _marked(self, kind: int, term: Any, retry: float) -> tuple[str | None, int, Any]:
         return self.name, *self._marked_for_future(kind, term, retry)

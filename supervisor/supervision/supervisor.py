@@ -98,9 +98,19 @@ class Supervisor(GenServer):
         return cast("SupervisorRef", super().start_link(*args, name=name, **kwargs))
 
     @classmethod
+    async def astart_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> SupervisorRef:
+        """Do as ``start_link``, from asyncio. See ``GenServer.astart_link``."""
+        return cast("SupervisorRef", await super().astart_link(*args, name=name, **kwargs))
+
+    @classmethod
     def start(cls, *args: Any, name: str | None = None, **kwargs: Any) -> SupervisorRef:
         """Start the supervisor. See ``GenServer.start``."""
         return cast("SupervisorRef", super().start(*args, name=name, **kwargs))
+
+    @classmethod
+    async def astart(cls, *args: Any, name: str | None = None, **kwargs: Any) -> SupervisorRef:
+        """Do as ``start``, from asyncio. See ``GenServer.astart_link``."""
+        return cast("SupervisorRef", await super().astart(*args, name=name, **kwargs))
 
     @classmethod
     def check_arguments(cls, *args: Any, **kwargs: Any) -> None:

@@ -59,9 +59,25 @@ class SupervisorRef(Ref[Any]):
             AlreadyStarted, AlreadyPresent: there is a child of this id.
             ProcessLookupError: there is no process ``owner``.
         """
-        identity = None if owner is None else list(linux.process(owner))
-        plan = spec.plan(travels=True) if isinstance(spec, ChildSpec) else spec
-        return _of_kind(plan.id, _ask(self, "start_child", plan, identity), kind)
+        request = _start_request(spec, owner)
+        return _of_kind(request[1].id, _ask(self, *request), kind)
+
+    @overload
+    async def astart_child(
+        self, spec: ChildSpec[_Actor], *, owner: int | None = ...
+    ) -> Ref[_Actor]: ...
+
+    @overload
+    async def astart_child(
+        self, spec: ChildSpec, kind: type[_Kind], *, owner: int | None = ...
+    ) -> _Kind: ...
+
+    async def astart_child(
+        self, spec: ChildSpec, kind: type = Ref, *, owner: int | None = None
+    ) -> Any:
+        """Do as ``start_child``, from asyncio. Cancelled, it waits no longer; the child starts."""
+        request = _start_request(spec, owner)
+        return _of_kind(request[1].id, await _aask(self, *request), kind)
 
     def terminate_child(self, child: str) -> None:
         """Stop a child; its specification stays, unless it is temporary.
@@ -72,6 +88,10 @@ class SupervisorRef(Ref[Any]):
             NotFound: there is none of this id.
         """
         _ask(self, "terminate_child", child)
+
+    async def aterminate_child(self, child: str) -> None:
+        """Do as ``terminate_child``, from asyncio. Cancelled, it waits no longer."""
+        await _aask(self, "terminate_child", child)
 
     @overload
     def restart_child(self, child: str) -> Ref: ...
@@ -94,6 +114,19 @@ class SupervisorRef(Ref[Any]):
         """
         return _of_kind(child, _ask(self, "restart_child", child), kind)
 
+    @overload
+    async def arestart_child(self, child: str) -> Ref: ...
+
+    @overload
+    async def arestart_child(self, child: str, kind: type[_Kind]) -> _Kind: ...
+
+    @overload
+    async def arestart_child(self, child: str, kind: type[_Actor]) -> Ref[_Actor]: ...
+
+    async def arestart_child(self, child: str, kind: type = Ref) -> Any:
+        """Do as ``restart_child``, from asyncio. Cancelled, it waits no longer."""
+        return _of_kind(child, await _aask(self, "restart_child", child), kind)
+
     def delete_child(self, child: str) -> None:
         """Forget the specification of a child that is not running.
 
@@ -101,6 +134,10 @@ class SupervisorRef(Ref[Any]):
             NotFound, StillRunning, Restarting.
         """
         _ask(self, "delete_child", child)
+
+    async def adelete_child(self, child: str) -> None:
+        """Do as ``delete_child``, from asyncio."""
+        await _aask(self, "delete_child", child)
 
     @overload
     def child(self, child: str) -> Ref: ...
@@ -123,6 +160,19 @@ class SupervisorRef(Ref[Any]):
             TypeError: the child has another kind of reference.
         """
         return _of_kind(child, _ask(self, "child", child), kind)
+
+    @overload
+    async def achild(self, child: str) -> Ref: ...
+
+    @overload
+    async def achild(self, child: str, kind: type[_Kind]) -> _Kind: ...
+
+    @overload
+    async def achild(self, child: str, kind: type[_Actor]) -> Ref[_Actor]: ...
+
+    async def achild(self, child: str, kind: type = Ref) -> Any:
+        """Do as ``child``, from asyncio."""
+        return _of_kind(child, await _aask(self, "child", child), kind)
 
     def give_child(self, child: str, owner: int) -> None:
         """Let a child that belongs to this process belong to another one instead.
@@ -149,9 +199,17 @@ class SupervisorRef(Ref[Any]):
         """Return each child's id, reference, type and state, in the order of their start."""
         return [ChildRow(*row) for row in _ask(self, "which_children")]
 
+    async def awhich_children(self) -> list[ChildRow]:
+        """Do as ``which_children``, from asyncio."""
+        return [ChildRow(*row) for row in await _aask(self, "which_children")]
+
     def count_children(self) -> dict[str, int]:
         """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
         return cast("dict[str, int]", _ask(self, "count_children"))
+
+    async def acount_children(self) -> dict[str, int]:
+        """Do as ``count_children``, from asyncio."""
+        return cast("dict[str, int]", await _aask(self, "count_children"))
 
     def events(self) -> Events:
         """Return a stream of ``Event`` objects, of this supervisor and of all below it.
@@ -182,6 +240,10 @@ class DynamicSupervisorRef(Ref[Any]):
         """
         return cast("Ref", _ask(self, "start_child", args, kwargs))
 
+    async def astart_child(self, *args: Any, **kwargs: Any) -> Ref:
+        """Do as ``start_child``, from asyncio. Cancelled, it waits no longer; the child starts."""
+        return cast("Ref", await _aask(self, "start_child", args, kwargs))
+
     def terminate_child(self, child: Ref | str) -> None:
         """Stop a child, for good.
 
@@ -194,13 +256,25 @@ class DynamicSupervisorRef(Ref[Any]):
         """
         _ask(self, "terminate_child", child)
 
+    async def aterminate_child(self, child: Ref | str) -> None:
+        """Do as ``terminate_child``, from asyncio. Cancelled, it waits no longer."""
+        await _aask(self, "terminate_child", child)
+
     def which_children(self) -> list[ChildRow]:
         """Return each child's id, reference, type and state, in the order of their start."""
         return [ChildRow(*row) for row in _ask(self, "which_children")]
 
+    async def awhich_children(self) -> list[ChildRow]:
+        """Do as ``which_children``, from asyncio."""
+        return [ChildRow(*row) for row in await _aask(self, "which_children")]
+
     def count_children(self) -> dict[str, int]:
         """Return the numbers of ``specs``, ``active``, ``supervisors`` and ``workers``."""
         return cast("dict[str, int]", _ask(self, "count_children"))
+
+    async def acount_children(self) -> dict[str, int]:
+        """Do as ``count_children``, from asyncio."""
+        return cast("dict[str, int]", await _aask(self, "count_children"))
 
     def events(self) -> Events:
         """Return a stream of ``Event`` objects, as ``SupervisorRef.events``."""
@@ -219,8 +293,22 @@ def _of_kind(child: str, ref: Ref | None, kind: type) -> Any:
     return ref
 
 
+def _start_request(spec: ChildSpec, owner: int | None) -> tuple[str, Any, list[int] | None]:
+    """Return the request to start a child, which belongs to a process or to none.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    identity = None if owner is None else list(linux.process(owner))
+    return "start_child", spec.plan(travels=True) if isinstance(spec, ChildSpec) else spec, identity
+
+
 def _ask(ref: Ref, *request: Any) -> Any:
     return ref.call(list(request), timeout=None)
+
+
+async def _aask(ref: Ref, *request: Any) -> Any:
+    return await ref.acall(list(request), timeout=None)
 
 
 codec.extend(

@@ -1,5 +1,6 @@
 """A supervisor is asked about its children, and told what to do with them."""
 
+import asyncio
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from supervisor import (
     GenServer,
     NoProcess,
     NotFound,
+    Pool,
     ProcessDown,
     Restarting,
     StartFailed,
@@ -196,3 +198,44 @@ def test_calls_of_a_killed_child_and_of_one_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="does not know"):
         sup.call(["nonsense"])
     assert linux.alive(linux.process(sup.pid))
+
+
+def test_each_operation_from_asyncio() -> None:
+    async def of_supervisor() -> None:
+        sup = await Supervisor.astart_link([])
+        counter = await sup.astart_child(ChildSpec("c", Counter, (5,)))
+        assert await counter.acall("get") == 5
+        assert await sup.achild("c", Counter) == counter
+        with pytest.raises(AlreadyStarted):
+            await sup.astart_child(ChildSpec("c", Counter))
+        await sup.aterminate_child("c")
+        assert await (await sup.arestart_child("c", Counter)).acall("get") == 5
+        await sup.aterminate_child("c")
+        assert [row.state for row in await sup.awhich_children()] == ["undefined"]
+        await sup.adelete_child("c")
+        assert (await sup.acount_children())["specs"] == 0
+        with pytest.raises(NotFound):
+            await sup.achild("c")
+        await sup.astop()
+
+    async def of_dynamic_supervisor() -> None:
+        sup = await DynamicSupervisor.astart_link(ChildSpec("c", Counter))
+        counter = await sup.astart_child(7)
+        assert await counter.acall("get") == 7
+        assert (await sup.acount_children())["active"] == 1
+        assert [row.ref for row in await sup.awhich_children()] == [counter]
+        await sup.aterminate_child(counter)
+        await sup.astop()
+
+    async def of_pool() -> None:
+        pool = await Pool.astart_link(ChildSpec("c", Counter, (3,)), size=1)
+        await pool.aresize(2)
+        assert (await pool.acount_children())["active"] == 2
+        assert [row.id for row in await pool.awhich_children()] == ["c-1", "c-2"]
+        assert await pool.acall("get") == 3
+        await pool.astop()
+
+    async def main() -> None:
+        await asyncio.gather(of_supervisor(), of_dynamic_supervisor(), of_pool())
+
+    asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import warnings
@@ -21,7 +22,7 @@ from supervisor import (
     Supervisor,
     SupervisorRef,
 )
-from supervisor.lowlevel import Restart, RLock
+from supervisor.lowlevel import Restart, RLock, made_in_thread
 from tuncer import tunctl
 from tuncer.client import packet_writer
 from tuncer.client.device import Device, known
@@ -144,8 +145,12 @@ def create(
 
 
 async def acreate(*args: Any, **kwargs: Any) -> Device:
-    """Create a device, as ``create`` does, from asyncio: the loop goes on meanwhile."""
-    return await asyncio.to_thread(create, *args, **kwargs)
+    """Create a device, as ``create`` does, from asyncio: the loop goes on meanwhile.
+
+    Cancelled, it waits until the device is there, and closes it.
+    """
+    make = functools.partial(create, *args, **kwargs)
+    return await made_in_thread(make, lambda device: asyncio.to_thread(device.close))
 
 
 def _with_queues(flags: int, queues: int) -> Flag:
