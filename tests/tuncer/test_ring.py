@@ -41,7 +41,7 @@ def test_what_is_no_ring_is_refused() -> None:
 def test_a_ring_of_another_layout_is_refused() -> None:
     fd = ring.create()
     os.pwrite(fd, (1).to_bytes(8, "little"), 8 * control_block.LAYOUT)
-    with pytest.raises(ValueError, match=r"the ring has layout 1, .* knows layout 3"):
+    with pytest.raises(ValueError, match=r"the ring has layout 1, .* knows layout 4"):
         RingReader(fd)
     os.close(fd)
 

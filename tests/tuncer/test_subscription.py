@@ -11,7 +11,7 @@ from processes import PATIENCE, Run, eventually
 from traffic import FLOWS, send_flows, send_one, take
 
 import tuncer
-from tuncer import Batch, Device, DeviceEvent, Packet
+from tuncer import Batch, Device, DeviceEvent, Flag, Packet
 
 
 @pytest.mark.parametrize("transport", ["ring", "zmq"])
@@ -159,3 +159,23 @@ def test_a_patched_select_is_told() -> None:
     )
     assert found.stdout == "0\n", found.stderr
     assert "patch_all(select=False) leaves it" in found.stderr
+
+
+@pytest.mark.parametrize("transport", ["ring", "zmq"])
+@pytest.mark.parametrize("kind", [TUN, Flag.TAP | Flag.NO_PI, Flag.TUN, Flag.TAP])
+def test_packets_know_their_headers(run: Run, transport: str, kind: Flag) -> None:
+    with tuncer.create("d0", kind) as device:
+        device.up("10.9.0.1/24")
+        if Flag.TAP in kind:
+            mac = "02:00:00:00:00:02"
+            run("ip", "neigh", "add", "10.9.0.2", "lladdr", mac, "dev", "d0")
+        with device.subscribe(transport=transport, batch=True) as batches:
+            send_one("10.9.0.2", b"x")
+            packets = (packet for batch in batches for packet in batch)
+            packet = next(packet for packet in packets if packet.proto == 17)
+        assert packet.ip is not None
+        assert (packet.ip.src, packet.ip.dst) == ("10.9.0.1", "10.9.0.2")
+        assert packet.ports is not None
+        assert (packet.ethernet is not None) == (Flag.TAP in kind)
+        if packet.ethernet is not None:
+            assert packet.ethernet.dst == "02:00:00:00:00:02"

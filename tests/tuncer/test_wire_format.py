@@ -13,6 +13,7 @@ from traffic import send_one
 
 from tuncer import Device
 from tuncer.protocol import wire_format
+from tuncer.protocol.packet import Framing
 
 NUMBER = st.integers(0, 2**64 - 1)
 TERM = st.recursive(
@@ -20,7 +21,7 @@ TERM = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end"])
+KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end", "framing"])
 
 
 @given(
@@ -33,11 +34,12 @@ KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end"])
         NUMBER,
         st.lists(st.binary(), max_size=4),
         st.none() | st.text(),
+        st.builds(Framing, st.booleans(), st.integers(0, 255)),
     )
 )
 def test_a_message_says_what_was_put_into_it(batch: wire_format.Message) -> None:
-    topic, seq, when, epoch, queue, packets, end = batch
-    frames = wire_format.encode(topic, seq, packets, when, epoch, end, queue)
+    topic, seq, when, epoch, queue, packets, end, framing = batch
+    frames = wire_format.encode(topic, seq, packets, when, epoch, end, queue, framing)
     assert wire_format.decode(frames) == batch
 
 

@@ -125,7 +125,8 @@ class ZmqSubscription(QueueSubscription):
         if not packets:
             return None
         untold, self._untold = self._untold, 0
-        return Batch.of(packets, first, message.timestamp, self._device, untold, self._queue)
+        told = (message.timestamp, self._device, untold, self._queue, message.framing)
+        return Batch.of(packets, first, *told)
 
     def close(self) -> None:
         """End the subscription; the device goes on."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tuncer.offload.checksum import NEEDS_CSUM, complete
 from tuncer.protocol.batch import Batch
+from tuncer.protocol.packet import Framing
 from tuncer.tunctl import VnetHdr
 from tuncer.tunctl.header import VNET_SIZE
 
@@ -43,7 +44,8 @@ def ordinary(batch: Batch, *, is_frame: bool) -> tuple[list[Batch], int]:
         begins = [offset + VNET_SIZE for offset in offsets]
         sizes = [length - VNET_SIZE for length in lengths]
         places = (data, begins, sizes, batch.seq, batch.timestamps)
-        return [Batch(*places, batch.device, batch.lost, batch.queue)], 0
+        framing = Framing(is_frame)
+        return [Batch(*places, batch.device, batch.lost, batch.queue, framing=framing)], 0
     found: list[Batch] = []
     part = _Part(batch.lost)
     view = memoryview(data)
@@ -52,10 +54,10 @@ def ordinary(batch: Batch, *, is_frame: bool) -> tuple[list[Batch], int]:
         try:
             part.add(view[begin:end], header, batch.seq + number, is_frame=is_frame)
         except ValueError:
-            found += part.batch(batch)
+            found += part.batch(batch, is_frame=is_frame)
             part = _Part(1 if part.numbers else part.lost + 1)
     if part.numbers:
-        return [*found, *part.batch(batch)], 0
+        return [*found, *part.batch(batch, is_frame=is_frame)], 0
     return found, part.lost
 
 
@@ -97,11 +99,12 @@ class _Part:
         self.pieces.append(piece)
         self.size += len(piece)
 
-    def batch(self, of: Batch) -> list[Batch]:
+    def batch(self, of: Batch, *, is_frame: bool) -> list[Batch]:
         """Return them as a batch, if there are any."""
         if not self.numbers:
             return []
         times = [of.timestamps[number - of.seq] for number in self.numbers]
         data = b"".join(self.pieces)
         places = (data, self.begins, self.lengths, self.numbers[0], times)
-        return [Batch(*places, of.device, self.lost, of.queue, numbers=self.numbers)]
+        fields = (of.device, self.lost, of.queue)
+        return [Batch(*places, *fields, numbers=self.numbers, framing=Framing(is_frame))]

@@ -8,14 +8,20 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
-from tuncer.protocol.packet import Packet
+from tuncer.protocol.packet import Framing, Packet, packet_class
 
 _Bytes = TypeVar("_Bytes", bytes, memoryview)
 
-_make_packet = functools.partial(tuple.__new__, Packet)  # as ``Packet._make``, without a check
+_IP = Framing()
+
+
+@functools.cache
+def _maker(framing: Framing) -> Callable[[tuple[Any, ...]], Packet]:
+    """Return what makes a packet of its fields, as ``_make``, without a check."""
+    return functools.partial(tuple.__new__, packet_class(framing))
 
 
 class Batch(Sequence[Packet]):
@@ -27,7 +33,7 @@ class Batch(Sequence[Packet]):
     """
 
     __slots__ = (
-        *("data", "device", "lost", "queue", "seq"),
+        *("data", "device", "framing", "lost", "queue", "seq"),
         *("_base", "_begins", "_lengths", "_numbers", "_timestamps"),
     )
 
@@ -42,6 +48,8 @@ class Batch(Sequence[Packet]):
     """The device's name at its creation."""
     queue: int
     """The device's queue that the packets came by."""
+    framing: Framing
+    """How the device frames packets."""
 
     def __init__(
         self,
@@ -55,6 +63,7 @@ class Batch(Sequence[Packet]):
         queue: int = 0,
         base: int = 0,
         numbers: Sequence[int] | None = None,
+        framing: Framing = _IP,
     ) -> None:
         """Take as many begins, lengths and timestamps as there are packets: one at least.
 
@@ -71,6 +80,7 @@ class Batch(Sequence[Packet]):
         self.device = device
         self.lost = lost
         self.queue = queue
+        self.framing = framing
 
     @classmethod
     def of(
@@ -81,12 +91,14 @@ class Batch(Sequence[Packet]):
         device: str,
         lost: int = 0,
         queue: int = 0,
+        framing: Framing = _IP,
     ) -> Batch:
         """Return a batch of packets that were read at the same time."""
         lengths = list(map(len, payloads))
         offsets = list(itertools.accumulate(lengths[:-1], initial=0))
         times = [timestamp] * len(payloads)
-        return cls(b"".join(payloads), offsets, lengths, seq, times, device, lost, queue)
+        places = (b"".join(payloads), offsets, lengths, seq, times)
+        return cls(*places, device, lost, queue, framing=framing)
 
     @property
     def timestamp(self) -> int:
@@ -143,12 +155,12 @@ class Batch(Sequence[Packet]):
         begins, lengths, times = self._begins[part], self._lengths[part], self._timestamps[part]
         numbers = None if self._numbers is None else self._numbers[part]
         places = (self.data, begins, lengths, self.seqs[part][0], times)
-        return Batch(*places, self.device, lost, self.queue, self._base, numbers)
+        return Batch(*places, self.device, lost, self.queue, self._base, numbers, self.framing)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Batch, (
             *(self.data, self.offsets, self.lengths, self.seq, list(self._timestamps)),
-            *(self.device, self.lost, self.queue, 0, self._numbers),
+            *(self.device, self.lost, self.queue, 0, self._numbers, self.framing),
         )
 
     def __len__(self) -> int:
@@ -164,7 +176,7 @@ class Batch(Sequence[Packet]):
             itertools.repeat(self.queue),
             strict=False,
         )
-        return map(_make_packet, fields)  # from here to the packet no Python code runs
+        return map(_maker(self.framing), fields)  # from here to the packet no Python code runs
 
     @overload
     def __getitem__(self, index: int) -> Packet: ...
@@ -177,7 +189,7 @@ class Batch(Sequence[Packet]):
             return [self[number] for number in range(*index.indices(len(self)))]
         number = range(len(self))[index]  # from the end, too, or IndexError
         start = self._begins[number] - self._base
-        return Packet(
+        return packet_class(self.framing)(
             self.data[start : start + self._lengths[number]],
             self.seqs[number],
             self._timestamps[number],

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tuncer.protocol.packet import Framing
+
 SIZE = 4096  # bytes
 _MAGIC = int.from_bytes(b"tuncring", "little")
-_LAYOUT = 3
+_LAYOUT = 4
 
 # ``RingWriter`` and ``RingReader``, the hot loops, use the numbers of the words; all others use
 # ``ControlBlock``.
@@ -54,8 +56,9 @@ _LAYOUT = 3
     ENDED,
     # -- the worker --
     OFFLOAD,
+    FRAMING,
     NAME,
-) = range(32)
+) = range(33)
 
 
 class _Word:
@@ -150,6 +153,16 @@ class ControlBlock:
     @ended.setter
     def ended(self, number: int) -> None:
         self.words[ENDED] = number + 1
+
+    @property
+    def framing(self) -> Framing:
+        """How the device frames packets."""
+        word = self.words[FRAMING]
+        return Framing(bool(word & 1), word >> 1)
+
+    @framing.setter
+    def framing(self, framing: Framing) -> None:
+        self.words[FRAMING] = framing.start << 1 | framing.is_frame
 
     @property
     def name(self) -> str:

@@ -48,6 +48,7 @@ class RingReader(MappedRing):
                 f" stores, as x86-64 does, not {platform.machine()}: use transport='zmq'",
             )
         super().__init__(fd, writable=False)
+        self.framing = self.control.framing
 
     def take(
         self,
@@ -85,7 +86,8 @@ class RingReader(MappedRing):
                 lengths = _copied(self._lengths[slot:end], "I")
                 times = _copied(self._times[slot:end], "Q")
                 if control[OLDEST] <= seq:  # otherwise what was copied may be torn
-                    batch = Batch(data, begins, lengths, seq, times, device, lost, queue, base)
+                    places = (data, begins, lengths, seq, times)
+                    batch = Batch(*places, device, lost, queue, base, framing=self.framing)
                     return Taken(batch, seq + len(batch), 0)
                 oldest = control[OLDEST]
             # Lapped: go on at some packets after the oldest one, so as not to be lapped again at

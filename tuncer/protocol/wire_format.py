@@ -5,7 +5,8 @@ A message is a batch, in three frames:
 1. topic: the device's name at its creation, UTF-8;
 2. header: a msgpack map: ``v`` 1, ``seq`` the first packet's number, ``n`` how many packets,
    ``ts`` when the first was read, in nanoseconds since the epoch, ``epoch`` the worker's
-   incarnation, ``queue`` which of the device's, each with numbers and an endpoint of its own.
+   incarnation, ``queue`` which of the device's, each with numbers and an endpoint of its own,
+   ``framing`` whether a packet is an Ethernet frame, and how many bytes precede it.
    More keys may come: ignore what you do not know;
 3. payload: a msgpack array of ``n`` byte strings, one a packet.
 
@@ -20,6 +21,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgpack
+
+from tuncer.protocol.packet import Framing
 
 VERSION = 1
 HELLO = b"\0hello "
@@ -37,6 +40,7 @@ class Message(NamedTuple):
     queue: int
     packets: list[bytes]
     end: str | None
+    framing: Framing
 
 
 def encode(
@@ -47,6 +51,7 @@ def encode(
     epoch: int,
     end: str | None = None,
     queue: int = 0,
+    framing: Framing | None = None,
 ) -> list[bytes]:
     """Return the frames of a message."""
     header: dict[str, Any] = {
@@ -57,6 +62,8 @@ def encode(
         "epoch": epoch,
         "queue": queue,
     }
+    if framing is not None:
+        header["framing"] = framing
     if end is not None:
         header["end"] = end
     return [topic, msgpack.packb(header), msgpack.packb(list(packets))]
@@ -80,9 +87,8 @@ def decode(frames: list[bytes]) -> Message:
                 f"the message has version {version} of the wire format, this reader knows {VERSION}"
             )
         case {"v": int(), "seq": int(seq), "n": int(count), "ts": int(when), "epoch": int(epoch)}:
-            found = Message(
-                topic, seq, when, epoch, header.get("queue", 0), packets, header.get("end")
-            )
+            queue, framing = header.get("queue", 0), _framing(header.get("framing", [False, 0]))
+            found = Message(topic, seq, when, epoch, queue, packets, header.get("end"), framing)
         case _:
             raise ValueError(f"no message of tuncer's wire format: {header!r:.100}")
     if not (
@@ -95,3 +101,10 @@ def decode(frames: list[bytes]) -> Message:
     if count != len(packets):
         raise ValueError(f"the header speaks of {count} packets, the payload has {len(packets)}")
     return found
+
+
+def _framing(told: Any) -> Framing:
+    match told:
+        case [bool(is_frame), int(start)] if start >= 0:
+            return Framing(is_frame, start)
+    raise ValueError(f"no message of tuncer's wire format: framing {told!r:.100}")

@@ -9,7 +9,7 @@ import logging
 
 from tuncer import tunctl
 from tuncer.protocol import ring
-from tuncer.protocol.packet import Packet
+from tuncer.protocol.packet import Framing, Packet
 from tuncer.protocol.ring_reader import RingReader
 from tuncer.tunctl import Flag
 from tuncer.tunctl.header import SIZE as PI_SIZE
@@ -39,6 +39,7 @@ class PacketReader:
         self.flags = tunctl.flags(tun)  # whatever was asked for, or adopted
         self._vnet_hdr = tunctl.vnet_hdr_size(tun)
         self.writer = RingWriter(ring_fd)
+        self._tell_framing()
         self.ring = RingReader(ring_fd, of_another_process=False)
         self.control = self.writer.control
         self.queue = queue
@@ -155,7 +156,12 @@ class PacketReader:
         if size is not None and size > _LARGEST_VNET_HDR:
             raise ValueError(f"a virtio_net_hdr has at most {_LARGEST_VNET_HDR} bytes, not {size}")
         self._vnet_hdr = tunctl.vnet_hdr_size(self.tun, size)
+        self._tell_framing()
         return self._vnet_hdr
+
+    def _tell_framing(self) -> None:
+        """Tell subscribers how this device frames packets."""
+        self.writer.control.framing = Framing(Flag.TAP in self.flags, self._prefix())
 
     def _prefix(self) -> int:
         """Return how many bytes precede each packet."""

@@ -294,7 +294,8 @@ class Publisher:
         end: str | None = None,
     ) -> list[bytes]:
         now = time.time_ns() if when is None else when
-        return wire_format.encode(topic, seq, packets, now, self._epoch, end, self._queue)
+        told = (now, self._epoch, end, self._queue, self._writer.control.framing)
+        return wire_format.encode(topic, seq, packets, *told)
 
     def _send_message(self, frames: list[bytes]) -> bool:
         try:
