@@ -6,6 +6,7 @@ See:    1,000 datagrams are sent to the other side of a TUN, the worker is kille
 """
 
 import multiprocessing
+import multiprocessing.queues
 import os
 import signal
 import socket

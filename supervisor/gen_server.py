@@ -15,12 +15,12 @@ from supervisor.actor import handlers, kept
 from supervisor.actor.callback_results import Sender
 from supervisor.actor.loop import Actor
 from supervisor.actor.timers import Timer
-from supervisor.client.in_thread import made_in_thread
 from supervisor.client.ref import Ref
 from supervisor.errors import NORMAL, SHUTDOWN, Reason, shown
 from supervisor.linux import Process
 from supervisor.protocol.invocation import Invocation, takes
 from supervisor.protocol.telemetry import SUPERVISION
+from supervisor.spawn import in_thread
 from supervisor.spawn.launch import launch
 
 if TYPE_CHECKING:
@@ -156,16 +156,17 @@ class GenServer:
     async def astart_link(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Ref[Self]:
         """Do as ``start_link``, from asyncio: other tasks run meanwhile.
 
-        Cancelled, it waits until the actor has started, and stops it.
+        Cancelled, it leaves nothing running: a start that is under way is interrupted. Cancelled
+        once more, it does not wait for that.
         """
         start = functools.partial(cls.start_link, *args, name=name, **kwargs)
-        return await made_in_thread(start, Ref.astop)
+        return await in_thread.made_in_thread(start, in_thread.stop)
 
     @classmethod
     async def astart(cls, *args: Any, name: str | None = None, **kwargs: Any) -> Ref[Self]:
         """Do as ``start``, from asyncio; cancelled, as ``astart_link``."""
         start = functools.partial(cls.start, *args, name=name, **kwargs)
-        return await made_in_thread(start, Ref.astop)
+        return await in_thread.made_in_thread(start, in_thread.stop)
 
     # -- for callbacks -------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -99,6 +100,8 @@ class _Collector:
         self._theirs.close()
         if not self._thread.is_alive():
             self._ours.close()
+        else:  # it hangs in a handler, for whose lock the exit would wait for ever
+            atexit.unregister(logging.shutdown)
 
 
 def _handle(data: bytes) -> None:

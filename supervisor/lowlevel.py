@@ -11,7 +11,6 @@ from supervisor.actor import crash_safe_value
 from supervisor.actor.timers import Timer
 from supervisor.client.connection import Connection
 from supervisor.client.futures import CallFuture
-from supervisor.client.in_thread import made_in_thread
 from supervisor.client.lock import RLock
 from supervisor.client.pending import Pending
 from supervisor.client.ref import Ref, process_of
@@ -23,6 +22,7 @@ from supervisor.protocol.codec import Code
 from supervisor.protocol.codec import extend as extend_codec
 from supervisor.protocol.framing import peer_of
 from supervisor.protocol.message_kinds import CALL, CAST
+from supervisor.spawn.in_thread import made_in_thread
 from supervisor.spawn.launch import stop_linked
 from supervisor.supervision.strategy import Restart
 

@@ -61,11 +61,11 @@ def run(children: Iterable[ChildSpec], *, name: str | None = None, **options: An
     signals = _Signals()
     try:
         signals.catch()
-        launch.interrupt = signals.wakeup
+        launch.interrupts.fd = signals.wakeup
         try:
             root = Supervisor.start_link(children, name=name, **options)
         finally:
-            launch.interrupt = -1
+            launch.interrupts.fd = -1
         return _serve(root, signals)
     except launch.Interrupted:
         return signals.status

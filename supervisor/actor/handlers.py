@@ -25,8 +25,11 @@ def collect(cls: type, reserved: AbstractSet[str]) -> dict[str, Callable[..., An
     Raises:
         TypeError: a callback or a handler is none that an actor could serve.
     """
-    for name in _CALLBACKS:
+    further = {name for one in cls.__mro__ for name in vars(one) if name.startswith("handle_")}
+    for name in sorted(further.union(_CALLBACKS)):
         _check_callback(cls, name, inspect.getattr_static(cls, name))
+    for name, value in vars(cls).items():
+        _check_wrapped(cls, name, value)
     marked = {name for one in cls.__mro__ for name, value in vars(one).items() if is_handler(value)}
     found = {name: inspect.getattr_static(cls, name) for name in marked}
     handlers = {name: handler(value) for name, value in found.items() if value is not None}
@@ -51,6 +54,16 @@ def _check_callback(cls: type, name: str, value: object) -> None:
         raise TypeError(
             f"{cls.__qualname__}.{name} is an async function: an actor serves one message after the"
             " other, in plain callbacks; await elsewhere, and send the actor what came of it"
+        )
+
+
+def _check_wrapped(cls: type, name: str, value: object) -> None:
+    """Refuse what hides a handler: a property, say, which no message can call."""
+    inner = value.fget if isinstance(value, property) else getattr(value, "__func__", None)
+    if isinstance(value, (property, classmethod, staticmethod)) and is_handler(inner):
+        raise TypeError(
+            f"{cls.__qualname__}.{name} is a {type(value).__name__}, and so no handler:"
+            " a handler is a plain method"
         )
 
 

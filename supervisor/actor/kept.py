@@ -15,6 +15,7 @@ from typing import Any
 from supervisor.actor import crash_safe_value
 from supervisor.errors import shown
 from supervisor.protocol import codec
+from supervisor.protocol.invocation import is_handler
 
 FD_NAME = "supervisor.kept"
 """The name of the memfd in the fd store."""
@@ -34,6 +35,8 @@ def check(cls: type, kept: Any) -> None:
             f" {shown(kept)}"
         )
     for name in kept:
+        if is_handler(inspect.getattr_static(cls, name, None)):
+            raise TypeError(f"{cls.__qualname__}.kept names {name!r}, which is a handler")
         if name.startswith("__") or hasattr(inspect.getattr_static(cls, name, None), "__set__"):
             raise TypeError(
                 f"{cls.__qualname__}.kept names {name!r}, which is no plain attribute of an object:"
@@ -104,10 +107,15 @@ class Kept:
 
         Raises:
             TypeError, ValueError: a value cannot be packed: it ends the actor.
+            AttributeError: an attribute was deleted.
             OSError: there is no memory for them.
         """
         attributes = vars(self._server)
-        values = {name: attributes[name] for name in self._names if name in attributes}
+        try:
+            values = {name: attributes[name] for name in self._names}
+        except KeyError as error:
+            text = f"{self._who}.kept names {error}, which a callback has deleted from self"
+            raise AttributeError(text) from None
         try:
             packed = codec.pack_exact(values)
         except (TypeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 import math
 import os
@@ -623,6 +624,8 @@ class Actor:
 
     def refuse(self, sender: Sender, error: Exception) -> None:
         """Answer a call by an error, of ``errors.CARRIED`` or described, that the caller raises."""
+        if self.kept is not None and self.error is None:
+            self.kept.save()  # as before a reply: who has the answer may rely on what was changed
         travels = carried(error) and codec.portable(error) is error
         try:
             self._answer(sender, RAISE, error if travels else RemoteError.of(error))
@@ -669,7 +672,13 @@ class Actor:
         return self._timers.add(seconds, callback)
 
     def keeping(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Return a callback of the actor's own as the loop calls it: what it changes is written."""
+        """Return a callback of the actor's own as the loop calls it: what it changes is written.
+
+        Raises:
+            TypeError: it is an async function, which nobody would await.
+        """
+        if inspect.iscoroutinefunction(callback):
+            raise TypeError(f"{callback!r} is an async function: an actor calls plain ones back")
         if self.kept is None:
             return callback
 

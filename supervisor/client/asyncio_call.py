@@ -15,7 +15,7 @@ from supervisor.client.connection import FOREVER, Connection, deadline_of
 from supervisor.client.futures import no_reply
 from supervisor.client.pending import Pending
 from supervisor.client.retry import FAILURES, NextProcess, checked
-from supervisor.errors import MailboxFull
+from supervisor.errors import CallTimeout, MailboxFull
 from supervisor.protocol import registry, restoration
 from supervisor.protocol.invocation import Invocation
 from supervisor.protocol.message_kinds import CALL_METHOD
@@ -95,12 +95,19 @@ async def _cast(there: Connection, kind: int, term: Any) -> bool:
     return sent
 
 
-async def ended(there: Connection) -> None:
-    """Wait until the process of a connection has ended."""
+async def ended(there: Connection, deadline: float, who: str) -> None:
+    """Wait until the process of a connection has ended.
+
+    Raises:
+        CallTimeout: it has not in time.
+    """
     with contextlib.suppress(ProcessLookupError):
         pidfd = linux.open_process(there.process)
         try:
-            await readable(pidfd)
+            async with asyncio.timeout_at(_on_clock(asyncio.get_running_loop(), deadline)):
+                await readable(pidfd)
+        except TimeoutError:
+            raise CallTimeout(f"{who} has not ended in time") from None
         finally:
             os.close(pidfd)
     linux.reap_adopted()

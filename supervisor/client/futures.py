@@ -28,7 +28,7 @@ log = logging.getLogger("supervisor")
 def no_reply(who: object, timeout: float | None, request: Any = ...) -> CallTimeout:
     """Return the error of a call that was not answered in time."""
     what = "" if request is ... else f" to {shown(request, 80)}"
-    return CallTimeout(f"{who} has not replied{what} within {timeout:g} s")
+    return CallTimeout(f"{who} has not replied{what} within {timeout:.3g} s")
 
 
 class CallFuture(Generic[_Value_co]):

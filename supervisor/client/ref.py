@@ -439,7 +439,11 @@ class Ref(Generic[Served_co]):
         there.wait_for_end(deadline)
         _raise_unless_meant(error, reason)
 
-    async def astop(self, reason: Reason = NORMAL) -> None:
+    async def astop(
+        self,
+        reason: Reason = NORMAL,
+        timeout: float | None = None,  # noqa: ASYNC109 - as stop
+    ) -> None:
         """Stop from asyncio, as ``stop`` does; other tasks run meanwhile.
 
         Cancelled, it waits no longer; the actor ends all the same.
@@ -449,11 +453,12 @@ class Ref(Generic[Served_co]):
         there = self._connection()
         self._not_myself(there)
         error: ProcessDown | None = None
+        deadline = deadline_of(timeout)
         try:
-            await asyncio_call.call(there, STOP, reason, deadline_of(None), str(self))
+            await asyncio_call.call(there, STOP, reason, deadline, str(self))
         except ProcessDown as down:
             error = down
-        await asyncio_call.ended(there)
+        await asyncio_call.ended(there, deadline, str(self))
         _raise_unless_meant(error, reason)
 
     def controlling_process(self, pid: int) -> None:

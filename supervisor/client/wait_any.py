@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from supervisor import linux
 from supervisor.client.connection import deadline_of
 from supervisor.client.futures import CallFuture, connection_of
-from supervisor.errors import CallTimeout, NoProcess
+from supervisor.errors import CallTimeout, NoProcess, shown
 
 
 def wait_any(
@@ -29,8 +29,12 @@ def wait_any(
 
     Raises:
         CallTimeout: none is done in so many seconds. They can be waited for again.
+        TypeError: something is no such future.
     """
     waited_for = list(futures)
+    for future in waited_for:
+        if not isinstance(future, CallFuture):
+            raise TypeError(f"futures of call_async are waited for, not {shown(future)}")
     deadline = deadline_of(timeout)
     wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:

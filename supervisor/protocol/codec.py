@@ -11,7 +11,7 @@ import enum
 import functools
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
@@ -146,8 +146,8 @@ def pack_exact(term: Any) -> bytes:
     """Make bytes of a term that comes back as what it is.
 
     An object of a subclass (a ``Counter``, a member of an ``IntEnum``, a named tuple) would come
-    back as one of the base, which a message's receiver may not mind, but who keeps it does. A
-    ``bytearray`` still becomes ``bytes``.
+    back as one of the base, which a message's receiver may not mind, but who keeps it does; and a
+    datetime of another zone as one of UTC. A ``bytearray`` still becomes ``bytes``.
 
     Raises:
         TypeError, ValueError: as ``pack``; or a value is of a subclass.
@@ -165,12 +165,14 @@ class _TooLong(ValueError):
 
 def _packed(term: Any) -> bytes:
     # A packer is taken while it works: other threads, and extensions within the term, take others.
+    packers = _exact_packers if _here.exact else _packers
     try:
-        packer = _packers.pop()
+        packer = packers.pop()
     except IndexError:
-        packer = msgpack.Packer(default=_encode, strict_types=True, datetime=True)
+        # An exact one asks ``_encode`` for each datetime.
+        packer = msgpack.Packer(default=_encode, strict_types=True, datetime=not _here.exact)
     data: bytes = packer.pack(term)
-    _packers.append(packer)
+    packers.append(packer)
     if len(data) > LIMIT:
         raise _TooLong(f"a message of {len(data)} bytes is over the limit of {LIMIT}")
     return data
@@ -193,7 +195,10 @@ class _Here(threading.local):
         self.exact = False
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 _packers: list[msgpack.Packer] = []
+_exact_packers: list[msgpack.Packer] = []
 """Those that are at hand: making a packer costs more than packing."""
 
 
@@ -284,8 +289,12 @@ def _encode(value: Any) -> Any:
         return msgpack.ExtType(Code.BIG_INTEGER, _pack_inner(hex(value)))
     if isinstance(value, Exception) and (name := carried(value)):
         return msgpack.ExtType(Code.CARRIED_ERROR, _pack_inner([name, _arguments(value)]))
+    if type(value) is datetime and value.tzinfo is UTC:  # of an exact packer
+        since = value - _EPOCH
+        return msgpack.Timestamp(since.days * 86_400 + since.seconds, since.microseconds * 1000)
     if _here.exact:
-        raise TypeError(f"{type(value).__qualname__} would come back as its base class")
+        as_what = "one of UTC" if type(value) is datetime else "its base class"
+        raise TypeError(f"{type(value).__qualname__} would come back as {as_what}")
     for kind, (code, encode) in _encoders.items():
         if isinstance(value, kind):  # a subclass travels as what it is built on
             return msgpack.ExtType(code, _pack_inner(encode(value)))
@@ -322,6 +331,12 @@ def _decode(code: int, data: bytes, depth: int = 0) -> Any:
     return decoder(_unpack(data, depth + 1))
 
 
+def _kind_of(term: Any) -> str:
+    if isinstance(term, datetime):
+        return "a naive datetime" if term.tzinfo is None else "a datetime of a zone but UTC"
+    return type(term).__qualname__
+
+
 def _complaint(term: Any, where: str = "the message") -> str | None:
     """Find the value that cannot travel, and say where it stands."""
     if isinstance(term, dict):
@@ -332,9 +347,10 @@ def _complaint(term: Any, where: str = "the message") -> str | None:
     else:
         parts = []
         try:
-            msgpack.packb(term, default=_encode, strict_types=True, datetime=True)
+            exact = _here.exact
+            msgpack.packb(term, default=_encode, strict_types=True, datetime=not exact)
         except (TypeError, ValueError, OverflowError):
-            kind = "a naive datetime" if isinstance(term, datetime) else type(term).__qualname__
+            kind = _kind_of(term)
             return f"{where} is {kind}, which cannot travel in a message: {shown(term)}"
     try:
         return next(filter(None, (_complaint(value, name) for name, value in parts)), None)

@@ -10,6 +10,7 @@ import logging
 import socket
 from typing import Any
 
+from supervisor.errors import RAISED, shown
 from supervisor.protocol import codec, framing
 
 LONGEST = 48 << 10
@@ -29,11 +30,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def packed(record: logging.LogRecord, lost: int) -> bytes:
-    """Pack a record, with how many before it found no room.
-
-    Raises:
-        Exception: whatever the formatting of its message raises.
-    """
+    """Pack a record, with how many before it found no room."""
     trace = record.exc_text or ""
     if record.exc_info and not trace:
         trace = _PLAIN.formatException(record.exc_info)
@@ -41,9 +38,9 @@ def packed(record: logging.LogRecord, lost: int) -> bytes:
         "name": record.name,
         "levelno": record.levelno,
         "levelname": record.levelname,
-        "msg": record.getMessage()[:LONGEST],
-        "exc_text": trace[-LONGEST:] or None,
-        "stack_info": record.stack_info and record.stack_info[:LONGEST],
+        "msg": _text(record)[:LONGEST],
+        "exc_text": _encodable(trace[-LONGEST:]) or None,
+        "stack_info": record.stack_info and _encodable(record.stack_info[:LONGEST]),
         "created": record.created,
         "msecs": record.msecs,
         "process": record.process,
@@ -58,6 +55,20 @@ def packed(record: logging.LogRecord, lost: int) -> bytes:
     own = {name: codec.portable(value) for name, value in vars(record).items() if name not in _OWN}
     data = codec.pack([fields, own, lost])
     return data if len(data) <= 3 * LONGEST else codec.pack([fields, {}, lost])
+
+
+def _text(record: logging.LogRecord) -> str:
+    """Return a record's message; what cannot be formatted as it stands."""
+    try:
+        return _encodable(record.getMessage())
+    except RAISED as error:  # its arguments do not fit, or one's own __str__ has raised
+        text = f"{record.msg!r:.1000} cannot be formatted: {type(error).__qualname__}"
+        return _encodable(f"{text}: {shown(record.args, 1000)}")
+
+
+def _encodable(text: str) -> str:
+    """Return a text without what UTF-8 does not have, such as half of a surrogate pair."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def unpacked(data: bytes) -> tuple[logging.LogRecord, int]:

@@ -60,9 +60,9 @@ _linked: list[tuple[Ref, Channel]] = []
 """The actors that this process has started and is an owner of, each with the channel to it. The
 kernel closes the channel at an exec of this process, and the actor reads end of file."""
 
-interrupt = -1
-"""A descriptor that becomes readable when a start by the main thread is to be given up, which then
-raises ``Interrupted``; -1: there is none."""
+interrupts = threading.local()
+"""``interrupts.fd``, if a thread has set it, is a descriptor that becomes readable when a start by
+this thread is to be given up. The start then raises ``Interrupted``."""
 
 _starts: list[list[Process]] = []
 """The starts that are under way, of all threads: each has a process, once that has said HELLO."""
@@ -75,7 +75,7 @@ _children: list[subprocess.Popen[bytes]] = []
 
 
 class Interrupted(Exception):
-    """A start has been given up, as ``interrupt`` says."""
+    """A start has been given up, as ``interrupts`` says."""
 
 
 def launch(
@@ -260,7 +260,8 @@ def _wait(channel: Channel) -> None:
     """
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
-    if interrupt >= 0 and threading.current_thread() is threading.main_thread():
+    interrupt = getattr(interrupts, "fd", -1)
+    if interrupt >= 0:
         poller.register(interrupt, select.POLLIN)
     if any(fd == interrupt for fd, _ in poller.poll()):
         raise Interrupted
@@ -318,12 +319,12 @@ def stop_linked() -> None:
                 wait()
             except CallTimeout:
                 if type(ref) is Ref:  # it hangs in a callback; a supervisor may have its reasons
-                    _kill(ref)
+                    kill(ref)
             except (ActorError, OSError):
                 continue
     except KeyboardInterrupt:  # the second Ctrl-C: at once
         for ref, _ in linked:
-            _kill(ref)
+            kill(ref)
     if linked:
         with contextlib.suppress(OSError):  # the directory is gone, and all in it
             _sweep()  # what was killed may have left something
@@ -351,7 +352,8 @@ def _sweep() -> None:
     registry.names()
 
 
-def _kill(ref: Ref) -> None:
+def kill(ref: Ref) -> None:
+    """Kill an actor, if it lives."""
     try:
         os.kill(ref.pid, 9)
     except (ActorError, ProcessLookupError):

@@ -69,9 +69,9 @@ def _format_of(formatter: object) -> dict[str, str | None]:
 
 
 def use(told: dict[str, Any]) -> None:
-    """Log as the program does, if it has configured anything."""
+    """Log as the program does, as far as it has configured anything."""
     root = logging.getLogger()
-    if root.handlers or (not told["handlers"] and inherited.log_fd is None):
+    if root.handlers:
         return
     root.setLevel(told["level"])
     for name, level in told["levels"].items():
@@ -152,19 +152,26 @@ class Repeated:
     def log(self, logger: logging.Logger, level: int, text: str) -> None:
         """Log a message."""
         now = time.monotonic()
-        if text == self._last and now - self._since < _REPEAT:
+        if text == self._last:
             self._more += 1
+            if now - self._since >= _REPEAT:
+                self._tell(logger, level)
+                self._since = now
             return
-        self.flush(logger, level)
+        self._tell(logger, level)
         self._last, self._since = text, now
         logger.log(level, "%s", text)
 
     def flush(self, logger: logging.Logger, level: int) -> None:
-        """Tell how often the last one came again."""
+        """Tell how often the last one came again, and forget it."""
+        self._tell(logger, level)
+        self._last = ""
+
+    def _tell(self, logger: logging.Logger, level: int) -> None:
         if self._more:  # in a line: a traceback stands where it was told for the first time
-            text = self._last.partition("\n")[0]
-            logger.log(level, "%s (%d more times)", text, self._more)
-        self._more, self._last = 0, ""
+            times = "once more" if self._more == 1 else f"{self._more} times more"
+            logger.log(level, "%s (%s)", self._last.partition("\n")[0], times)
+        self._more = 0
 
 
 def never_wait() -> None:

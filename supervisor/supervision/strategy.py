@@ -103,7 +103,8 @@ class Intensity:
         return len(self._times) <= self.most
 
     def __str__(self) -> str:
-        return f"more than {self.most} restarts within {self.period:g} s"
+        restarts = "restart" if self.most == 1 else "restarts"
+        return f"more than {self.most} {restarts} within {self.period:g} s"
 
 
 def pause(attempts: int, limit: Intensity, *, short: bool) -> float:

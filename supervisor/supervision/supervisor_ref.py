@@ -9,11 +9,12 @@ from supervisor import linux
 from supervisor.client.futures import Events
 from supervisor.client.ref import Ref, decode, encode
 from supervisor.client.whereis import made_of
+from supervisor.errors import shown
 from supervisor.gen_server import GenServer
 from supervisor.protocol import codec
 from supervisor.protocol.codec import Code
 from supervisor.protocol.telemetry import SUPERVISION
-from supervisor.supervision.child_spec import ChildSpec
+from supervisor.supervision.child_spec import ChildSpec, Plan
 
 _Kind = TypeVar("_Kind", bound=Ref)
 _Actor = TypeVar("_Actor", bound=GenServer)
@@ -298,7 +299,10 @@ def _start_request(spec: ChildSpec, owner: int | None) -> tuple[str, Any, list[i
 
     Raises:
         ProcessLookupError: there is no such process.
+        TypeError: this specifies no child.
     """
+    if not isinstance(spec, (ChildSpec, Plan)):
+        raise TypeError(f"a child is started by its ChildSpec, not by {shown(spec)}")
     identity = None if owner is None else list(linux.process(owner))
     return "start_child", spec.plan(travels=True) if isinstance(spec, ChildSpec) else spec, identity
 

@@ -310,7 +310,9 @@ async def waits_again(self: Any) -> Any:
     yield 1
 
 
-@pytest.mark.parametrize("callback", ["init", "handle_call", "handle_info", "terminate"])
+@pytest.mark.parametrize(
+    "callback", ["init", "handle_call", "handle_info", "terminate", "handle_packets"]
+)
 def test_an_async_callback_is_refused_when_the_class_is_defined(callback: str) -> None:
     with pytest.raises(TypeError, match=rf"Async.{callback} is an async function: an actor serves"):
         type("Async", (GenServer,), {callback: waits})
@@ -331,6 +333,34 @@ def test_an_async_callback_is_refused_when_the_class_is_defined(callback: str) -
 def test_what_is_no_handler(what: Any, says: str) -> None:
     with pytest.raises(TypeError, match=says):
         handler(what)
+
+
+@pytest.mark.parametrize("wrapper", [property, classmethod, staticmethod])
+def test_a_wrapper_that_hides_a_handler_is_refused(wrapper: Any) -> None:
+    def add(self: Any) -> None:
+        raise AssertionError(self)
+
+    with pytest.raises(TypeError, match=rf"Wraps.add is a {wrapper.__name__}, and so no handler"):
+        type("Wraps", (GenServer,), {"add": wrapper(handler(add))})
+
+
+class CallsBack(GenServer):
+    @handler
+    def later(self) -> None:
+        self.call_later(0.0, waits)  # type: ignore[arg-type]
+
+
+def test_an_async_function_is_not_called_back() -> None:
+    with pytest.raises(RemoteError, match="is an async function: an actor calls plain ones back"):
+        CallsBack.start_link().call(CallsBack.later)
+
+
+def test_what_is_kept_is_no_handler() -> None:
+    def add(self: Any) -> None:
+        raise AssertionError(self)
+
+    with pytest.raises(TypeError, match="kept names 'add', which is a handler"):
+        type("Keeps", (GenServer,), {"add": handler(add), "kept": ("add",)})
 
 
 def test_a_handler_takes_self() -> None:

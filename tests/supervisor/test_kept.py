@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections import Counter, OrderedDict
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
@@ -259,7 +260,14 @@ class Pair(NamedTuple):
     two: int
 
 
-ODD = {"counter": Counter("a"), "ordered": OrderedDict(a=1), "enum": Kind.ONE, "pair": Pair(1, 2)}
+ODD = {
+    "counter": Counter("a"),
+    "ordered": OrderedDict(a=1),
+    "enum": Kind.ONE,
+    "pair": Pair(1, 2),
+    "zone": datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+    "naive": datetime(2026, 1, 1),
+}
 
 
 class Odd(GenServer):
@@ -281,6 +289,60 @@ def test_what_would_come_back_as_something_else_is_refused(name: str) -> None:
     ref = start(ChildSpec("odd", Odd)).child("odd", Odd)
     with pytest.raises(RemoteError, match=r"Odd.kept cannot be written.*"):
         ref.call(Odd.put, name)
+
+
+def test_a_time_of_utc_comes_back_as_it_was() -> None:
+    ref = start(ChildSpec("t", Tally, name="t"), intensity=5).child("t", Tally)
+    times = [datetime(1969, 12, 31, 23, 59, 59, 500_000, UTC), datetime(2026, 1, 1, tzinfo=UTC)]
+    ref.call(Tally.set, "times", times)
+    os.kill(ref.pid, signal.SIGKILL)
+    assert ref.within(retry=PATIENCE).call(Tally.get)[1] == {"times": times}
+
+
+class Deletes(GenServer):
+    kept = ("value",)
+
+    def init(self) -> None:
+        self.value = 1
+
+    @handler
+    def delete(self) -> None:
+        del self.value
+
+
+def test_a_callback_that_deletes_what_is_kept_is_told() -> None:
+    ref = start(ChildSpec("d", Deletes)).child("d", Deletes)
+    with pytest.raises(RemoteError, match=r"Deletes.kept names 'value', which a callback has del"):
+        ref.call(Deletes.delete)
+
+
+class Refuses(GenServer):
+    kept = ("n",)
+
+    def init(self) -> None:
+        if not self.restored:
+            self.n = 0
+
+    @handler
+    def refuse_and_hang(self) -> NoReply:
+        self.n += 1
+        assert self.sender is not None
+        self.refuse(self.sender, ValueError("no"))
+        signal.pause()
+        return NoReply()
+
+    @handler
+    def get(self) -> int:
+        return self.n
+
+
+def test_who_is_refused_finds_what_was_changed() -> None:
+    ref = start(ChildSpec("r", Refuses, name="r"), intensity=5).child("r", Refuses)
+    pid = ref.pid
+    with pytest.raises(ValueError, match="no"):
+        ref.call(Refuses.refuse_and_hang)
+    os.kill(pid, signal.SIGKILL)
+    assert ref.within(retry=PATIENCE).call(Refuses.get) == 1
 
 
 class Misspelt(GenServer):

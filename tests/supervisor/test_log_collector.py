@@ -116,7 +116,8 @@ def test_tracebacks_odd_values_and_long_ones_arrive(tmp_path: Path) -> None:
     )
     command = [sys.executable, str(tmp_path / "program.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
-    (long,) = map(json.loads, done.stdout.splitlines())
+    odd, long = map(json.loads, done.stdout.splitlines())
+    assert odd["text"].startswith("'%s' cannot be formatted: KeyboardInterrupt")
     assert long["text"] == "x" * log_records.LONGEST
 
 
@@ -185,6 +186,7 @@ def test_a_crash_loop_is_one_line_with_a_count(tmp_path: Path) -> None:
     )
     crashes = [one["text"] for one in found if "ValueError: on request" in one["text"]]
     assert len(crashes) <= 4
+    assert all("\n" not in text for text in crashes[1:])  # the traceback is told once
     assert "child 't' ended: ValueError: on request; restarting it" in crashes[0]
     assert "raise ValueError('on request')" in crashes[0]
 
@@ -267,3 +269,24 @@ def test_a_record_arrives_as_it_was(text: str, level: int, lost: int) -> None:
     record = logging.makeLogRecord({"name": "a.b", "msg": text, "levelno": level, "own": [1, {2}]})
     found, told = log_records.unpacked(log_records.packed(record, lost))
     assert (found.getMessage(), found.levelno, found.own, told) == (text, level, [1, {2}], lost)  # type: ignore[attr-defined]
+
+
+def test_a_record_that_cannot_be_told_as_it_is_arrives_all_the_same() -> None:
+    odd = logging.makeLogRecord({"name": "a", "levelno": 30, "msg": "half \ud800 a pair"})
+    found, _ = log_records.unpacked(log_records.packed(odd, 0))
+    assert found.getMessage() == "half \\ud800 a pair"
+    wrong = logging.makeLogRecord({"name": "a", "levelno": 30, "msg": "%d of", "args": ("x",)})
+    found, _ = log_records.unpacked(log_records.packed(wrong, 0))
+    assert found.getMessage() == "'%d of' cannot be formatted: TypeError: ('x',)"
+
+
+def test_a_program_whose_handler_hangs_exits_all_the_same(tmp_path: Path) -> None:
+    """Its exit would otherwise wait for that handler's lock."""
+    (tmp_path / "program.py").write_text(
+        f"{ACTORS}{MAIN}"
+        "    import threading\n"
+        "    logging.getLogger().handlers[0].emit = lambda record: threading.Event().wait()\n"
+        "    Talks.start_link().call(Talks.say, 'x')\n"
+    )
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "program.py")]
+    assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == 0

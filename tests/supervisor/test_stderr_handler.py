@@ -103,3 +103,16 @@ def test_however_logging_is_configured_a_crash_is_told(configure: str, tmp_path:
         timeout=PATIENCE,
     )
     assert "ValueError: a crash of its own" in found.stderr
+
+
+def test_levels_hold_without_any_handler(tmp_path: Path) -> None:
+    program = CONFIGURED.replace("{configure}", "logging.getLogger('supervisor').setLevel(60)")
+    (tmp_path / "program.py").write_text(program)
+    found = subprocess.run(
+        [sys.executable, tmp_path / "program.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert found.stderr == ""

@@ -239,3 +239,9 @@ def test_each_operation_from_asyncio() -> None:
         await asyncio.gather(of_supervisor(), of_dynamic_supervisor(), of_pool())
 
     asyncio.run(main())
+
+
+def test_a_child_is_started_by_its_specification_alone() -> None:
+    sup = Supervisor.start_link([])
+    with pytest.raises(TypeError, match=r"by its ChildSpec, not by <class 'actors.Counter'"):
+        sup.start_child(Counter)  # type: ignore[call-overload]

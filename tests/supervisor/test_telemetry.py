@@ -45,7 +45,7 @@ def test_a_supervisor_tells_what_happens(capfd: Any) -> None:
     os.kill(restarted.pid, signal.SIGKILL)
     assert told(events, 2) == [
         ("exited", ("c",), "killed"),
-        ("gave_up", (), "more than 1 restarts within 5 s; the last was of child 'c'"),
+        ("gave_up", (), "more than 1 restart within 5 s; the last was of child 'c'"),
     ]
     assert [(event.kind, event.path) for event in events] == [("exited", ("d",))]
     with pytest.raises(NoProcess):

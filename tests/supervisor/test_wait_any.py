@@ -65,3 +65,8 @@ def test_nothing_stays_open() -> None:
     for _ in range(20):
         wait_any([ref.call_async("get")], PATIENCE)
     assert descriptors(os.getpid()).keys() == before.keys()
+
+
+def test_references_are_not_waited_for() -> None:
+    with pytest.raises(TypeError, match="futures of call_async are waited for, not <Ref"):
+        wait_any([Counter.start_link()])  # type: ignore[list-item]

@@ -38,8 +38,8 @@ def wait_for(sup: Any, expected: dict[str, str]) -> None:
 def times(said: str, text: str) -> int:
     """Return how often something was said: what is said again and again is a line with a count."""
     lines = [line for line in said.splitlines() if text in line]
-    more = [re.search(r"\((\d+) more times\)", line) for line in lines]
-    return sum(int(found[1]) if found else 1 for found in more)
+    more = [re.search(r"\((?:once more|(\d+) times more)\)", line) for line in lines]
+    return sum(int(found[1] or 1) if found else 1 for found in more)
 
 
 def told(events: Events, number: int) -> list[tuple[Any, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import functools
@@ -147,10 +146,11 @@ def create(
 async def acreate(*args: Any, **kwargs: Any) -> Device:
     """Create a device, as ``create`` does, from asyncio: the loop goes on meanwhile.
 
-    Cancelled, it waits until the device is there, and closes it.
+    Cancelled, it waits until the device is there, and closes it; cancelled once more, it does not
+    wait for that.
     """
     make = functools.partial(create, *args, **kwargs)
-    return await made_in_thread(make, lambda device: asyncio.to_thread(device.close))
+    return await made_in_thread(make, Device.close)
 
 
 def _with_queues(flags: int, queues: int) -> Flag:

@@ -264,7 +264,7 @@ class Device(Link):
     async def asubscribe(self, **options: Any) -> Subscription[Any]:
         """Do as ``subscribe`` does, from asyncio: the loop goes on meanwhile."""
         subscribe: Callable[[], Subscription[Any]] = functools.partial(self.subscribe, **options)
-        return await lowlevel.made_in_thread(subscribe, lambda made: asyncio.to_thread(made.close))
+        return await lowlevel.made_in_thread(subscribe, lambda made: made.close())
 
     async def aup(self, *args: Any, **options: Any) -> None:
         """Do as ``up`` does, from asyncio: the loop goes on meanwhile."""
