@@ -14,7 +14,7 @@ demo: $(READY)
 	$(BIN)/tuncer demo
 
 test: $(READY)
-	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux sysctl:procps ethtool:ethtool udhcpc:udhcpc ab:apache2-utils escript:erlang-base systemd-tmpfiles:systemd-standalone-tmpfiles
+	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux sysctl:procps ethtool:ethtool udhcpc:udhcpc ab:apache2-utils escript:erlang-base tshark:tshark systemd-tmpfiles:systemd-standalone-tmpfiles
 	-@sh .ci/packages runsc:runsc  # not in every Debian
 	$(RUN) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 

@@ -14,16 +14,21 @@ from supervisor.client.futures import CallFuture
 from supervisor.client.lock import RLock
 from supervisor.client.pending import Pending
 from supervisor.client.ref import Ref, process_of
+from supervisor.client.ref import decode as decode_ref
+from supervisor.client.ref import encode as encode_ref
 from supervisor.gen_server import GenServer
+from supervisor.host import Host
 from supervisor.linux import Process
 from supervisor.protocol import restoration, runtime_dir
 from supervisor.protocol.channel import Channel, close_all
-from supervisor.protocol.codec import Code
+from supervisor.protocol.codec import Code, pack_exact, unpack
 from supervisor.protocol.codec import extend as extend_codec
 from supervisor.protocol.framing import peer_of
 from supervisor.protocol.message_kinds import CALL, CAST
 from supervisor.spawn.in_thread import made_in_thread
 from supervisor.spawn.launch import stop_linked
+from supervisor.spawn.references import load as load_reference
+from supervisor.spawn.references import reference_to
 from supervisor.supervision.strategy import Restart
 
 FIRST_CODE = Code.FIRST_OF_OTHERS
@@ -35,6 +40,7 @@ __all__ = [
     "CallFuture",
     "Channel",
     "Connection",
+    "Host",
     "Pending",
     "Process",
     "RLock",
@@ -43,15 +49,23 @@ __all__ = [
     "call_async",
     "close_all",
     "crash_safe_value",
+    "decode_ref",
+    "encode_ref",
     "extend_codec",
+    "load_reference",
     "made_in_thread",
+    "pack_exact",
     "peer_of",
     "process_of",
+    "provide_fd",
+    "provided_fd",
+    "reference_to",
     "restoration",
     "runtime_dir",
     "starts_again",
     "stop_linked",
     "store_fd_later",
+    "unpack",
     "when_restored",
 ]
 
@@ -91,3 +105,27 @@ def call_async(
 ) -> CallFuture:
     """Do as ``Ref.call_async`` does; ``pending`` takes the reply when it arrives."""
     return ref._call_async(CALL, request, timeout, pending)  # noqa: SLF001 - what this file is for
+
+
+def provide_fd(supervisor: GenServer, child: str, name: str, fd: int) -> None:
+    """Give a child a descriptor, as if it had stored it: before the supervisor's own ``init``.
+
+    Args:
+        supervisor: which must be this process's. A descriptor that a former incarnation has
+            provided is there already: see ``provided_fd``.
+        child: its id.
+        name: the descriptor's.
+        fd: the descriptor, which the supervisor's store takes over.
+
+    Raises:
+        OSError: the store of the supervisor above is full.
+    """
+    actor = supervisor._actor  # noqa: SLF001 - what this file is for
+    if actor.parent.supervises:
+        actor.parent.store_fd((child, name), fd)
+    actor.stored[child, name] = fd
+
+
+def provided_fd(supervisor: GenServer, child: str, name: str) -> int | None:
+    """Return the descriptor of a child's store that it has, or None; the store keeps it."""
+    return supervisor._actor.stored.get((child, name))  # noqa: SLF001 - what this file is for

@@ -104,13 +104,13 @@ def _found() -> dict[str, str]:
     return {"path": path} if os.path.exists(path) else {}  # of standard input it is "<stdin>"
 
 
-def check_importable(cls: type) -> None:
-    """Check that another process can import a class by its name.
+def check_importable(cls: Any) -> None:
+    """Check that another process can import a class or function by its name.
 
     Raises:
         ValueError: it cannot, and why.
     """
-    if "<locals>" in cls.__qualname__:
+    if "<" in cls.__qualname__:  # <locals>, <lambda>
         raise ValueError(
             f"{cls.__qualname__} must stand at the top level of a module: another process imports"
             " it by name"

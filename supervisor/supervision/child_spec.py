@@ -6,10 +6,8 @@ A specification names a class and arguments. The supervisor never sees either: i
 
 from __future__ import annotations
 
-import importlib
 import math
 import pickle
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -18,7 +16,7 @@ from supervisor.errors import shown
 from supervisor.gen_server import GenServer
 from supervisor.protocol import codec, registry
 from supervisor.protocol.codec import Code
-from supervisor.spawn import main_module
+from supervisor.spawn import references
 from supervisor.spawn.launch import pickled
 from supervisor.supervision.strategy import AUTO_SHUTDOWNS, RESTARTS, AutoShutdown, Backoff, Restart
 
@@ -73,11 +71,7 @@ class Plan:
 
     def load(self) -> tuple[_Class, tuple[Any, ...], dict[str, Any]]:
         """Return the class and its arguments. For the child alone."""
-        self.import_module()
-        module, _, path = self.start.partition(":")
-        found: Any = sys.modules[module]
-        for part in path.split("."):
-            found = getattr(found, part)
+        found = references.load(self.start)
         if self.pickled:
             args, kwargs = pickle.loads(self.arguments)  # noqa: S301 - came by the private channel
         else:
@@ -87,10 +81,7 @@ class Plan:
 
     def import_module(self) -> None:
         """Import the module of the class, so that a fork finds it imported."""
-        module = self.start.partition(":")[0]
-        if module in main_module.NAMES:
-            main_module.ensure()
-        importlib.import_module(module)
+        references.import_module(self.start)
 
     def describe(self) -> dict[str, Any]:
         """Return what it says, without the arguments."""
@@ -150,7 +141,7 @@ class ChildSpec(Generic[_Actor_co]):
             raise ValueError(f"a child's id is text of 1 to {_LONGEST_ID} bytes: {self.id!r:.300}")
         if not _is_class(self.start):
             raise TypeError(f"child {self.id!r}: start is a GenServer class, not {self.start!r}")
-        main_module.check_importable(self.start)
+        references.reference_to(self.start)
         if self.name is not None:
             registry.quoted(self.name)
         _check(self)
@@ -175,7 +166,7 @@ class ChildSpec(Generic[_Actor_co]):
         default: Grace = "infinity" if kind == "supervisor" else 5.0
         return Plan(
             id=self.id,
-            start=f"{self.start.__module__}:{self.start.__qualname__}",
+            start=references.reference_to(self.start),
             arguments=self._packed() if travels else pickled(f"child {self.id!r}", arguments),
             pickled=not travels,
             name=self.name,

@@ -119,7 +119,11 @@ class PacketWriter:
         sent = self.write_some(packets)
         while sent < len(packets):
             self.wait_for_room()
-            sent += self.write_some(packets[sent:])
+            try:
+                sent += self.write_some(packets[sent:])
+            except Exception as error:
+                _with_count(error, sent + written_before(error))
+                raise
         return sent
 
     async def awrite(self, packets: Sequence[Data]) -> int:
@@ -164,9 +168,9 @@ class PacketWriter:
             if isinstance(error, OSError) and error.errno in _DELETED:
                 self._give_up(there)
             del there
-            raise _explained(error, packets[sent], self._device) from None
+            raise _with_count(_explained(error, packets[sent], self._device), sent) from None
         del there
-        raise _wrong_size(packets[sent])
+        raise _with_count(_wrong_size(packets[sent]), sent)
 
     def wait_for_room(self) -> None:
         """Wait until the device takes another packet.
@@ -246,6 +250,17 @@ class PacketWriter:
         there, self._there = self._there, None
         if there is not None:  # a signal's handler that has forked may return to who writes on it
             there.give_up()
+
+
+def written_before(error: Exception) -> int:
+    """Return how many packets one call wrote to a queue before it raised an exception."""
+    return int(getattr(error, "written", 0))
+
+
+def _with_count(error: Exception, written: int) -> Exception:
+    """Note how many packets were written before an exception."""
+    error.written = written  # type: ignore[attr-defined]
+    return error
 
 
 def _explained(error: Exception, packet: Data, device: str) -> Exception:

@@ -68,6 +68,18 @@ class RingSubscription(QueueSubscription):
         self._bytes_since = 0  # bytes of packets that were taken since the last acknowledgement
         self._acknowledge_at = time.monotonic() + _ALIVE
 
+    @property
+    def ring_mark(self) -> int:
+        """A number by which the device's present log is known: a new device has another one."""
+        return 0 if self._ring is None else self._ring.control.mark
+
+    def go_back(self, seq: int) -> None:
+        """Go on at an earlier packet, which a former process of this reader has not done with.
+
+        What the log does not have any more is counted as lost.
+        """
+        self._begin = self._position = self._seq = seq
+
     def _clear_wakeup(self) -> None:
         if self._ring is not None:  # after close the number may be anybody's
             with contextlib.suppress(BlockingIOError):

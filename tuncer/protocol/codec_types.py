@@ -9,7 +9,7 @@ from supervisor.lowlevel import FIRST_CODE, extend_codec
 from tuncer.tunctl import Address, Route
 from tuncer.tunctl import address as addresses
 
-_ADDRESS, _ROUTE = range(FIRST_CODE, FIRST_CODE + 2)
+_ADDRESS, _ROUTE, PIPELINE_REF = range(FIRST_CODE, FIRST_CODE + 3)
 
 
 def _pack_address(found: Address) -> list[Any]:

@@ -1,0 +1,151 @@
+"""Packets, stages and sources for tests of pipelines: other processes import them from here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from processes import PATIENCE, eventually
+
+from supervisor import handler
+from tuncer import Packet
+from tuncer.pipeline import Packets, PipelineRef, Stage, Statistics, pcapng, to
+
+FLOWS = 10
+
+
+def udp(number: int, *, flow: int | None = None, size: int = 0) -> bytes:
+    """Return an IP packet that holds a number; ten flows take turns."""
+    payload = number.to_bytes(8, "big") + bytes(size)
+    length = 28 + len(payload)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, length, 0, 0, 64, 17, 0)
+    ports = struct.pack("!HHHH", 1000 + (number % FLOWS if flow is None else flow), 53, 8, 0)
+    return head + bytes([10, 0, 0, 1, 10, 0, 0, 2]) + ports + payload
+
+
+def number_in(data: bytes) -> int:
+    return int.from_bytes(data[28:36], "big")
+
+
+def packet(number: int) -> Packet:
+    return Packet(udp(number), number, 1000 + number, "lab0")
+
+
+def packets_of(count: int) -> Iterator[bytes]:
+    """Yield numbered packets; so many as the environment says."""
+    return map(udp, range(count))
+
+
+def source() -> Iterator[bytes]:
+    return packets_of(int(os.environ.get("PACKETS", "2000")))
+
+
+def same(packet: Packet) -> Packet:
+    return packet
+
+
+def twice(packet: Packet) -> list[Packet]:
+    return [packet, packet]
+
+
+def odd_only(packet: Packet) -> Packet | None:
+    return packet if number_in(packet.data) % 2 else None
+
+
+def fails_at_seven(packet: Packet) -> Packet:
+    if number_in(packet.data) % 100 == 7:
+        raise ValueError("seven")
+    return packet
+
+
+def kills_at_77(packet: Packet) -> Packet:
+    if number_in(packet.data) == 77:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return packet
+
+
+def to_alarm(packet: Packet) -> Any:
+    return to("alarm", packet) if number_in(packet.data) % 10 == 0 else packet
+
+
+def backwards(packets: Packets) -> list[Packet]:
+    return list(reversed(packets))
+
+
+def key(packet: Packet) -> int:
+    return number_in(packet.data) % 3
+
+
+def nothing(packet: Packet) -> None:
+    pass
+
+
+class Count(Stage):
+    """Counts packets of each flow, and keeps that."""
+
+    kept = ("seen",)
+
+    def init(self) -> None:
+        if not self.restored:
+            self.seen: dict[bytes, int] = {}
+
+    def handle_batch(self, packets: Packets) -> Iterator[Packet]:
+        for packet in packets:
+            flow = packet.flow or b""
+            self.seen[flow] = self.seen.get(flow, 0) + 1
+            yield packet
+
+    @handler
+    def get(self) -> dict[bytes, int]:
+        return self.seen
+
+    @handler
+    def pid(self) -> int:
+        return os.getpid()
+
+    @handler
+    def forget(self) -> None:
+        self.seen = {}
+
+
+class Gate(Stage):
+    """Passes packets on when somebody has opened it, by a file."""
+
+    def init(self, path: str) -> None:
+        self.path = path
+
+    def handle_batch(self, packets: Packets) -> Packets:
+        eventually(lambda: os.path.exists(self.path))
+        return packets
+
+
+def in_file(path: Path) -> list[int]:
+    """Return the numbers of the packets in a capture file."""
+    with path.open("rb") as file:
+        return [number_in(record.data) for record in pcapng.read(file, str(path))]
+
+
+def check_counts(stats: Statistics) -> None:
+    """Check the equations of what a pipeline counts, when nothing is in flight."""
+    for stage in stats.stages:
+        assert stage.taken + stage.made == stage.out + stage.dropped + stage.failed, stage
+    for edge in stats.edges:
+        assert edge.waiting == edge.bytes == 0, edge
+    into = {edge.consumer.rpartition("-")[0]: 0 for edge in stats.edges}
+    for edge in stats.edges:
+        into[edge.consumer.rpartition("-")[0]] += edge.taken
+    into["source"] = sum(one.read for one in stats.sources)
+    for segment in stats.segments:
+        assert segment.taken == into[segment.name], segment
+
+
+def wait(running: PipelineRef) -> Statistics:
+    """Wait until a pipeline has done with everything; return its counts."""
+    running.wait(PATIENCE)
+    found = running.stats()
+    check_counts(found)
+    return found

@@ -1,0 +1,351 @@
+"""Pipelines of real processes: what comes out, in which order, and what kills leave."""
+
+import contextlib
+import io
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pipelines
+import pytest
+from devices import TUN
+from pipelines import Count, Gate, check_counts, in_file, source, wait
+from processes import PATIENCE, Run, eventually, kill
+from traffic import send_numbered, send_one
+
+import tuncer
+from supervisor import Supervisor, handler
+from tuncer.pipeline import Pcap, Pipeline, PipelineRef, Port, Stage, StageSpec, pcapng, stage
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "out.pcapng"
+
+
+def test_stages_in_one_process(file: Path) -> None:
+    stages = [pipelines.odd_only, pipelines.twice, stage(pipelines.backwards, batch=True)]
+    running = Pipeline("p", source, stages, Pcap(file)).start_link()
+    stats = wait(running)
+    assert sorted(in_file(file)) == sorted([*range(1, 2000, 2), *range(1, 2000, 2)])
+    assert [row[1:] for row in stats.stages] == [
+        (2000, 0, 1000, 1000, 0),
+        (1000, 1000, 2000, 0, 0),
+        (2000, 0, 2000, 0, 0),
+    ]
+    assert stats.sinks == [("out", 2000, 0)]
+    (row,) = {tuple(row.workers) for row in running.which_stages()}
+    assert len(row) == 1
+    running.stop()
+
+
+@pytest.mark.parametrize("by", ["flow", "any", "ordered", pipelines.key])
+def test_workers(file: Path, by: Any) -> None:
+    spec = Count.spec(workers=3, by=by)
+    running = Pipeline("p", source, [spec, pipelines.same], Pcap(file)).start_link()
+    wait(running)
+    numbers = in_file(file)
+    assert sorted(numbers) == list(range(2000))
+    if by == "ordered":
+        assert numbers == list(range(2000))
+    seen = running.gather(Count.get)
+    assert sum(sum(one.values()) for one in seen) == 2000
+    if by == "flow":
+        assert sum(map(len, seen)) == pipelines.FLOWS  # each flow at one worker
+        for flow in range(pipelines.FLOWS):
+            of_flow = [number for number in numbers if number % pipelines.FLOWS == flow]
+            assert of_flow == sorted(of_flow)
+    assert len(set(running.gather(Count.pid))) == 3
+    running.stop()
+
+
+def test_sinks_by_name(tmp_path: Path) -> None:
+    sinks = {"rest": Pcap(tmp_path / "rest"), "alarm": Pcap(tmp_path / "alarm")}
+    stages = [pipelines.to_alarm, Count.spec(workers=2, by="flow")]
+    running = Pipeline("p", source, stages, sinks).start_link()
+    stats = wait(running)
+    assert in_file(tmp_path / "alarm") == list(range(0, 2000, 10))
+    assert sorted(in_file(tmp_path / "rest")) == [n for n in range(2000) if n % 10]
+    passed = {segment.name: segment.passed for segment in stats.segments}
+    assert passed == {"source": 0, "count": 200, "sinks": 2000}
+    running.stop()
+
+
+def test_failures_are_counted_and_go_where_they_are_to(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sinks = {"out": Pcap(tmp_path / "out"), "bad": Pcap(tmp_path / "bad")}
+    stages = [stage(pipelines.fails_at_seven, on_error="to:bad")]
+    running = Pipeline("p", source, stages, sinks).start_link()
+    stats = wait(running)
+    assert in_file(tmp_path / "bad") == list(range(7, 2000, 100))
+    assert stats.stages[0].failed == 20
+    assert stats.stages[0].out == 2000
+    running.stop()
+    said = capfd.readouterr().err
+    assert said.count("ValueError: seven") == 1
+    assert 'raise ValueError("seven")' in said
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_what_kills_its_worker_is_quarantined(
+    file: Path, tmp_path: Path, workers: int | None
+) -> None:
+    quarantine = tmp_path / "quarantine.pcapng"
+    stages = [stage(pipelines.kills_at_77, workers=workers)]
+    running = Pipeline("p", source, stages, Pcap(file), quarantine=quarantine).start_link()
+    stats = wait(running)
+    assert sorted(in_file(file)) == [n for n in range(2000) if n != 77]
+    assert in_file(quarantine) == [77]
+    assert sum(segment.quarantined for segment in stats.segments) == 1
+    running.stop()
+
+
+def test_the_reason_of_a_crash_stands_in_the_quarantine(
+    file: Path, tmp_path: Path, run: Run
+) -> None:
+    quarantine = tmp_path / "quarantine.pcapng"
+    stages = [stage(pipelines.fails_at_seven, on_error="crash", intensity=1000)]
+    running = Pipeline("p", source, stages, Pcap(file), quarantine=quarantine).start_link()
+    running.wait(60)
+    assert in_file(file) == [n for n in range(2000) if n % 100 != 7]
+    assert in_file(quarantine) == list(range(7, 2000, 100))
+    said = run("tshark", "-r", str(quarantine), "-T", "fields", "-e", "frame.comment")
+    assert said.count("ValueError: seven") == 20
+    assert 'raise ValueError(\\"seven\\")' in said or 'raise ValueError("seven")' in said
+    running.stop()
+
+
+def test_packets_in_hand_at_a_kill_may_be_skipped(file: Path) -> None:
+    stages = [stage(pipelines.kills_at_77, on_kill="skip")]
+    running = Pipeline("p", source, stages, Pcap(file)).start_link()
+    stats = wait(running)
+    lost = stats.segments[0].lost
+    assert 0 < lost <= 256
+    numbers = in_file(file)
+    assert len(numbers) == 2000 - lost
+    assert 77 not in numbers
+    running.stop()
+
+
+def kill_at_random(running: PipelineRef, seed: int, kills: int) -> None:
+    """Kill workers of a pipeline; each time wait until it has one again."""
+    rnd = random.Random(seed)
+    for _ in range(kills):
+        rows = eventually(lambda: [row for row in running.which_children() if row.ref is not None])
+        ref = rnd.choice([row for row in rows if row.id.partition(" ")[0] != "device"]).ref
+        assert ref is not None
+        with contextlib.suppress(Exception):
+            os.kill(ref.pid, signal.SIGKILL)
+        time.sleep(rnd.random() * 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["flow", "ordered"])
+def test_random_kills_lose_nothing_and_repeat_nothing(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: Any
+) -> None:
+    """In the file and in what is kept, each packet counts exactly once, in its order."""
+    monkeypatch.setenv("PACKETS", "30000")
+    kept = Count.spec(workers=2, by=by)
+    stages = [pipelines.same, kept, stage(pipelines.odd_only, workers=1)]
+    quarantine = tmp_path / "quarantine"
+    described = Pipeline("p", source, stages, Pcap(file), quarantine=quarantine)
+    running = described.start_link()
+    kill_at_random(running, 1, 25)
+    stats = wait(running)
+    quarantined = in_file(quarantine) if quarantine.exists() else []
+    assert sorted(in_file(file) + [n for n in quarantined if n % 2]) == list(range(1, 30000, 2))
+    seen = running.gather(Count.get)
+    of_source = stats.segments[0].quarantined
+    assert sum(sum(one.values()) for one in seen) >= 30000 - of_source - len(quarantined)
+    assert sum(sum(one.values()) for one in seen) <= 30000
+    numbers = in_file(file)
+    if by == "ordered":
+        assert numbers == sorted(numbers)
+    for flow in range(pipelines.FLOWS):
+        of_flow = [number for number in numbers if number % pipelines.FLOWS == flow]
+        assert of_flow == sorted(of_flow)
+    running.stop()
+
+
+def test_a_full_edge_holds_the_source_back(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PACKETS", "20000")
+    gate = tmp_path / "gate"
+    stages = [Gate.spec(str(gate), workers=1)]
+    running = Pipeline("p", source, stages, log_bytes=1 << 18).start_link()
+    before = eventually(lambda: running.stats().edges[0].bytes > 200_000 and running.stats())
+    assert before.edges[0].put < 20_000
+    assert before.sources[0].read == before.edges[0].put
+    gate.touch()
+    assert wait(running).stages[0].out == 20_000
+    running.stop()
+
+
+def test_what_has_no_room_is_shed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PACKETS", "20000")
+    gate = tmp_path / "gate"
+    stages = [Gate.spec(str(gate), workers=1)]
+    running = Pipeline("p", source, stages, full="drop", log_bytes=1 << 18).start_link()
+    eventually(lambda: running.stats().sources[0].read == 20_000)
+    gate.touch()
+    stats = wait(running)
+    assert stats.edges[0].shed > 0
+    assert stats.edges[0].put + stats.edges[0].shed == 20_000
+    running.stop()
+
+
+def test_stop_says_what_its_deadline_cuts_off(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PACKETS", "20000")
+    stages = [Gate.spec(str(tmp_path / "never"), workers=1)]
+    running = Pipeline("p", source, stages, log_bytes=1 << 18).start_link()
+    eventually(lambda: running.stats().edges[0].put > 0)
+    stats = running.stop(0.1)
+    assert stats.edges[0].waiting == stats.edges[0].put > 0
+    assert not running.is_alive()
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+def test_from_device_to_device_over_kills(run: Run, file: Path) -> None:
+    """Each packet that the source's worker has read comes out, whoever is killed."""
+    port = Port("in0", addresses=["10.9.0.1/24"])
+    stages = [Count.spec(workers=2, by="flow")]
+    running = Pipeline("p", port, stages, {"copy": Pcap(file)}).start_link()
+    eventually(lambda: running.stats().sources[0].read >= 0 and running.which_stages())
+    with send_numbered("10.9.0.2", 5000, 10_000) as sending:
+        kill_at_random(running, 2, 10)
+        assert sending.wait(PATIENCE) == 0
+    head = tuncer.attach("in0").statistics()["packets_read"]
+    eventually(lambda: running.stats().sources[0].read == head)
+    stats = running.stop()
+    check_counts(stats)
+    numbers = [
+        int.from_bytes(record.data[28:36], "big")
+        for record in pcapng.read(io.BytesIO(file.read_bytes()))
+        if len(record.data) == 36
+    ]
+    quarantined = sum(segment.quarantined for segment in stats.segments)
+    assert len(set(numbers)) == len(numbers) >= 10_000 - quarantined - stats.sources[0].missed
+    assert numbers == sorted(numbers)
+
+
+def test_packets_go_out_by_a_device(run: Run) -> None:
+    out = Port("out0", addresses=["10.8.0.1/24"])
+    running = Pipeline("p", source, [pipelines.odd_only], out).start_link()
+    stats = wait(running)
+    assert stats.sinks == [("out", 1000, 0)]
+    assert tuncer.attach("out0").statistics()["kernel"]["rx_packets"] == 1000
+    running.stop()
+    assert "out0" not in run("ip", "-br", "link")
+
+
+def test_a_device_of_ones_own_stays() -> None:
+    with tuncer.create("lab0", TUN) as device:
+        device.up("10.9.0.1/24")
+        running = Pipeline("p", device, [Count]).start_link()
+        eventually(lambda: tuncer.attach("lab0") and running.which_stages())
+        send_one("10.9.0.2", b"x")
+        eventually(lambda: running.stats().stages[0].out > 0)
+        running.stop()
+        assert tuncer.attach("lab0") == device
+
+
+def test_a_device_that_is_deleted_is_made_again(run: Run) -> None:
+    port = Port("in0", addresses=["10.9.0.1/24"])
+    running = Pipeline("p", port, [Count]).start_link()
+    send_one("10.9.0.2", b"x")
+    before = eventually(lambda: running.stats().stages[0].out)
+    run("ip", "link", "delete", "in0")
+    eventually(lambda: "10.9.0.1" in run("sh", "-c", "ip -br addr show in0 || true"))
+    send_one("10.9.0.2", b"x")
+    eventually(lambda: running.stats().stages[0].out > before)
+    running.stop()
+
+
+# -- under a supervisor ----------------------------------------------------------------------------
+
+
+def test_under_ones_own_supervisor_a_killed_pipeline_supervisor_loses_nothing(
+    file: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("PACKETS", "20000")
+    described = Pipeline("p", source, [Count.spec(workers=2, by="flow")], Pcap(file))
+    sup = Supervisor.start_link([described.child_spec()], intensity=10)
+    running = sup.child("p", PipelineRef)
+    eventually(lambda: running.stats().sources[0].read > 0)
+    kill(running.pid)
+    running = sup.child("p", PipelineRef)
+    wait(running)
+    assert sorted(in_file(file)) == list(range(20_000))
+    assert sum(sum(one.values()) for one in running.gather(Count.get)) == 20_000
+    sup.stop()
+
+
+class Late(Stage):
+    def init(self) -> None:
+        self.count = 0
+        self.call_every(0.01, self.tick)
+
+    def tick(self) -> None:
+        self.count += 1
+
+    def handle_batch(self, packets: Any) -> Any:
+        return packets
+
+    @handler
+    def ticks(self) -> int:
+        return self.count
+
+
+def test_timers_and_calls_beside_packets() -> None:
+    running = Pipeline("p", source, [Late]).start_link()
+    eventually(lambda: running.gather(Late.ticks)[0] > 3)
+    (row,) = running.which_stages()
+    assert row.workers[0].call(Late.ticks) > 3
+    with pytest.raises(LookupError, match=r"0 stages of this pipeline have 'Count.get'"):
+        running.gather(Count.get)
+    wait(running)
+    running.stop()
+
+
+# -- what is wrong is said at once -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Pipeline("a b", source), "a name has 1 to 64 letters"),
+        (lambda: Pipeline("p", 5), "a source is a Port, a Pcap, a Device, or a function"),
+        (lambda: Pipeline("p", source, [5]), "a stage is a function of a packet, or a subclass"),
+        (lambda: Pipeline("p", source, [lambda p: p]), "must stand at the top level of a module"),
+        (lambda: Pipeline("p", source, [pipelines.same, pipelines.same]), "two stages are called"),
+        (lambda: Pipeline("p", source, [], {"a": 5}), "sink 'a' is a Port, a Pcap, a Device"),
+        (lambda: Pipeline("p", source, [stage(pipelines.same, by="flow")]), "give workers="),
+        (lambda: stage(pipelines.same, workers=0), "workers is a number from 1 to 64"),
+        (lambda: stage(pipelines.same, on_error="to:"), "on_error is 'skip', 'crash' or 'to:NAME'"),
+        (
+            lambda: Pipeline("p", source, [stage(pipelines.same, on_error="to:x")]),
+            "on_error='to:x', but there is no such sink",
+        ),
+        (lambda: Pipeline("p", source, [Count.spec(object())]), "an argument of init: .*object"),
+        (lambda: Pipeline("p", source, log_bytes=5), "log_bytes is a multiple of 4096"),
+        (
+            lambda: Pipeline(
+                "p",
+                [source, source],
+                [stage(pipelines.same, workers=2, by="ordered")],
+            ),
+            "restores the order of one worker's packets",
+        ),
+        (lambda: StageSpec(pipelines.same, (1,)), "gets no further arguments: write a Stage"),
+        (lambda: Port(""), "a pipeline's device has a name"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(make: Any, says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        make()

@@ -1,0 +1,284 @@
+"""The shared memory of a pipeline: one memfd, in which its workers' pages and logs lie.
+
+A worker has a page. It holds what the worker has committed: how far it has read each of its inputs,
+how far it has written each of its outputs, and its counters. A commit is one store. The page has
+two slots for these words. The worker writes the slot that is not in force, and then stores the next
+version, whose lowest bit says which slot is. So a worker that is killed at any time has done
+everything of a transaction, or nothing: its successor goes on where the slot in force says.
+
+Others read a page without a lock (a seqlock): they read the version, the words, and the version
+again; if that has changed meanwhile, they read again.
+
+All stores are in the order that x86-64 processors show to others; see ``protocol.ring``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import platform
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+_PAGE = 4096
+_MAGIC = int.from_bytes(b"tuncpipe", "little")
+_LAYOUT = 1
+_ORDERED = {"x86_64", "AMD64"}
+
+KEPT_BYTES = 16 << 20
+"""Bytes of the kept state of a worker's stages, packed, at most."""
+REASON_BYTES = 16_384
+"""Bytes of text that a worker leaves of why it ends, at most."""
+
+# Words of the arena's first page.
+_MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _TRACED = range(5)
+
+# Words of a worker's page before its slots. The worker alone writes them; WAITING says that it
+# waits for room in an output, the others are explained in ``failures``.
+(
+    VERSION,
+    WAITING,
+    HAND,
+    HAND_INPUT,
+    HAND_COUNT,
+    KILLS,
+    LIMIT,
+    SUSPECTS,
+    REASON_OF,
+    REASON_SIZE,
+) = range(10)
+_WORDS = 16
+
+
+class WorkerShape(NamedTuple):
+    """How many words a worker's slots have."""
+
+    slot: int
+    keeps: bool
+    """Whether it has room for kept state."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies: a matter of the workers, and of how many logs there are."""
+
+    workers: tuple[WorkerShape, ...]
+    logs: int
+    log_bytes: int
+
+    def page(self, worker: int) -> int:
+        """Return where a worker's page begins."""
+        return _PAGE + sum(map(_page_size, self.workers[:worker]))
+
+    def reason(self, worker: int) -> int:
+        """Return where a worker's reason begins."""
+        return self.page(worker) + _words_size(self.workers[worker])
+
+    def log(self, log: int) -> int:
+        """Return where a log begins."""
+        return self.page(len(self.workers)) + log * self.log_bytes
+
+    def kept(self, worker: int) -> int:
+        """Return where the two halves of a worker's kept state begin."""
+        keepers = sum(shape.keeps for shape in self.workers[:worker])
+        return self.log(self.logs) + keepers * 2 * KEPT_BYTES
+
+    @property
+    def size(self) -> int:
+        """Bytes of all. Most of them are never touched, and take no memory."""
+        return self.kept(len(self.workers))
+
+
+def _words_size(shape: WorkerShape) -> int:
+    words = 8 * (_WORDS + 2 * shape.slot)
+    return -(-words // _PAGE) * _PAGE
+
+
+def _page_size(shape: WorkerShape) -> int:
+    return _words_size(shape) + REASON_BYTES
+
+
+def create(layout: Layout) -> int:
+    """Return the memfd of a new arena.
+
+    Raises:
+        OSError: EFBIG, it is over RLIMIT_FSIZE.
+    """
+    fd = os.memfd_create("tuncer-pipeline", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, layout.size)
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        )
+    except OSError as error:
+        os.close(fd)
+        raise _too_large(error, layout.size) from error
+    head = array("Q", [_MAGIC, _LAYOUT, layout.size])
+    os.pwrite(fd, head.tobytes(), 0)
+    return fd
+
+
+def _too_large(error: OSError, size: int) -> OSError:
+    limits = {
+        errno.EFBIG: "a file may have here (RLIMIT_FSIZE, ulimit -f)",
+        errno.ENOMEM: "this process may map (RLIMIT_AS, ulimit -v)",
+    }
+    if error.errno not in limits:
+        return error
+    what = f"a pipeline of {size >> 20} MiB has more than {limits[error.errno]}"
+    return OSError(error.errno, f"{what}: give less log_bytes=, or raise the limit")
+
+
+class Arena:
+    """A pipeline's memory, mapped into this process."""
+
+    def __init__(self, fd: int, layout: Layout) -> None:
+        """Map it.
+
+        Raises:
+            ValueError: it is none, or one of another shape.
+            OSError: ENOTSUP, this machine reorders stores; ENOMEM, as ``create``.
+        """
+        if platform.machine() not in _ORDERED:
+            raise OSError(
+                errno.ENOTSUP,
+                f"{os.strerror(errno.ENOTSUP)}: pipelines need a processor that keeps the order of"
+                f" stores, as x86-64 does, not {platform.machine()}",
+            )
+        size = os.fstat(fd).st_size
+        try:
+            self._map = mmap.mmap(fd, size)
+        except OSError as error:
+            raise _too_large(error, size) from error
+        self._fd = fd
+        self.layout = layout
+        self.view = memoryview(self._map)
+        self._head = self.view[:_PAGE].cast("Q")
+        found = (self._head[_MAGIC_WORD], self._head[_LAYOUT_WORD], self._head[_SIZE_WORD])
+        if found != (_MAGIC, _LAYOUT, layout.size) or size != layout.size:
+            raise ValueError("this is no memory of this pipeline: another version made it")
+
+    @property
+    def draining(self) -> bool:
+        """Whether the sources are to end: set once, and never taken back."""
+        return bool(self._head[_DRAINING])
+
+    def drain(self) -> None:
+        """Have the sources end."""
+        self._head[_DRAINING] = 1
+
+    def page(self, worker: int) -> Page:
+        """Return a worker's page."""
+        return Page(self, worker)
+
+    def log(self, log: int) -> memoryview:
+        """Return the bytes of a log."""
+        start = self.layout.log(log)
+        return self.view[start : start + self.layout.log_bytes]
+
+    def store_visibly(self, place: int, value: int) -> None:
+        """Store a word so that no later load of this process is done before it.
+
+        A processor may do a load before an earlier store is visible to others. A system call that
+        takes locks in the kernel lets neither pass.
+        """
+        os.pwrite(self._fd, value.to_bytes(8, "little"), place)
+
+    def load_late(self, place: int) -> int:
+        """Load a word after every earlier store of this process is visible to others."""
+        return int.from_bytes(os.pread(self._fd, 8, place), "little")
+
+
+class Page:
+    """A worker's page."""
+
+    def __init__(self, arena: Arena, worker: int) -> None:
+        self._arena = arena
+        layout = arena.layout
+        self._start = layout.page(worker)
+        shape = layout.workers[worker]
+        self._size = shape.slot
+        end = self._start + 8 * (_WORDS + 2 * shape.slot)
+        self.words = arena.view[self._start : end].cast("Q")
+        reason = layout.reason(worker)
+        self._reason = arena.view[reason : reason + REASON_BYTES]
+        kept = layout.kept(worker)
+        self._kept = arena.view[kept : kept + 2 * KEPT_BYTES] if shape.keeps else None
+
+    @property
+    def version(self) -> int:
+        """How often the worker has committed."""
+        return self.words[VERSION]
+
+    def read(self, first: int = 0, count: int | None = None) -> list[int]:
+        """Return words of the slot that is in force, all of one commit."""
+        words = self.words
+        end = self._size if count is None else first + count
+        while True:
+            version = words[VERSION]
+            start = _WORDS + (version & 1) * self._size
+            found: list[int] = words[start + first : start + end].tolist()
+            # The worker writes the other slot only: after the next version it may write this one.
+            if words[VERSION] == version:
+                return found
+
+    def commit(self, values: Sequence[int]) -> None:
+        """Put a slot in force: the worker's alone."""
+        words = self.words
+        version = words[VERSION] + 1
+        start = _WORDS + (version & 1) * self._size
+        words[start : start + self._size] = array("Q", values)
+        words[VERSION] = version
+
+    # -- flow control ------------------------------------------------------------------------------
+
+    def wait(self, *, waiting: bool) -> None:
+        """Say whether the worker waits for room: its consumers then wake it."""
+        if waiting:
+            self._arena.store_visibly(self._start + 8 * WAITING, 1)
+        else:
+            self.words[WAITING] = 0
+
+    def is_waiting(self) -> bool:
+        """Tell whether it waits for room. Asked by a consumer, after its commit."""
+        return bool(self._arena.load_late(self._start + 8 * WAITING))
+
+    # -- what is kept ------------------------------------------------------------------------------
+
+    def write_kept(self, packed: bytes, half: int) -> None:
+        """Write kept state into a half that is not in force: a commit puts it in force.
+
+        Raises:
+            ValueError: it is too long.
+        """
+        assert self._kept is not None
+        if len(packed) > KEPT_BYTES:
+            raise ValueError(f"what stages keep has {len(packed)} bytes; at most {KEPT_BYTES} fit")
+        start = half * KEPT_BYTES
+        self._kept[start : start + len(packed)] = packed
+
+    def read_kept(self, half: int, size: int) -> bytes:
+        """Return kept state."""
+        assert self._kept is not None
+        start = half * KEPT_BYTES
+        return bytes(self._kept[start : start + size])
+
+    # -- why it ends -------------------------------------------------------------------------------
+
+    def leave_reason(self, text: str) -> None:
+        """Leave a text, for the successor, of why the worker cannot do what it has in hand."""
+        data = text.encode(errors="replace")[-REASON_BYTES:]
+        self._reason[: len(data)] = data
+        self.words[REASON_SIZE] = len(data)
+        self.words[REASON_OF] = self.words[HAND]
+
+    def reason(self, hand: int) -> str | None:
+        """Return the text that was left of a transaction."""
+        if not hand or self.words[REASON_OF] != hand:
+            return None
+        size = min(self.words[REASON_SIZE], REASON_BYTES)
+        return bytes(self._reason[:size]).decode(errors="replace")

@@ -1,0 +1,154 @@
+"""Sources and sinks, as a pipeline is told of them: ``Port``, ``Pcap``, and functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from supervisor import ChildSpec
+from supervisor.lowlevel import reference_to
+from tuncer.client.create import child_spec
+from tuncer.client.device import Device
+from tuncer.pipeline.plan import EndPlan
+from tuncer.protocol.packet import Packet
+from tuncer.tunctl import Flag
+
+
+@dataclass(frozen=True)
+class Port:
+    """A device as a source or a sink; as both, packets of one pipeline go in and out by it.
+
+    By default the pipeline makes the device, and again if somebody deletes it. ``Port.of(device)``
+    is one that is there already.
+
+    Args:
+        name: the device's.
+        flags: as of ``tuncer.create``; by default a TUN.
+        queues: how many queues; as a source each of them is read by a worker of its own.
+        options: as of ``tuncer.child_spec``: ``addresses``, ``mtu``, ``routes`` and so on.
+    """
+
+    name: str
+    flags: int = Flag.TUN | Flag.NO_PI
+    queues: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    is_there: bool = False
+    """Whether it is somebody else's."""
+
+    def __init__(
+        self, name: str, flags: int = Flag.TUN | Flag.NO_PI, *, queues: int = 1, **options: Any
+    ) -> None:
+        for key, value in {"name": name, "flags": int(flags), "queues": queues}.items():
+            object.__setattr__(self, key, value)
+        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "is_there", False)
+        if not name:
+            raise ValueError("a pipeline's device has a name: give one")
+        self.spec()  # which says what is wrong
+
+    @classmethod
+    def of(cls, device: Device) -> Port:
+        """Return a device that is there already, and stays when the pipeline ends."""
+        port = cls(device.name)
+        object.__setattr__(port, "queues", device.queues)
+        object.__setattr__(port, "is_there", True)
+        return port
+
+    def spec(self) -> ChildSpec:
+        """Return the specification of the device's worker."""
+        name, options = self.name, dict(self.options)
+        if self.queues != 1:
+            options["queues"] = self.queues
+        return child_spec(f"device {name}", name, self.flags, restart="permanent", **options)
+
+
+@dataclass(frozen=True)
+class Pcap:
+    """A capture file: as a source pcap or pcapng, as a sink pcapng.
+
+    Args:
+        path: where it is. As a sink, a file that is there is replaced when the pipeline starts, and
+            continued after a crash.
+        timed: as a source: packets come at the distances of their times.
+        rotate_bytes: as a sink: a file of so many bytes is the last one's; the next one begins.
+            Files are then called ``name-00000.pcapng``, ``name-00001.pcapng`` and so on.
+        rotate_seconds: the same after so many seconds.
+    """
+
+    path: str | os.PathLike[str]
+    timed: bool = False
+    rotate_bytes: int | None = None
+    rotate_seconds: float | None = None
+
+
+Source: TypeAlias = "Port | Pcap | Device | Callable[[], Iterable[Packet | bytes]]"
+"""A function at the top level of a module returns packets, of any iterable; after a crash it is
+called again, and as many packets as were done with are left out. Bytes are IP packets."""
+Sink: TypeAlias = "Port | Pcap | Device | Callable[[Packet], object]"
+
+
+def source_plans(source: Any) -> list[EndPlan]:
+    """Return what the workers of the first segment read, each one of them.
+
+    Raises:
+        TypeError, ValueError: this is no source.
+    """
+    if isinstance(source, (list, tuple)):
+        if not source:
+            raise ValueError("a pipeline has one source at least")
+        return [plan for one in source for plan in source_plans(one)]
+    if isinstance(source, Device):
+        source = Port.of(source)
+    if isinstance(source, Port):
+        return [
+            EndPlan(source.name, "port", {"queue": queue, "made": not source.is_there})
+            for queue in range(source.queues)
+        ]
+    if isinstance(source, Pcap):
+        path = os.path.abspath(source.path)
+        return [EndPlan(os.path.basename(path), "pcap", {"path": path, "timed": source.timed})]
+    if callable(source):
+        name = getattr(source, "__name__", "function")
+        return [EndPlan(name, "function", {"start": reference_to(source)})]
+    raise TypeError(
+        "a source is a Port, a Pcap, a Device, or a function that returns packets, not"
+        f" {source!r:.200}"
+    )
+
+
+def sink_plan(name: str, sink: Any) -> EndPlan:
+    """Return a sink.
+
+    Raises:
+        TypeError, ValueError: this is none.
+    """
+    if isinstance(sink, Device):
+        sink = Port.of(sink)
+    if isinstance(sink, Port):
+        return EndPlan(name, "port", {"device": sink.name})
+    if isinstance(sink, Pcap):
+        path = os.path.abspath(sink.path)
+        rotate = {"bytes": sink.rotate_bytes, "seconds": sink.rotate_seconds}
+        return EndPlan(name, "pcap", {"path": path, **rotate})
+    if callable(sink):
+        return EndPlan(name, "function", {"start": reference_to(sink)})
+    raise TypeError(
+        f"sink {name!r} is a Port, a Pcap, a Device, or a function of a packet, not {sink!r:.200}"
+    )
+
+
+def ports_of(source: Any, sinks: Iterable[Any]) -> dict[str, Port]:
+    """Return the devices that a pipeline makes, by name.
+
+    Raises:
+        ValueError: two of them have the same name, and differ.
+    """
+    sources = source if isinstance(source, (list, tuple)) else [source]
+    found: dict[str, Port] = {}
+    for port in (*sources, *sinks):
+        is_made = isinstance(port, Port) and not port.is_there
+        if is_made and found.setdefault(port.name, port) != port:
+            raise ValueError(f"the device {port.name!r} is described twice, and differently")
+    return found

@@ -1,0 +1,186 @@
+"""What stages make of packets: the stages that run in one process, one after the other.
+
+It knows neither logs nor processes, and so is what ``Pipeline.test`` runs, too.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tuncer.pipeline.records import Item, Routed
+from tuncer.pipeline.stage import Packets
+from tuncer.protocol.packet import Packet
+
+COUNTERS = ("taken", "made", "out", "dropped", "failed")
+"""What is counted of a stage: taken + made = out + dropped + failed.
+
+``taken`` packets that came in, ``made`` packets that a stage returned beyond one for each that it
+was given, ``out`` packets that went on, ``dropped`` on purpose, ``failed``: the stage raised an
+exception.
+"""
+TAKEN, MADE, OUT, DROPPED, FAILED = range(len(COUNTERS))
+
+_Told = Callable[[Packet, BaseException], None]
+
+
+class StageError(Exception):
+    """A stage with ``on_error="crash"`` has raised an exception: its cause."""
+
+
+@dataclass
+class Runner:
+    """A stage in a process: how to call it, and its counters."""
+
+    name: str
+    call: Callable[..., Any]
+    is_batch: bool
+    on_error: str
+    failed: _Told
+    """Told of each packet that has failed."""
+    sinks: AbstractSet[str]
+    """The names that ``to`` may give."""
+    counters: list[int] = field(default_factory=lambda: [0] * len(COUNTERS))
+
+    def run(self, items: list[Item]) -> list[Item]:
+        """Return what the stage makes of packets; those for a sink pass by."""
+        if not any(type(item) is Routed for item in items):
+            return self._run(items)  # type: ignore[arg-type]
+        found: list[Item] = []
+        run: list[Packet] = []
+        for item in items:
+            if isinstance(item, Routed):
+                found += self._run(run)
+                found.append(item)
+                run = []
+            else:
+                run.append(item)
+        return found + self._run(run)
+
+    def _run(self, packets: list[Packet]) -> list[Item]:
+        if not packets:
+            return []
+        counters = self.counters
+        counters[TAKEN] += len(packets)
+        found = self._batched(packets) if self.is_batch else self._one_by_one(packets)
+        counters[OUT] += len(found)
+        return found
+
+    def _one_by_one(self, packets: list[Packet]) -> list[Item]:
+        """Call the function for each packet, in C as far as possible."""
+        results: list[Any] = []
+        left = iter(packets)
+        while True:
+            try:
+                results.extend(map(self.call, left))  # after an exception it has those before
+            except Exception as error:  # noqa: BLE001 - whatever a stage raises
+                results.append(_Failed(error))
+            else:
+                break
+        if all(issubclass(kind, Packet) for kind in set(map(type, results))):
+            return results
+        found: list[Item] = []
+        for packet, result in zip(packets, results, strict=True):
+            found += self._made(packet, result)
+        return found
+
+    def _made(self, packet: Packet, result: Any) -> list[Item]:
+        """Return what the function has made of one packet."""
+        counters = self.counters
+        if result is None:
+            counters[DROPPED] += 1
+            return []
+        if isinstance(result, _Failed):
+            return self._give_up(packet, result.error)
+        try:
+            made = self._items(result)
+        except (TypeError, ValueError) as error:
+            return self._give_up(packet, error)
+        counters[MADE] += len(made) - 1 if made else 0
+        counters[DROPPED] += not made
+        return made
+
+    def _batched(self, packets: list[Packet]) -> list[Item]:
+        """Call the function for many packets; after an exception go on behind its packet."""
+        found: list[Item] = []
+        while packets:
+            given = Packets(packets)
+            made: list[Item] = []
+            try:
+                for result in _results(self.call(given)):
+                    made += self._items(result)
+            except Exception as error:  # noqa: BLE001 - whatever a stage raises
+                done = max(1, len(packets) - given.left())
+                failed = packets[:done] if not made else packets[done - 1 : done]
+                self._balance(done - len(failed), len(made))
+                found += made
+                for packet in failed:
+                    found += self._give_up(packet, error)
+                packets = packets[done:]
+            else:
+                self._balance(len(packets), len(made))
+                found += made
+                break
+        return found
+
+    def _balance(self, given: int, made: int) -> None:
+        """Count what a call made of packets that it was given."""
+        self.counters[MADE] += max(0, made - given)
+        self.counters[DROPPED] += max(0, given - made)
+
+    def _give_up(self, packet: Packet, error: Exception) -> list[Item]:
+        """Do with a packet, for which the stage has raised an exception, what ``on_error`` says."""
+        if self.on_error == "crash":
+            raise StageError(f"stage {self.name!r} has raised an exception") from error
+        self.counters[FAILED] += 1
+        self.failed(packet, error)
+        if self.on_error == "skip":
+            return []
+        self.counters[MADE] += 1
+        return [Routed(self.on_error.removeprefix("to:"), packet)]
+
+    def _items(self, result: Any) -> list[Item]:
+        """Return what the stage has returned for a packet as a list.
+
+        Raises:
+            TypeError: it is no packet, nor None, nor a list of packets.
+            ValueError: there is no such sink.
+        """
+        if result is None:
+            return []
+        found = list(result) if type(result) in {list, tuple} else [result]
+        for one in found:
+            if isinstance(one, Routed):
+                if one.sink not in self.sinks:
+                    raise ValueError(f"there is no sink {one.sink!r}, but {sorted(self.sinks)}")
+            elif not isinstance(one, Packet):
+                raise TypeError(
+                    f"stage {self.name!r} returns packets, None, or a list of packets, not"
+                    f" {result!r:.100}"
+                )
+        return found
+
+
+class _Failed(NamedTuple):
+    """Stands for what a stage would have returned, had it not raised an exception."""
+
+    error: Exception
+
+
+def _results(returned: Any) -> Iterable[Any]:
+    return () if returned is None else returned
+
+
+def run_all(runners: Sequence[Runner], items: list[Item]) -> list[Item]:
+    """Return what stages, one after the other, make of packets."""
+    for runner in runners:
+        items = runner.run(items)
+    return items
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception with its traceback, as a quarantine tells it."""
+    return "".join(traceback.format_exception(error)).rstrip()

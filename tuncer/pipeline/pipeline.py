@@ -1,0 +1,230 @@
+"""Pipelines, as a program describes them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from supervisor import ChildSpec
+from supervisor.lowlevel import pack_exact, reference_to
+from tuncer.pipeline.ends import Port, ports_of, sink_plan, source_plans
+from tuncer.pipeline.pipeline_ref import PipelineRef
+from tuncer.pipeline.pipeline_supervisor import PipelineSupervisor
+from tuncer.pipeline.plan import EndPlan, Plan, Segment, StagePlan
+from tuncer.pipeline.stage import WAYS, StageSpec, check_name, specified
+
+_PAGE = 4096
+_FEWEST_BYTES, _MOST_BYTES = 1 << 18, 1 << 30
+_LOG_BYTES = 4 << 20
+_DEVICE_INTENSITY = 10
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Packets from a source through stages to sinks, in supervised processes.
+
+    A stage without ``workers=`` runs in the process of the stage before it, or of the source.
+    Between two processes there is a log in shared memory for each pair of workers. A worker that is
+    killed is restarted, and goes on where it was: between workers no packet is lost, none comes
+    twice, and those of a worker keep their order.
+
+    Args:
+        name: what the pipeline is called, and its supervisor registers.
+        source: a ``Port``, a ``Pcap``, a device, or a function that returns packets; or a list of
+            these.
+        stages: functions and ``Stage`` classes, some of them with options: see ``StageSpec``.
+        sinks: by name, each a ``Port``, a ``Pcap``, a device, or a function of a packet. What the
+            last stage returns goes to the first one, but for what goes elsewhere by ``to``. A sink
+            that is given alone is called "out". Without any, what comes out of the last stage is
+            counted.
+        full: what a worker does when the next one has no room. "wait": it reads no further
+            packets, so that in the end the source waits; a live device then loses packets before
+            the pipeline, counted. "drop": packets are shed, counted.
+        log_bytes: room of each log, in bytes.
+        quarantine: a file to which packets are appended that have killed their workers; None: they
+            are counted and logged alone.
+
+    Raises:
+        TypeError, ValueError: what is wrong with it; nothing was started.
+    """
+
+    name: str
+    source: Any
+    stages: Sequence[Any] = ()
+    sinks: Any = None
+    full: Literal["wait", "drop"] = "wait"
+    log_bytes: int = _LOG_BYTES
+    quarantine: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_name("the pipeline", self.name)
+        if self.full not in {"wait", "drop"}:
+            raise ValueError(f"full is 'wait' or 'drop', not {self.full!r:.100}")
+        size = self.log_bytes
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"log_bytes is a number, not {size!r:.100}")
+        if not _FEWEST_BYTES <= size <= _MOST_BYTES or size % _PAGE:
+            raise ValueError(
+                f"log_bytes is a multiple of {_PAGE}, {_FEWEST_BYTES} to {_MOST_BYTES}, not {size}"
+            )
+        self.plan()
+        ports_of(self.source, self._named_sinks().values())
+
+    def start_link(self) -> PipelineRef:
+        """Start the pipeline, which ends when this process ends.
+
+        Raises:
+            StartFailed: a device or a worker does not start, and why.
+            AlreadyRegistered: a pipeline of this name runs.
+        """
+        found = PipelineSupervisor.start_link(*self._arguments(), name=self.name)
+        return cast("PipelineRef", found)
+
+    def child_spec(self, id: str | None = None, **options: Any) -> ChildSpec:  # noqa: A002 - OTP's word
+        """Return the specification of the pipeline, for a supervisor of one's own.
+
+        Args:
+            id: what that calls it; by default the pipeline's name.
+            **options: as of ``ChildSpec``.
+        """
+        arguments = self._arguments()
+        return ChildSpec(id or self.name, PipelineSupervisor, arguments, name=self.name, **options)
+
+    def _arguments(self) -> tuple[dict[str, Any], list[list[Any]], int, float]:
+        ports = ports_of(self.source, self._named_sinks().values())
+        devices = [_device(port) for port in ports.values()]
+        plan = self.plan()
+        intensity = sum(s.intensity for s in plan.segments) + _DEVICE_INTENSITY * len(devices)
+        return plan.term(), devices, intensity, max(s.period for s in plan.segments)
+
+    # -- the plan ----------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """Return what the pipeline consists of, as its processes know it.
+
+        Raises:
+            TypeError, ValueError: what is wrong with it.
+        """
+        sources = tuple(source_plans(self.source))
+        if isinstance(self.stages, (str, bytes)) or not isinstance(self.stages, Sequence):
+            raise TypeError(f"stages are a list, not {self.stages!r:.100}")
+        specs = [specified(one) for one in self.stages]
+        sinks = tuple(sink_plan(name, sink) for name, sink in self._named_sinks().items())
+        _check(specs, sinks)
+        groups: list[list[StageSpec]] = [[]]
+        for spec in specs:
+            if spec.workers is None:
+                groups[-1].append(spec)
+            else:
+                groups.append([spec])
+        segments = [_first_segment(groups[0], len(sources))]
+        segments += [_segment(group) for group in groups[1:]]
+        _check_order(segments)
+        exclusive: tuple[str, ...] = ()
+        if segments[-1].workers > 1:
+            exclusive = tuple(sink.name for sink in sinks if sink.kind != "port")
+        if exclusive:
+            segments.append(Segment("sinks", 1, "any", (), "retry", 100, 10.0, None))
+        quarantine = None if self.quarantine is None else os.path.abspath(self.quarantine)
+        return Plan(
+            self.name,
+            self.full,
+            self.log_bytes,
+            quarantine,
+            sources,
+            tuple(segments),
+            sinks,
+            exclusive,
+        )
+
+    def _named_sinks(self) -> dict[str, Any]:
+        if self.sinks is None:
+            return {}
+        if isinstance(self.sinks, Mapping):
+            for name in self.sinks:
+                check_name("a sink", name)
+            return dict(self.sinks)
+        return {"out": self.sinks}
+
+
+def _device(port: Port) -> list[Any]:
+    """Return the arguments and options of ``child_spec`` for a device."""
+    options = {"restart": "permanent", **port.options}
+    for name in ("addresses", "routes"):
+        if name in options:
+            options[name] = [str(one) for one in options[name]]
+    if port.queues != 1:
+        options["queues"] = port.queues
+    return [[f"device {port.name}", port.name, int(port.flags)], options]
+
+
+def _first_segment(specs: list[StageSpec], workers: int) -> Segment:
+    stages = tuple(_stage(spec) for spec in specs)
+    on_kill = specs[0].on_kill if specs else "retry"
+    limits = (specs[0].intensity, specs[0].period) if specs else (100, 10.0)
+    return Segment("source", workers, "any", stages, on_kill, *limits, _backoff(specs))
+
+
+def _segment(specs: list[StageSpec]) -> Segment:
+    first = specs[0]
+    assert first.workers is not None
+    by = first.by if isinstance(first.by, str) else reference_to(first.by)
+    stages = tuple(_stage(spec) for spec in specs)
+    limits = first.intensity, first.period
+    name = first.title
+    return Segment(name, first.workers, by, stages, first.on_kill, *limits, _backoff(specs))
+
+
+def _backoff(specs: list[StageSpec]) -> list[float] | None:
+    return list(specs[0].backoff) if specs and specs[0].backoff is not None else None
+
+
+def _stage(spec: StageSpec) -> StagePlan:
+    return StagePlan(
+        spec.title,
+        reference_to(spec.start),
+        spec.is_class,
+        spec.batch,
+        list(spec.args),
+        dict(spec.kwargs),
+        spec.on_error,
+        spec.is_class and bool(spec.start.kept),
+    )
+
+
+def _check(specs: list[StageSpec], sinks: tuple[EndPlan, ...]) -> None:
+    """Check what only all stages and sinks together show.
+
+    Raises:
+        TypeError, ValueError: what is wrong.
+    """
+    names = [spec.title for spec in specs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two stages are called {twice!r}: give one of them a name=")
+    for reserved in ("source", "sinks"):
+        if reserved in names:
+            raise ValueError(f"no stage is called {reserved!r}: give it a name=")
+    known = {sink.name for sink in sinks}
+    for spec in specs:
+        if spec.on_error.startswith("to:") and spec.on_error[3:] not in known:
+            raise ValueError(
+                f"stage {spec.title!r}: on_error={spec.on_error!r}, but there is no such sink"
+            )
+        try:
+            pack_exact([list(spec.args), dict(spec.kwargs)])
+        except TypeError as error:
+            raise TypeError(f"stage {spec.title!r}: an argument of init: {error}") from None
+
+
+def _check_order(segments: list[Segment]) -> None:
+    for before, segment in itertools.pairwise(segments):
+        if segment.by == "ordered" and before.workers > 1:
+            raise ValueError(
+                f"stage {segment.id!r}: by='ordered' restores the order of one worker's packets,"
+                f" and there are {before.workers} before it"
+            )
+        assert segment.by in WAYS or ":" in segment.by

@@ -1,0 +1,132 @@
+"""References to pipelines: what can be asked of one that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from supervisor import CallTimeout, NoReply, Ref, SupervisorRef, multi_call
+from supervisor.lowlevel import decode_ref, encode_ref, extend_codec
+from tuncer.pipeline.plan import Plan
+from tuncer.pipeline.stage import Stage
+from tuncer.pipeline.statistics import Statistics, made_of
+from tuncer.protocol.codec_types import PIPELINE_REF
+
+_Given = ParamSpec("_Given")
+_Reply = TypeVar("_Reply")
+_Stage = TypeVar("_Stage", bound=Stage)
+
+_DEADLINE = 10.0  # seconds
+
+
+class StageRow(NamedTuple):
+    """What ``which_stages`` tells of a stage."""
+
+    name: str
+    segment: str
+    """The stages of a segment run in the same processes."""
+    start: str
+    """``module:qualname`` of the function or class."""
+    workers: list[Ref]
+    """Those that run now."""
+
+
+class PipelineRef(SupervisorRef):
+    """A reference to a pipeline that runs: to its supervisor."""
+
+    __slots__ = ()
+
+    def stats(self) -> Statistics:
+        """Return what was counted since the start, over all restarts of workers."""
+        return made_of(self.call(["statistics"], timeout=None))
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until all sources have ended, and everything they have read was done with.
+
+        The workers stay: their stages can be called until ``stop``.
+
+        Raises:
+            CallTimeout: that has not come in so many seconds.
+            ProcessDown: the pipeline has ended.
+        """
+        self.call(["wait"], timeout=timeout)
+
+    def drain(self) -> None:
+        """Have the sources end; what they have read goes through the pipeline."""
+        self.call(["drain"], timeout=None)
+
+    def stop(  # type: ignore[override]
+        self, deadline: float | None = _DEADLINE
+    ) -> Statistics:
+        """End the sources, wait until what they have read was done with, and end the pipeline.
+
+        Args:
+            deadline: seconds for that; None waits as long as it takes.
+
+        Returns:
+            What was counted in the end. ``waiting`` of its edges is what the deadline has cut off.
+
+        Raises:
+            NoProcess: it has ended already.
+            ProcessDown: it ended meanwhile.
+        """
+        self.drain()
+        with contextlib.suppress(CallTimeout):
+            self.wait(deadline)
+        found = self.stats()
+        super().stop()
+        return found
+
+    def which_stages(self) -> list[StageRow]:
+        """Return the stages in their order, with the references of their workers."""
+        plan = Plan.of(self.call(["plan"], timeout=None))
+        refs = {row.id: row.ref for row in self.which_children()}
+        found = []
+        for number, segment in enumerate(plan.segments):
+            ids = [plan.id(w) for w, place in enumerate(plan.places) if place.segment == number]
+            workers = [ref for ref in map(refs.get, ids) if ref is not None]
+            found += [StageRow(s.name, segment.id, s.start, workers) for s in segment.stages]
+        return found
+
+    def gather(
+        self,
+        method: Callable[Concatenate[_Stage, _Given], _Reply | NoReply],
+        /,
+        *args: _Given.args,
+        **kwargs: _Given.kwargs,
+    ) -> list[_Reply]:
+        """Call a method, marked by ``handler``, of all workers of a stage; return their replies.
+
+        Args:
+            method: of the stage's class.
+            *args: the method's.
+            **kwargs: the method's.
+
+        Raises:
+            LookupError: no stage of the pipeline has the method, or more than one.
+            Exception: what a worker has answered instead of a reply, or ProcessDown.
+        """
+        rows = [row for row in self.which_stages() if _has(row.start, method)]
+        if len(rows) != 1:
+            name = getattr(method, "__qualname__", method)
+            raise LookupError(f"{len(rows)} stages of this pipeline have {name!r}: call a worker")
+        found = multi_call(rows[0].workers, method, *args, **kwargs)
+        for _, error in found.errors:
+            raise error
+        return [reply for _, reply in found.replies]
+
+
+def _has(start: str, method: Callable[..., Any]) -> bool:
+    """Tell whether a stage's class, if this process knows it, has a method."""
+    module, _, path = start.partition(":")
+    found: Any = sys.modules.get(module)
+    if found is None and module in {"__main__", "__mp_main__"}:
+        found = sys.modules.get("__main__")
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return isinstance(found, type) and getattr(found, method.__name__, None) is method
+
+
+extend_codec(PIPELINE_REF, PipelineRef, encode_ref, lambda fields: decode_ref(fields, PipelineRef))

@@ -1,0 +1,140 @@
+"""The supervisor of a pipeline: it makes the memory, and starts devices and workers.
+
+It runs none of the user's code, and passes no packets on. What it tells of the pipeline it reads in
+the memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, ClassVar
+
+from supervisor import Backoff, ChildSpec, NoReply, Ref, Sender, Supervisor
+from supervisor.errors import RAISED
+from supervisor.lowlevel import load_reference, provide_fd, provided_fd
+from tuncer.client.create import child_spec
+from tuncer.pipeline import arena, plan
+from tuncer.pipeline.arena import Arena
+from tuncer.pipeline.pipeline_ref import PipelineRef
+from tuncer.pipeline.plan import Plan
+from tuncer.pipeline.statistics import counted, left
+from tuncer.pipeline.worker import ARENA, DONE, Worker, wake_name
+
+_ID = "pipeline"
+"""Whose store, among those of the children, has what is the supervisor's own."""
+
+
+class PipelineSupervisor(Supervisor):
+    """Starts the workers of a pipeline, and restarts them."""
+
+    reference: ClassVar[type[Ref]] = PipelineRef
+
+    def init(  # type: ignore[override]
+        self, term: dict[str, Any], devices: list[list[Any]], intensity: int, period: float
+    ) -> Any:
+        """Begin to start the workers, the last segment's first.
+
+        Args:
+            term: the pipeline's plan.
+            devices: arguments and options of ``child_spec``, of each device to be made.
+            intensity: restarts of devices that are borne within ``period`` seconds.
+            period: seconds.
+        """
+        self._plan = Plan.of(term)
+        self._awaiting: list[Sender] = []
+        self._import()
+        self._provide()
+        workers = [self._worker(number) for number in range(len(self._plan.places))]
+        ports = [child_spec(*args, **options) for args, options in devices]
+        result = super().init([*ports, *reversed(workers)], intensity=intensity, period=period)
+        self.add_reader(self._done, self._look_for_end)
+        return result
+
+    def _import(self) -> None:
+        """Import the stages' modules, so that forks of this process find them imported.
+
+        A worker that cannot import one says so.
+        """
+        for segment in self._plan.segments:
+            for stage in segment.stages:
+                with contextlib.suppress(*RAISED):
+                    load_reference(stage.start)
+
+    # -- what the workers share --------------------------------------------------------------------
+
+    def _provide(self) -> None:
+        """Make the memory and the eventfds, unless a former incarnation has; share them out."""
+        layout = self._plan.layout
+        memory = self._shared(ARENA, lambda: arena.create(layout))
+        self._memory = Arena(memory, layout)
+        self._done = self._shared(DONE, _eventfd)
+        workers = range(len(self._plan.places))
+        self._wakes = [self._shared(wake_name(number), _eventfd) for number in workers]
+        for number in workers:
+            neighbours = {number}
+            for edge in (*self._plan.inputs(number), *self._plan.outputs(number)):
+                neighbours |= {edge.producer, edge.consumer}
+            given = {ARENA: memory, DONE: self._done}
+            given |= {wake_name(other): self._wakes[other] for other in neighbours}
+            for name, fd in given.items():
+                child = self._plan.id(number)
+                if provided_fd(self, child, name) is None:
+                    provide_fd(self, child, name, os.dup(fd))
+
+    def _shared(self, name: str, make: Any) -> int:
+        """Return a descriptor that the supervisor keeps itself, beside those of its children."""
+        found = provided_fd(self, _ID, name)
+        if found is None:
+            found = make()
+            provide_fd(self, _ID, name, found)
+        return found
+
+    def _worker(self, number: int) -> ChildSpec:
+        segment = self._plan.segments[self._plan.places[number].segment]
+        return ChildSpec(
+            self._plan.id(number),
+            Worker,
+            (self._plan.term(), number),
+            intensity=segment.intensity,
+            period=segment.period,
+            backoff=None if segment.backoff is None else Backoff(*segment.backoff),
+        )
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def handle_call(self, request: list[Any], sender: Sender) -> Any:
+        """Serve the methods of ``PipelineRef``, and those of ``SupervisorRef``."""
+        match request:
+            case ["statistics"]:
+                return counted(self._plan, self._memory)
+            case ["drain"]:
+                self._drain()
+                return None
+            case ["wait"]:
+                self._awaiting.append(sender)
+                self._look_for_end()
+                return NoReply()
+            case ["plan"]:
+                return self._plan.term()
+        return super().handle_call(request, sender)
+
+    def _drain(self) -> None:
+        """Have the sources end: what they have read goes through the pipeline."""
+        self._memory.drain()
+        for wake in self._wakes:
+            os.eventfd_write(wake, 1)
+
+    def _look_for_end(self) -> None:
+        """Answer those who wait, when all workers have done with everything."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._done)
+        workers = range(len(self._plan.places))
+        if all(self._memory.page(number).read(plan.ENDED, 1)[0] for number in workers):
+            for sender in self._awaiting:
+                self.reply(sender, left(self._plan, self._memory))
+            self._awaiting.clear()
+
+
+def _eventfd() -> int:
+    return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -1,0 +1,208 @@
+"""Sinks in a worker of the last segment: where packets go in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from supervisor.lowlevel import load_reference
+from tuncer.client.create import attach
+from tuncer.client.device import Device
+from tuncer.client.packet_writer import written_before
+from tuncer.pipeline import pcapng
+from tuncer.pipeline.plan import EndPlan
+from tuncer.protocol.packet import DeviceError, Packet
+
+log = logging.getLogger("tuncer")
+
+_OFFSET_BITS = 44  # of a position: bytes in a file; above them the file's number
+
+
+class Sink(ABC):
+    """Where packets go."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        """Committed with what was delivered: a successor goes on there."""
+
+    @abstractmethod
+    def deliver(self, packets: Sequence[Packet]) -> int:
+        """Deliver packets; return how many could not be, which is logged."""
+
+    def close(self) -> None:
+        """Close what is open."""
+        return
+
+
+class PortSink(Sink):
+    """A device. After a crash a batch may be written again."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._device: Device | None = None
+
+    def deliver(self, packets: Sequence[Packet]) -> int:
+        """Write packets to the device."""
+        datas = [packet.data for packet in packets]
+        failed = 0
+        while datas:
+            try:
+                if self._device is None:
+                    self._device = attach(self._name)
+                if self._device.queues == 1:
+                    self._device.send(*datas)
+                    break
+                # Of several queues nothing tells how many were written before an error.
+                self._device.send(datas[0])
+                datas = datas[1:]
+            except DeviceError as error:
+                self._device = None
+                log.warning("%s: %d packets were not written: %s", self._name, len(datas), error)
+                return failed + len(datas)
+            except (OSError, ValueError) as error:
+                log.warning("%s: a packet was not written: %s", self._name, error)
+                failed += 1
+                datas = datas[written_before(error) + 1 :]
+        return failed
+
+
+class FunctionSink(Sink):
+    """A function of a packet. After a crash it may be called again for a batch."""
+
+    def __init__(self, name: str, start: str) -> None:
+        super().__init__()
+        self._name = name
+        self._call = load_reference(start)
+
+    def deliver(self, packets: Sequence[Packet]) -> int:
+        """Call the function for each packet."""
+        failed = 0
+        for packet in packets:
+            try:
+                self._call(packet)
+            except Exception:
+                log.exception("sink %r has failed for packet %d", self._name, packet.seq)
+                failed += 1
+        return failed
+
+
+class PcapSink(Sink):
+    """A capture file. After a crash it is cut to what was committed: each packet stands there once.
+
+    The position is the file's number, and the bytes that are committed in it.
+    """
+
+    def __init__(
+        self, position: int, path: str, rotate_bytes: int | None, rotate_seconds: float | None
+    ) -> None:
+        super().__init__()
+        self._path = Path(path)
+        self._bytes, self._seconds = rotate_bytes, rotate_seconds
+        self._number, offset = position >> _OFFSET_BITS, position & (1 << _OFFSET_BITS) - 1
+        self._interfaces: dict[tuple[str, int], int] = {}
+        self._file = self._opened(offset)
+        self._began = time.monotonic()
+
+    def _opened(self, offset: int) -> IO[bytes]:
+        """Open the present file, and cut it to what is committed.
+
+        A new section begins there: it describes its interfaces anew.
+        """
+        file = self._name().open("r+b" if offset else "w+b", buffering=0)
+        file.truncate(offset)
+        file.seek(offset)
+        file.write(pcapng.section())
+        self._interfaces = {}
+        self.position = self._number << _OFFSET_BITS | file.tell()
+        return file
+
+    def _name(self) -> Path:
+        if self._bytes is None and self._seconds is None:
+            return self._path
+        return self._path.with_name(f"{self._path.stem}-{self._number:05}{self._path.suffix}")
+
+    def deliver(self, packets: Sequence[Packet]) -> int:
+        """Write packets, all of them or none."""
+        self._rotate()
+        blocks = []
+        known = dict(self._interfaces)
+        for packet in packets:
+            key = packet.device, pcapng.link_of(packet.framing)
+            number = known.get(key)
+            if number is None:
+                number = known[key] = len(known)
+                blocks.append(pcapng.interface(*key))
+            data = packet.data[packet.framing.start :]
+            blocks.append(pcapng.packet(number, packet.timestamp, data))
+        before = self._file.tell()
+        try:
+            _write(self._file, b"".join(blocks))
+        except OSError as error:  # ENOSPC, EFBIG: what was written before stays whole
+            with contextlib.suppress(OSError):
+                self._file.truncate(before)
+            self._file.seek(before)
+            log.error("%s: %d packets were not written: %s", self._name(), len(packets), error)
+            return len(packets)
+        self._interfaces = known
+        self.position = self._number << _OFFSET_BITS | self._file.tell()
+        return 0
+
+    def _rotate(self) -> None:
+        """Begin the next file, if it is time to."""
+        is_full = self._bytes is not None and self._file.tell() >= self._bytes
+        is_old = self._seconds is not None and time.monotonic() - self._began >= self._seconds
+        if is_full or is_old:
+            self._file.close()
+            self._number += 1
+            self._file = self._opened(0)
+            self._began = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    written = 0
+    while written < len(data):  # a full disk cuts it short: the next one tells
+        written += file.write(data[written:])
+
+
+def opened(plan: EndPlan, position: int) -> Sink:
+    """Return a sink.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    options = plan.options
+    if plan.kind == "port":
+        return PortSink(options["device"])
+    if plan.kind == "pcap":
+        return PcapSink(position, options["path"], options["bytes"], options["seconds"])
+    if plan.kind == "function":
+        return FunctionSink(plan.name, options["start"])
+    raise OSError(errno.EINVAL, f"there is no kind of sink {plan.kind!r}")
+
+
+def quarantine(path: str, packet: Packet, reason: str) -> None:
+    """Append a packet, with the reason as its comment, to a capture file.
+
+    Several workers append to it: one write is a section of its own.
+    """
+    link = pcapng.link_of(packet.framing)
+    data = packet.data[packet.framing.start :]
+    section = pcapng.section() + pcapng.interface(packet.device, link)
+    section += pcapng.packet(0, packet.timestamp, data, reason)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, section)
+    finally:
+        os.close(fd)

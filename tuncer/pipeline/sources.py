@@ -1,0 +1,224 @@
+"""Sources in a worker of the first segment: where its packets come from.
+
+A source knows its position. The worker commits it with what it has made of the packets before it;
+its successor begins there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from supervisor.lowlevel import load_reference
+from tuncer.client.create import attach
+from tuncer.client.device import Device
+from tuncer.client.ring_subscription import RingSubscription
+from tuncer.pipeline import pcapng
+from tuncer.pipeline.plan import EndPlan
+from tuncer.protocol.batch import Batch
+from tuncer.protocol.packet import DeviceError, Framing, Packet, packet_class
+
+_AGAIN = 0.05  # seconds until a device that is away is looked for again
+_NO_IDENTITY = 0
+
+
+class Source(ABC):
+    """Where packets come from."""
+
+    def __init__(self, position: int, identity: int) -> None:
+        """Begin behind what was committed.
+
+        Args:
+            position: of the next packet, as this source counts; 0 at the first start.
+            identity: of what the position is in; 0 if nothing is known of it.
+        """
+        self.position = position
+        self.identity = identity
+        self.missed = 0
+        """Packets that the source itself was too slow for, since this process began."""
+
+    @abstractmethod
+    def read(self, most: int) -> list[Packet] | None:
+        """Return the next packets; none if there are none now, None if there will be no more."""
+
+    def fileno(self) -> int | None:
+        """Return a descriptor that is readable when there may be packets; None: always."""
+        return None
+
+    def delay(self) -> float | None:
+        """Return the seconds after which there may be packets; None: a descriptor tells."""
+        return None
+
+    def close(self) -> None:
+        """Close what is open."""
+        return
+
+
+class PortSource(Source):
+    """A device, or one queue of it.
+
+    The position is the next packet's ``seq`` in the device's log, which outlives this worker: so
+    what was read from the device and not done with yet is read again after a crash.
+    """
+
+    def __init__(self, position: int, identity: int, name: str, queue: int, *, made: bool) -> None:
+        super().__init__(position, identity)
+        self._name, self._queue, self._made = name, queue, made
+        self._subscription: RingSubscription | None = None
+        self._left: list[Packet] = []
+        self._attach()
+
+    def _attach(self) -> None:
+        """Subscribe, if the device is there."""
+        device = _device(self._name)
+        if device is None:
+            return
+        found = device.subscribe(batch=256, queue=self._queue)
+        assert isinstance(found, RingSubscription)
+        if found.ring_mark == self.identity:
+            found.go_back(self.position)
+        elif self._made:  # a new one, which this pipeline has made: nothing of it is left out
+            found.go_back(0)
+        self.identity = found.ring_mark
+        self._subscription = found
+
+    def read(self, most: int) -> list[Packet] | None:
+        """Return packets that the device's worker has read."""
+        if not self._left:
+            if self._subscription is None:
+                self._attach()
+            if self._subscription is None:
+                return []
+            try:
+                batch = self._subscription.recv(timeout=0)
+            except TimeoutError:
+                return []
+            except (EOFError, DeviceError):
+                self._subscription.close()
+                self._subscription = None
+                return [] if self._made else None
+            assert isinstance(batch, Batch)
+            self._left = list(batch)
+        found, self._left = self._left[:most], self._left[most:]
+        self.position = found[-1].seq + 1
+        self.missed += sum(packet.lost for packet in found)
+        return found
+
+    def fileno(self) -> int | None:
+        """Return the subscription's descriptor; -1: the device is away."""
+        return -1 if self._subscription is None else self._subscription.fileno()
+
+    def delay(self) -> float | None:
+        """Return when to look for a device that is away."""
+        return _AGAIN if self._subscription is None else None
+
+    def close(self) -> None:
+        """End the subscription."""
+        if self._subscription is not None:
+            self._subscription.close()
+
+
+def _device(name: str) -> Device | None:
+    """Return a device, if it is there, and its worker answers."""
+    with contextlib.suppress(DeviceError):
+        return attach(name)
+    return None
+
+
+class PcapSource(Source):
+    """A capture file. The position is a byte in it."""
+
+    def __init__(self, position: int, identity: int, path: str, *, timed: bool) -> None:
+        super().__init__(position, identity)
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by close
+        self._records = pcapng.read(self._file, path)
+        self._timed = timed
+        self._next: pcapng.Captured | None = None
+        self._seq = 0
+        self._began: tuple[float, int] | None = None
+        while position and (record := next(self._records, None)):
+            self._seq += 1
+            if record.end >= position:
+                break
+
+    def read(self, most: int) -> list[Packet] | None:
+        """Return packets of the file that are due."""
+        found: list[Packet] = []
+        while len(found) < most:
+            record = self._next or next(self._records, None)
+            if record is None:
+                return found or None
+            self._next = record
+            if self._timed and self._wait() > 0:
+                break
+            self._next = None
+            kind = packet_class(record.framing)
+            found.append(kind(record.data, self._seq, record.timestamp, record.interface))
+            self._seq += 1
+            self.position = record.end
+        return found
+
+    def _wait(self) -> float:
+        """Return the seconds until the next packet is due."""
+        assert self._next is not None
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now, self._next.timestamp
+        began, first = self._began
+        return began + (self._next.timestamp - first) / 1e9 - now
+
+    def delay(self) -> float | None:
+        """Return when the next packet is due."""
+        return None if self._next is None else max(0.0, self._wait())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class FunctionSource(Source):
+    """Whatever a function returns. The position is how many packets were taken of it."""
+
+    def __init__(self, position: int, identity: int, name: str, start: str) -> None:
+        super().__init__(position, identity)
+        self._name = name
+        self._packets: Iterator[Any] = iter(load_reference(start)())
+        self.position = 0
+        self.read(position) if position else None
+
+    def read(self, most: int) -> list[Packet] | None:
+        """Return what the function has yielded."""
+        found = []
+        for given in itertools.islice(self._packets, most):
+            found.append(self._packet(given, self.position))
+            self.position += 1
+        return found or None
+
+    def _packet(self, given: Any, seq: int) -> Packet:
+        if isinstance(given, Packet):
+            return given
+        if isinstance(given, (bytes, bytearray, memoryview)):
+            kind = packet_class(Framing())
+            return kind(bytes(given), seq, time.time_ns(), self._name)
+        raise TypeError(f"source {self._name!r} yields packets, or bytes, not {given!r:.100}")
+
+
+def opened(plan: EndPlan, position: int, identity: int) -> Source:
+    """Return a source.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    options = plan.options
+    if plan.kind == "port":
+        return PortSource(position, identity, plan.name, options["queue"], made=options["made"])
+    if plan.kind == "pcap":
+        return PcapSource(position, identity, options["path"], timed=options["timed"])
+    if plan.kind == "function":
+        return FunctionSource(position, identity, plan.name, options["start"])
+    raise OSError(errno.EINVAL, f"there is no kind of source {plan.kind!r}")

@@ -1,0 +1,590 @@
+"""A worker of a pipeline: an actor that runs the stages of a segment, one shard of it.
+
+It works in transactions. It takes packets of its source or of one of its inputs, runs the stages,
+delivers what goes to its sinks, writes the rest to its outputs, and commits all of this by one
+store (see ``arena``). Between two transactions it serves messages and timers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from supervisor.lowlevel import Host, load_reference, pack_exact, unpack
+from tuncer.pipeline import edge_log, engine, failures, plan, records, shards, sinks, sources
+from tuncer.pipeline.arena import (
+    HAND,
+    HAND_COUNT,
+    HAND_INPUT,
+    KILLS,
+    LIMIT,
+    SUSPECTS,
+    Arena,
+)
+from tuncer.pipeline.engine import COUNTERS, Runner, run_all
+from tuncer.pipeline.failures import Suspicion
+from tuncer.pipeline.plan import Edge, Plan
+from tuncer.pipeline.records import Item, Record, Routed
+from tuncer.pipeline.stage import Stage
+from tuncer.protocol.packet import Packet
+
+log = logging.getLogger("tuncer")
+
+ARENA, WAKE, DONE = "pipeline arena", "wake", "pipeline done"
+"""Names of descriptors in a worker's store: the memory, eventfds of workers, the supervisor's."""
+
+_MOST = 256  # packets of a transaction
+_TURNS = 8  # transactions between two looks at messages
+_SOURCE = 0  # what stands for the input of a worker that has a source
+
+
+def wake_name(worker: int) -> str:
+    """Return the name of a worker's eventfd in the stores of its neighbours."""
+    return f"{WAKE} {worker}"
+
+
+class _Hand(NamedTuple):
+    """What a worker has taken, and not committed yet."""
+
+    items: list[Item]
+    input: int
+    position: int
+    """Of the next packet's record in the input."""
+    done: int
+    """Packets of that record that are done with then."""
+    ticket: int
+    is_last: bool
+    """Whether these are the last ones of their ticket."""
+
+
+class _Pending(NamedTuple):
+    """What came of a hand: it waits for room in the outputs."""
+
+    hand: _Hand
+    records: list[Record | None]
+    """One for each output; None: nothing."""
+    delivered: list[tuple[int, list[Packet]]]
+    """Sinks, and what they get."""
+
+
+class Worker(Host):
+    """One shard of a segment."""
+
+    def init(self, term: dict[str, Any], number: int) -> None:
+        """Go on where a former incarnation has committed; or begin.
+
+        Args:
+            term: the pipeline's plan.
+            number: which worker this is.
+        """
+        self._plan = Plan.of(term)
+        self._number = number
+        place = self._plan.places[number]
+        self._segment = self._plan.segments[place.segment]
+        self._fds = self.stored_fds()
+        self._wake = self._fds[wake_name(number)]
+        self._arena = Arena(self._fds[ARENA], self._plan.layout)
+        self._page = self._arena.page(number)
+        self._slot = self._plan.slot(number)
+        self._words = self._page.read()
+        self._inputs = self._plan.inputs(number)
+        self._outputs = self._plan.outputs(number)
+        self._logs = {e.log: self._arena.log(e.log) for e in (*self._inputs, *self._outputs)}
+        self._heads = [0] * len(self._inputs)
+        self._pages = {
+            other: self._arena.page(other)
+            for edge in (*self._inputs, *self._outputs)
+            for other in (edge.producer, edge.consumer)
+        }
+        self._next_input = 0
+        self._pending: _Pending | None = None
+        self._polled = -1
+        self._hidden = 0  # failures that were not logged, as others were just before
+        self._places_of_heads = [self._place_of_head(edge) for edge in self._inputs]
+        self._places_of_tails = [self._place_of_tail(edge) for edge in self._outputs]
+        self._added: dict[int, int] = {}
+        """What the next commit adds to counters: until then a kill has changed nothing."""
+        self._begin_stages()
+        self._begin_ends(place)
+        self._share = self._sharing(place.segment)
+        self._forced = self._recover()
+        self.add_reader(self._wake, self._turn)
+        self._again()
+
+    # -- the beginning -----------------------------------------------------------------------------
+
+    def _begin_stages(self) -> None:
+        words, slot = self._words, self._slot
+        self._stages: list[Stage] = []
+        self._runners: list[Runner] = []
+        for number, told in enumerate(self._segment.stages):
+            found = load_reference(told.start)
+            call = found
+            if told.is_class:
+                stage = self.make(found)
+                self._stages.append(stage)
+                call = stage.handle_batch
+            is_batch = told.is_class or told.batch
+            names = frozenset(sink.name for sink in self._plan.sinks)
+            runner = Runner(told.name, call, is_batch, told.on_error, self._note_failure, names)
+            place = slot.stage(number)
+            runner.counters[:] = words[place : place + len(COUNTERS)]
+            self._runners.append(runner)
+        self._restore_kept()
+        classes = (told for told in self._segment.stages if told.is_class)
+        for stage, told in zip(self._stages, classes, strict=True):
+            result = stage.init(*told.args, **told.kwargs)
+            if result is not None:
+                raise TypeError(f"{told.start}.init returns nothing, not {result!r:.100}")
+        self._keepers = [stage for stage in self._stages if stage.kept]
+
+    def _begin_ends(self, place: plan.Place) -> None:
+        words, slot = self._words, self._slot
+        self._source: sources.Source | None = None
+        self._missed_before = words[plan.MISSED]
+        if place.segment == 0:
+            told = self._plan.sources[place.shard]
+            position = words[plan.SOURCE_POSITION], words[plan.SOURCE_IDENTITY]
+            self._source = sources.opened(told, *position)
+        self._sinks: list[sinks.Sink] = []
+        self._sink_numbers: dict[str, int] = {}
+        for number, sink in enumerate(self._plan.sinks_of(place.segment)):
+            at = slot.sink(number)
+            self._sinks.append(sinks.opened(sink, words[at + plan.SINK_POSITION]))
+            self._sink_numbers[sink.name] = number
+        first = self._plan.sinks[0].name if self._plan.sinks else None
+        is_last = place.segment == len(self._plan.segments) - 1 - bool(self._plan.exclusive)
+        self._default = first if is_last else None
+        self._is_last = is_last
+
+    def _sharing(self, segment: int) -> Callable[[Sequence[Item]], shards.Shares] | None:
+        """Return what shares packets out among the workers of the next segment."""
+        if not self._outputs:
+            return None
+        following = self._plan.segments[segment + 1]
+        if following.workers == 1 or following.by == "any":
+            return self._to_any
+        if following.by == "ordered":
+            return self._to_next
+        if following.by == "flow":
+            return shards.by_flow(following.workers)
+        return shards.by_key(following.workers, load_reference(following.by))
+
+    def _recover(self) -> tuple[str, int, int] | None:
+        """Look at what a predecessor had in hand when it was killed.
+
+        Returns:
+            What is to be done with the first packets ("retry", "skip" or "quarantine"), of which
+            input, and how many they are; None: nothing special.
+        """
+        words = self._page.words
+        hand = words[HAND]
+        if hand != self._page.version + 1:
+            return None
+        before = Suspicion(words[KILLS], words[LIMIT], words[SUSPECTS])
+        of, count = words[HAND_INPUT], words[HAND_COUNT]
+        self._reason = self._page.reason(hand) or "its worker was killed"
+        words[HAND] = 0
+        verdict = failures.after_kill(count, before, self._segment.on_kill)  # type: ignore[arg-type]
+        self._suspect(verdict.suspicion)
+        if verdict.what == "retry":
+            count = verdict.suspicion.limit
+        return None if verdict.what == "go on" else (verdict.what, of, count)
+
+    def _suspect(self, suspicion: Suspicion) -> None:
+        words = self._page.words
+        words[KILLS], words[LIMIT], words[SUSPECTS] = suspicion
+
+    @property
+    def _limit(self) -> int:
+        return self._page.words[LIMIT] or _MOST
+
+    # -- what is kept ------------------------------------------------------------------------------
+
+    def _restore_kept(self) -> None:
+        words = self._words
+        self._packed = b""
+        if not words[plan.KEPT_SIZE]:
+            return
+        self._packed = self._page.read_kept(words[plan.KEPT_HALF], words[plan.KEPT_SIZE])
+        for stage, kept in zip(self._stages, unpack(self._packed), strict=True):
+            vars(stage).update(kept)
+            stage.was_restored = True
+
+    def after_callback(self) -> None:
+        """Commit what a callback between two transactions has changed of what is kept.
+
+        While outputs have no room for what came of some packets, those packets are in what is kept
+        already: then it is committed with them.
+        """
+        if self._keepers and self._pending is None and self._write_kept():
+            self._page.commit(self._words)
+
+    def _write_kept(self) -> bool:
+        """Write what is kept, if it has changed: the next commit puts it in force."""
+        packed = pack_exact([_kept_of(stage) for stage in self._stages])
+        if packed == self._packed:
+            return False
+        half = 1 - self._words[plan.KEPT_HALF]
+        self._page.write_kept(packed, half)
+        self._words[plan.KEPT_HALF], self._words[plan.KEPT_SIZE] = half, len(packed)
+        self._packed = packed
+        return True
+
+    # -- turns -------------------------------------------------------------------------------------
+
+    def _again(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    def _turn(self) -> None:
+        """Do some transactions; then messages have their turn."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        for _ in range(_TURNS):
+            if self._pending is None and not self._take():
+                return
+            if self._pending is not None and not self._finish(self._pending):
+                return
+        self._again()
+
+    def _take(self) -> bool:
+        """Take packets, and run the stages; tell whether there was anything to do."""
+        if self._words[plan.ENDED]:
+            return False
+        forced, self._forced = self._forced, None
+        what, of, count = forced or ("", -1, self._limit)
+        hand = self._hand_of_source(count) if self._source else self._hand_of_inputs(of, count)
+        if hand is None:
+            self._forced = forced
+            return self._end() if self._is_over() else False
+        words = self._page.words
+        words[HAND_INPUT], words[HAND_COUNT] = hand.input, len(hand.items)
+        words[HAND] = self._page.version + 1
+        if what in {"skip", "quarantine"}:
+            self._give_up(hand, what)
+            items: list[Item] = []
+        else:
+            items = self._run(hand.items)
+        self._pending = self._prepared(hand, items)
+        return True
+
+    def _run(self, items: list[Item]) -> list[Item]:
+        """Run the stages. If one of them ends this worker, leave the reason."""
+        try:
+            return run_all(self._runners, items)
+        except BaseException as error:
+            self._page.leave_reason(engine.text_of(error))
+            raise
+
+    def _give_up(self, hand: _Hand, what: str) -> None:
+        """Count packets that have killed a worker."""
+        counter = plan.LOST if what == "skip" else plan.QUARANTINED
+        self._added[counter] = len(hand.items)
+        packets = [item.packet if isinstance(item, Routed) else item for item in hand.items]
+        where = f"{self._plan.name}: {self._plan.id(self._number)}"
+        if what == "skip":
+            log.warning("%s: %d packets were in hand at a kill: lost", where, len(packets))
+            return
+        for packet in packets:
+            log.error("%s: packet %d is quarantined: %s", where, packet.seq, self._reason)
+            if self._plan.quarantine is not None:
+                try:
+                    sinks.quarantine(self._plan.quarantine, packet, self._reason)
+                except OSError as error:
+                    log.error("%s: %s", self._plan.quarantine, error)
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def _hand_of_source(self, most: int) -> _Hand | None:
+        source = self._source
+        assert source is not None
+        if self._arena.draining:
+            return None
+        found = source.read(most)
+        if not found:
+            self._source_is_over = found is None
+            self._wait_for_source()
+            return None
+        self._added[plan.READ] = len(found)
+        return _Hand(list(found), _SOURCE, 0, 0, 0, is_last=True)
+
+    _source_is_over = False
+
+    def _wait_for_source(self) -> None:
+        """Have this worker called back when the source may have packets."""
+        assert self._source is not None
+        delay = self._source.delay()
+        if delay is not None:
+            self.call_later(delay, self._again)
+        fd = self._source.fileno()
+        if fd is not None and fd != self._polled:
+            self._stop_polling()
+            if fd >= 0:
+                self.add_reader(fd, self._source_is_readable)
+            self._polled = fd
+
+    def _source_is_readable(self) -> None:
+        self._stop_polling()  # it stays readable while there is no room in an output
+        self._again()
+
+    def _stop_polling(self) -> None:
+        if self._polled >= 0:
+            with contextlib.suppress(KeyError, OSError, ValueError):  # it was closed meanwhile
+                self.remove_reader(self._polled)
+        self._polled = -1
+
+    def _hand_of_inputs(self, of: int, most: int) -> _Hand | None:
+        """Take packets of one input: of that one, of the one whose turn it is, or of the next."""
+        before = self._plan.segments[self._plan.places[self._number].segment - 1]
+        is_ordered = before.by == "ordered" and before.workers > 1
+        count = len(self._inputs)
+        if of >= 0:
+            order: Sequence[int] = [of]
+        elif is_ordered:
+            order = [self._words[plan.TURN] % count]
+        else:
+            order = [(self._next_input + n) % count for n in range(count)]
+        for number in order:
+            at = self._slot.input(number)
+            if self._words[at + plan.POSITION] < self._head(number):
+                self._next_input = number + 1
+                return self._hand_of(number, at, most)
+        return None
+
+    def _head(self, number: int) -> int:
+        """Return how far an input was written."""
+        edge, position = self._inputs[number], self._words[self._slot.input(number)]
+        if self._heads[number] <= position:
+            place = self._places_of_heads[number]
+            self._heads[number] = self._pages[edge.producer].read(place, 1)[0]
+        return self._heads[number]
+
+    def _place_of_head(self, edge: Edge) -> int:
+        """Return where in the slot of an input's producer stands how far it was written."""
+        outputs = self._plan.outputs(edge.producer)
+        return self._plan.slot(edge.producer).output(outputs.index(edge)) + plan.HEAD
+
+    def _place_of_tail(self, edge: Edge) -> int:
+        """Return where in the slot of an output's consumer stands how far it was read."""
+        inputs = self._plan.inputs(edge.consumer)
+        return self._plan.slot(edge.consumer).input(inputs.index(edge)) + plan.POSITION
+
+    def _hand_of(self, number: int, at: int, most: int) -> _Hand:
+        log_of = self._logs[self._inputs[number].log]
+        position, done = self._words[at + plan.POSITION], self._words[at + plan.DONE]
+        record, after = edge_log.read(log_of, position)
+        head = records.head_of(record)
+        items = records.decode(record, done, most) if head.packets else []
+        done += len(items)
+        is_last = done == head.packets
+        return _Hand(
+            items,
+            number,
+            after if is_last else position,
+            0 if is_last else done,
+            head.ticket,
+            is_last=is_last and head.is_last,
+        )
+
+    def _is_over(self) -> bool:
+        """Tell whether nothing will come any more, and everything was taken."""
+        if self._source is not None:
+            return self._source_is_over or self._arena.draining
+        for number, edge in enumerate(self._inputs):
+            # In this order: a producer commits its last record before, or with, its end.
+            if not self._pages[edge.producer].read(plan.ENDED, 1)[0]:
+                return False
+            self._heads[number] = 0
+            if self._head(number) > self._words[self._slot.input(number)]:
+                self._again()
+                return False
+        return True
+
+    # -- outputs -----------------------------------------------------------------------------------
+
+    def _prepared(self, hand: _Hand, items: list[Item]) -> _Pending:
+        """Return what goes to which sink, and which records go to which output."""
+        delivered: list[tuple[int, list[Packet]]] = []
+        if self._is_last or self._sinks:
+            delivered, items = self._sorted_by_sink(items)
+        if self._share is None:
+            return _Pending(hand, [], delivered)
+        is_ordered = self._segment.by == "ordered" and self._segment.workers > 1
+        ticket, is_last = hand.ticket, hand.is_last
+        if self._share == self._to_next:
+            ticket, is_last = self._words[plan.TICKET], True
+        elif not is_ordered:
+            ticket, is_last = 0, True
+        found: list[Record | None] = []
+        for share in self._share(items):
+            if share or (is_ordered and hand.is_last):
+                found.append(records.encode(share, ticket, is_last=is_last))
+            else:
+                found.append(None)
+        most = edge_log.most(self._plan.log_bytes)
+        longest = max((record.size for record in found if record is not None), default=0)
+        if longest > most:
+            raise ValueError(
+                f"stages have made {longest} bytes of {len(hand.items)} packets, and an edge has"
+                f" room for {most} at once: give the pipeline more log_bytes="
+            )
+        return _Pending(hand, found, delivered)
+
+    def _sorted_by_sink(
+        self, items: list[Item]
+    ) -> tuple[list[tuple[int, list[Packet]]], list[Item]]:
+        """Return what goes to the sinks here, and what goes to those of another worker."""
+        found: dict[int, list[Packet]] = {}
+        others: list[Item] = []
+        for item in items:
+            name, packet = item if isinstance(item, Routed) else (self._default, item)
+            number = self._sink_numbers.get(name) if name is not None else None
+            if number is not None:
+                found.setdefault(number, []).append(packet)
+            elif name is not None and name in self._plan.exclusive:
+                others.append(Routed(name, packet))
+        return list(found.items()), others
+
+    def _to_any(self, items: Sequence[Item]) -> shards.Shares:
+        """Give packets to the worker that has the least to do."""
+        workers = len(self._outputs)
+        least = min(range(workers), key=self._filled) if workers > 1 else 0
+        return shards.to_one(least, workers, items)
+
+    def _to_next(self, items: Sequence[Item]) -> shards.Shares:
+        """Give packets to the worker whose turn it is."""
+        workers = len(self._outputs)
+        return shards.to_one(self._words[plan.TICKET] % workers, workers, items)
+
+    def _filled(self, number: int) -> int:
+        """Return how many bytes in an output its consumer has not done with."""
+        edge = self._outputs[number]
+        position = self._pages[edge.consumer].read(self._places_of_tails[number], 1)[0]
+        return self._words[self._slot.output(number) + plan.HEAD] - position
+
+    def _has_room(self, number: int, record: Record) -> bool:
+        head = self._words[self._slot.output(number) + plan.HEAD]
+        capacity = self._plan.log_bytes
+        return edge_log.needed(record.size, head, capacity) <= capacity - self._filled(number)
+
+    # -- the end of a transaction ------------------------------------------------------------------
+
+    def _finish(self, pending: _Pending) -> bool:
+        """Deliver, write and commit; return False if there is no room yet."""
+        wanted = [(n, record) for n, record in enumerate(pending.records) if record is not None]
+        full = [number for number, record in wanted if not self._has_room(number, record)]
+        if full and self._plan.full == "wait":
+            self._page.wait(waiting=True)
+            if not all(self._has_room(number, record) for number, record in wanted):
+                return False  # a consumer wakes this worker after its next commit
+        self._page.wait(waiting=False)
+        words, slot = self._words, self._slot
+        for number, packets in pending.delivered:
+            sink, at = self._sinks[number], slot.sink(number)
+            failed = sink.deliver(packets)
+            words[at + plan.WRITTEN] += len(packets) - failed
+            words[at + plan.FAILED] += failed
+            words[at + plan.SINK_POSITION] = sink.position
+        woken = set()
+        for number, record in wanted:
+            at, edge = slot.output(number), self._outputs[number]
+            if self._plan.full == "drop" and number in full:
+                words[at + plan.SHED] += record.packets
+                continue
+            words[at + plan.HEAD] = edge_log.write(
+                self._logs[edge.log], words[at + plan.HEAD], record.parts, record.size
+            )
+            words[at + plan.PUT] += record.packets
+            woken.add(edge.consumer)
+        self._commit(pending.hand)
+        for worker in woken:
+            os.eventfd_write(self._fds[wake_name(worker)], 1)
+        return True
+
+    def _commit(self, hand: _Hand) -> None:
+        words, slot = self._words, self._slot
+        for number, runner in enumerate(self._runners):
+            at = slot.stage(number)
+            words[at : at + len(COUNTERS)] = runner.counters
+        for counter, more in self._added.items():
+            words[counter] += more
+        self._added.clear()
+        words[plan.PASSED] += sum(type(item) is Routed for item in hand.items)
+        if self._share == self._to_next:
+            words[plan.TICKET] += 1
+        if self._source is not None:
+            words[plan.SOURCE_POSITION] = self._source.position
+            words[plan.SOURCE_IDENTITY] = self._source.identity
+            words[plan.MISSED] = self._missed_before + self._source.missed
+        else:
+            at = slot.input(hand.input)
+            words[at + plan.POSITION], words[at + plan.DONE] = hand.position, hand.done
+            words[at + plan.TAKEN] += len(hand.items)
+            if hand.is_last:
+                words[plan.TURN] = hand.ticket + 1
+        if self._keepers:
+            self._write_kept()
+        self._page.commit(words)
+        self._pending = None
+        self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
+        if self._source is None:
+            producer = self._inputs[hand.input].producer
+            if self._pages[producer].is_waiting():
+                os.eventfd_write(self._fds[wake_name(producer)], 1)
+
+    def _suspicion_now(self) -> Suspicion:
+        words = self._page.words
+        return Suspicion(words[KILLS], words[LIMIT], words[SUSPECTS])
+
+    def _end(self) -> bool:
+        """Commit that this worker has done with everything, and tell its neighbours."""
+        self._words[plan.ENDED] = 1
+        self._page.commit(self._words)
+        self._stop_polling()
+        for edge in self._outputs:
+            os.eventfd_write(self._fds[wake_name(edge.consumer)], 1)
+        os.eventfd_write(self._fds[DONE], 1)
+        log.info("%s: %s has ended", self._plan.name, self._plan.id(self._number))
+        return False
+
+    def _note_failure(self, packet: Packet, error: BaseException) -> None:
+        """Log a packet for which a stage has raised an exception: once, and then with a number."""
+        where = f"{self._plan.name}: {self._plan.id(self._number)}"
+        if self._hidden == 0:
+            log.error("%s: packet %d: %s", where, packet.seq, engine.text_of(error))
+            self.call_later(1.0, self._tell_hidden)
+            self._hidden = 1
+        else:
+            self._hidden += 1
+
+    def _tell_hidden(self) -> None:
+        more, self._hidden = self._hidden - 1, 0
+        if more:
+            where = f"{self._plan.name}: {self._plan.id(self._number)}"
+            log.error("%s: %d more packets have failed within a second", where, more)
+
+    def terminate(self, reason: Any) -> None:
+        """Have the stages clean up, and close sources and sinks."""
+        for stage in self._stages:
+            stage.terminate(reason)
+        if self._source is not None:
+            self._source.close()
+        for sink in self._sinks:
+            sink.close()
+
+
+def _kept_of(stage: Stage) -> dict[str, Any]:
+    """Return what a stage keeps.
+
+    Raises:
+        AttributeError: which attribute is not there.
+    """
+    attributes = vars(stage)
+    try:
+        return {name: attributes[name] for name in stage.kept}
+    except KeyError as error:
+        who = type(stage).__qualname__
+        raise AttributeError(f"{who}.kept names {error}, which is not set on self") from None
