@@ -24,7 +24,7 @@ exception.
 """
 TAKEN, MADE, OUT, DROPPED, FAILED = range(len(COUNTERS))
 
-_Told = Callable[[Packet, BaseException], None]
+_Told = Callable[[Packet | None, BaseException], None]
 
 
 class StageError(Exception):
@@ -40,14 +40,14 @@ class Runner:
     is_batch: bool
     on_error: str
     failed: _Told
-    """Told of each packet that has failed."""
+    """Told of each packet that has failed, if it is known, and why."""
     sinks: AbstractSet[str]
     """The names that ``to`` may give."""
     counters: list[int] = field(default_factory=lambda: [0] * len(COUNTERS))
 
     def run(self, items: list[Item]) -> list[Item]:
         """Return what the stage makes of packets; those for a sink pass by."""
-        if not any(type(item) is Routed for item in items):
+        if Routed not in set(map(type, items)):
             return self._run(items)  # type: ignore[arg-type]
         found: list[Item] = []
         run: list[Packet] = []
@@ -108,35 +108,58 @@ class Runner:
         found: list[Item] = []
         while packets:
             given = Packets(packets)
-            made: list[Item] = []
+            results: list[Any] = []
             try:
-                for result in _results(self.call(given)):
-                    made += self._items(result)
+                results.extend(_results(self.call(given)))  # after an exception it has those before
             except Exception as error:  # noqa: BLE001 - whatever a stage raises
                 done = max(1, len(packets) - given.left())
-                failed = packets[:done] if not made else packets[done - 1 : done]
-                self._balance(done - len(failed), len(made))
-                found += made
+                failed = packets[done - 1 : done] if results else packets[:done]
+                found += self._made_of_many(packets[: done - len(failed)], results)
                 for packet in failed:
                     found += self._give_up(packet, error)
                 packets = packets[done:]
             else:
-                self._balance(len(packets), len(made))
-                found += made
+                found += self._made_of_many(packets, results)
                 break
         return found
 
-    def _balance(self, given: int, made: int) -> None:
-        """Count what a call made of packets that it was given."""
-        self.counters[MADE] += max(0, made - given)
-        self.counters[DROPPED] += max(0, given - made)
+    def _made_of_many(self, packets: list[Packet], results: list[Any]) -> list[Item]:
+        """Return what the function has made of many packets, and count it."""
+        counters = self.counters
+        if all(issubclass(kind, Packet) for kind in set(map(type, results))):
+            found: list[Item] = results
+            wrong = 0
+        else:
+            found, errors = self._checked(results)
+            wrong = len(errors)
+            for error in errors:
+                self._fail(packets[0] if packets else None, error)
+        difference = len(found) + wrong - len(packets)
+        counters[MADE] += max(0, difference)
+        counters[DROPPED] += max(0, -difference)
+        return found
 
-    def _give_up(self, packet: Packet, error: Exception) -> list[Item]:
-        """Do with a packet, for which the stage has raised an exception, what ``on_error`` says."""
+    def _checked(self, results: list[Any]) -> tuple[list[Item], list[Exception]]:
+        """Return the packets among results, and what is wrong with the others."""
+        found: list[Item] = []
+        errors: list[Exception] = []
+        for result in results:
+            try:
+                found += self._items(result)
+            except (TypeError, ValueError) as error:
+                errors.append(error)
+        return found, errors
+
+    def _fail(self, packet: Packet | None, error: Exception) -> None:
+        """Count and tell that a packet has failed; with "crash" end the worker."""
         if self.on_error == "crash":
             raise StageError(f"stage {self.name!r} has raised an exception") from error
         self.counters[FAILED] += 1
         self.failed(packet, error)
+
+    def _give_up(self, packet: Packet, error: Exception) -> list[Item]:
+        """Do with a packet, for which the stage has raised an exception, what ``on_error`` says."""
+        self._fail(packet, error)
         if self.on_error == "skip":
             return []
         self.counters[MADE] += 1

@@ -6,10 +6,11 @@ one another), and then of all packets the lengths, numbers and times, and their 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from tuncer.protocol.packet import Framing, Packet, packet_class
@@ -55,18 +56,11 @@ def _run_of(item: Item) -> tuple[Any, ...]:
 
 def encode(items: Sequence[Item], ticket: int = 0, *, is_last: bool = True) -> Record:
     """Return a record of packets; none is allowed, too."""
-    packets = [item.packet if isinstance(item, Routed) else item for item in items]
-    runs: list[bytes] = []
-    if items:
-        datas, seqs, times, _, losts, _ = zip(*packets, strict=True)
-        for (device, queue, framing, sink), run in itertools.groupby(
-            zip(items, losts, strict=True), lambda pair: _run_of(pair[0])
-        ):
-            of_run = [lost for _, lost in run]
-            names = (device.encode(), sink.encode())
-            runs.append(_run(len(of_run), sum(of_run), queue, framing, *names))
-    else:
-        datas = seqs = times = ()
+    has_routed = Routed in set(map(type, items))
+    packets = [i.packet if type(i) is Routed else i for i in items] if has_routed else items
+    fields = zip(*packets, strict=True) if packets else ((),) * 6
+    datas, seqs, times, devices, losts, queues = fields
+    runs = _runs_of(items, devices, losts, queues, has_routed=has_routed) if items else []
     lengths = array("I", map(len, datas))
     if len(lengths) & 1:
         lengths.append(0)  # what follows lies at a multiple of 8
@@ -78,6 +72,33 @@ def encode(items: Sequence[Item], ticket: int = 0, *, is_last: bool = True) -> R
     )
     data = b"".join(datas)
     return Record([fixed, data], len(fixed) + len(data), len(items))
+
+
+def _runs_of(
+    items: Sequence[Item],
+    devices: Sequence[str],
+    losts: Sequence[int],
+    queues: Sequence[int],
+    *,
+    has_routed: bool,
+) -> list[bytes]:
+    count = len(items)
+    if not has_routed and devices.count(devices[0]) == queues.count(queues[0]) == count:
+        kinds = set(map(type, items))
+        if len(kinds) == 1:  # most records are of one run
+            first = items[0]
+            assert isinstance(first, Packet)
+            device = first.device.encode()
+            return [_run(count, sum(losts), first.queue, first.framing, device, b"")]
+    found = []
+    pairs = zip(items, losts, strict=True)
+    for (device_name, queue, framing, sink), run in itertools.groupby(
+        pairs, lambda pair: _run_of(pair[0])
+    ):
+        of_run = [lost for _, lost in run]
+        names = (device_name.encode(), sink.encode())
+        found.append(_run(len(of_run), sum(of_run), queue, framing, *names))
+    return found
 
 
 def _run(count: int, lost: int, queue: int, framing: Framing, device: bytes, sink: bytes) -> bytes:
@@ -115,38 +136,42 @@ def decode(record: memoryview, first: int = 0, limit: int | None = None) -> list
     times = record[times_at + 8 * first : times_at + 8 * last].cast("Q").tolist()
     fields = zip(datas, seqs, times, strict=True)
     found: list[Item] = []
-    for wanted, make in _runs(record, head.runs, first, last):
-        found += map(make, itertools.islice(fields, wanted))
+    for run in _runs(record, head.runs, first, last):
+        found += _made(itertools.islice(fields, run.wanted), run)
     return found
 
 
-def _runs(record: memoryview, runs: int, first: int, last: int) -> Iterable[tuple[int, Any]]:
-    """Yield of each run how many packets of it are wanted, and what makes one of its fields."""
+class _Run(NamedTuple):
+    """What the packets of a run have in common, and how many of them are wanted."""
+
+    wanted: int
+    framing: Framing
+    device: str
+    lost: int
+    queue: int
+    sink: str
+
+
+def _made(fields: Iterable[tuple[bytes, int, int]], run: _Run) -> Iterable[Item]:
+    """Return the packets of a run; to the packet no Python code runs."""
+    datas, seqs, times = zip(*fields, strict=True)
+    losts = itertools.chain((run.lost,), itertools.repeat(0))
+    same = itertools.repeat(run.device), losts, itertools.repeat(run.queue)
+    make = functools.partial(tuple.__new__, packet_class(run.framing))
+    packets: Iterable[Packet] = map(make, zip(datas, seqs, times, *same, strict=False))
+    return (Routed(run.sink, packet) for packet in packets) if run.sink else packets
+
+
+def _runs(record: memoryview, runs: int, first: int, last: int) -> Iterator[_Run]:
+    """Yield the runs of which packets are wanted."""
     place, begin = _HEAD.size, 0
     for _ in range(runs):
-        count, lost, queue, is_frame, start, device_size, sink_size = _RUN.unpack_from(
-            record, place
-        )
-        place += _RUN.size
-        device = bytes(record[place : place + device_size]).decode()
-        place += device_size
-        sink = bytes(record[place : place + sink_size]).decode()
-        place += sink_size
+        count, lost, queue, is_frame, start, *sizes = _RUN.unpack_from(record, place)
+        names = place + _RUN.size, place + _RUN.size + sizes[0], place + _RUN.size + sum(sizes)
+        device, sink = (bytes(record[a:b]).decode() for a, b in itertools.pairwise(names))
+        place = names[-1]
         wanted = min(begin + count, last) - max(begin, first)
         lost = lost if begin >= first else 0  # it was told with the first packet of the run
         begin += count
         if wanted > 0:
-            yield wanted, _maker(Framing(bool(is_frame), start), device, lost, queue, sink)
-
-
-def _maker(framing: Framing, device: str, lost: int, queue: int, sink: str) -> Any:
-    """Return what makes a packet of its bytes, number and time."""
-    new, kind = tuple.__new__, packet_class(framing)
-    losts = itertools.chain((lost,), itertools.repeat(0))
-
-    def packet(fields: tuple[bytes, int, int]) -> Packet:
-        return new(kind, (*fields, device, next(losts), queue))
-
-    if not sink:
-        return packet
-    return lambda fields: Routed(sink, packet(fields))
+            yield _Run(wanted, Framing(bool(is_frame), start), device, lost, queue, sink)

@@ -12,6 +12,7 @@ from tuncer.protocol.packet import Packet
 
 _MULTIPLIER = 0x9E3779B97F4A7C15  # 2 ** 64 divided by the golden ratio: Knuth's hash
 _MASK = (1 << 64) - 1
+_MOST_FLOWS = 65_536
 
 Shares = list[list[Item]]
 """The items of each worker."""
@@ -20,19 +21,20 @@ Shares = list[list[Item]]
 def by_flow(workers: int) -> Callable[[Sequence[Item]], Shares]:
     """Return what gives each flow to one worker; what is no IP goes by its MAC addresses."""
     table = FragmentTable()
-    cache: dict[bytes, int] = {}
+    cache: dict[bytes | None, int] = {}
+    known, flow_of = cache.get, table.flow
 
     def shares(items: Sequence[Item]) -> Shares:
         found: Shares = [[] for _ in range(workers)]
         for item in items:
             packet = item.packet if isinstance(item, Routed) else item
             is_frame, start = packet.framing
-            flow = table.flow(packet.data, start, is_frame=is_frame)
-            if flow is None:
-                flow = _macs(packet)
-            number = cache.get(flow)
+            flow = flow_of(packet.data, start, is_frame=is_frame)
+            number = known(flow)
             if number is None:
-                if len(cache) > 65_536:
+                if flow is None:
+                    flow = _macs(packet)
+                if len(cache) > _MOST_FLOWS:
                     cache.clear()
                 number = cache[flow] = zlib.crc32(flow) * _MULTIPLIER % (1 << 64) * workers >> 64
             found[number].append(item)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +23,7 @@ from tuncer.client.ring_subscription import RingSubscription
 from tuncer.pipeline import pcapng
 from tuncer.pipeline.plan import EndPlan
 from tuncer.protocol.batch import Batch
-from tuncer.protocol.packet import DeviceError, Framing, Packet, packet_class
+from tuncer.protocol.packet import DeviceError, Packet, packet_class
 
 _AGAIN = 0.05  # seconds until a device that is away is looked for again
 _NO_IDENTITY = 0
@@ -41,10 +43,33 @@ class Source(ABC):
         self.identity = identity
         self.missed = 0
         """Packets that the source itself was too slow for, since this process began."""
+        self._left: list[Packet] = []
+
+    def read(self, most: int, most_bytes: int) -> list[Packet] | None:
+        """Return the next packets; none if there are none now, None if there will be no more.
+
+        Args:
+            most: packets, at most.
+            most_bytes: bytes, at most, unless the first packet alone has more.
+        """
+        if not self._left:
+            more = self._more(most)
+            if not more:
+                return more
+            self._left = more
+        sizes = itertools.accumulate(len(packet.data) for packet in self._left[:most])
+        count = max(1, sum(size <= most_bytes for size in sizes))
+        found, self._left = self._left[:count], self._left[count:]
+        self._advance(found)
+        return found
 
     @abstractmethod
-    def read(self, most: int) -> list[Packet] | None:
-        """Return the next packets; none if there are none now, None if there will be no more."""
+    def _more(self, most: int) -> list[Packet] | None:
+        """Return packets, as ``read`` does, of any number of bytes."""
+
+    @abstractmethod
+    def _advance(self, packets: list[Packet]) -> None:
+        """Move the position behind packets that are being returned."""
 
     def fileno(self) -> int | None:
         """Return a descriptor that is readable when there may be packets; None: always."""
@@ -70,7 +95,6 @@ class PortSource(Source):
         super().__init__(position, identity)
         self._name, self._queue, self._made = name, queue, made
         self._subscription: RingSubscription | None = None
-        self._left: list[Packet] = []
         self._attach()
 
     def _attach(self) -> None:
@@ -87,27 +111,26 @@ class PortSource(Source):
         self.identity = found.ring_mark
         self._subscription = found
 
-    def read(self, most: int) -> list[Packet] | None:
-        """Return packets that the device's worker has read."""
-        if not self._left:
-            if self._subscription is None:
-                self._attach()
-            if self._subscription is None:
-                return []
-            try:
-                batch = self._subscription.recv(timeout=0)
-            except TimeoutError:
-                return []
-            except (EOFError, DeviceError):
-                self._subscription.close()
-                self._subscription = None
-                return [] if self._made else None
-            assert isinstance(batch, Batch)
-            self._left = list(batch)
-        found, self._left = self._left[:most], self._left[most:]
-        self.position = found[-1].seq + 1
-        self.missed += sum(packet.lost for packet in found)
-        return found
+    def _more(self, most: int) -> list[Packet] | None:
+        del most
+        if self._subscription is None:
+            self._attach()
+        if self._subscription is None:
+            return []
+        try:
+            batch = self._subscription.recv(timeout=0)
+        except TimeoutError:
+            return []
+        except (EOFError, DeviceError):
+            self._subscription.close()
+            self._subscription = None
+            return [] if self._made else None
+        assert isinstance(batch, Batch)
+        return list(batch)
+
+    def _advance(self, packets: list[Packet]) -> None:
+        self.position = packets[-1].seq + 1
+        self.missed += sum(packet.lost for packet in packets)
 
     def fileno(self) -> int | None:
         """Return the subscription's descriptor; -1: the device is away."""
@@ -139,6 +162,7 @@ class PcapSource(Source):
         self._records = pcapng.read(self._file, path)
         self._timed = timed
         self._next: pcapng.Captured | None = None
+        self._ends: deque[int] = deque()
         self._seq = 0
         self._began: tuple[float, int] | None = None
         while position and (record := next(self._records, None)):
@@ -146,8 +170,7 @@ class PcapSource(Source):
             if record.end >= position:
                 break
 
-    def read(self, most: int) -> list[Packet] | None:
-        """Return packets of the file that are due."""
+    def _more(self, most: int) -> list[Packet] | None:
         found: list[Packet] = []
         while len(found) < most:
             record = self._next or next(self._records, None)
@@ -160,8 +183,12 @@ class PcapSource(Source):
             kind = packet_class(record.framing)
             found.append(kind(record.data, self._seq, record.timestamp, record.interface))
             self._seq += 1
-            self.position = record.end
+            self._ends.append(record.end)
         return found
+
+    def _advance(self, packets: list[Packet]) -> None:
+        for _ in packets:
+            self.position = self._ends.popleft()
 
     def _wait(self) -> float:
         """Return the seconds until the next packet is due."""
@@ -188,23 +215,26 @@ class FunctionSource(Source):
         super().__init__(position, identity)
         self._name = name
         self._packets: Iterator[Any] = iter(load_reference(start)())
-        self.position = 0
-        self.read(position) if position else None
+        next(itertools.islice(self._packets, position, position), None)  # leave those out
 
-    def read(self, most: int) -> list[Packet] | None:
-        """Return what the function has yielded."""
-        found = []
-        for given in itertools.islice(self._packets, most):
-            found.append(self._packet(given, self.position))
-            self.position += 1
-        return found or None
+    def _advance(self, packets: list[Packet]) -> None:
+        self.position += len(packets)
 
-    def _packet(self, given: Any, seq: int) -> Packet:
+    def _more(self, most: int) -> list[Packet] | None:
+        given = list(itertools.islice(self._packets, most))
+        first, now = self.position, time.time_ns()
+        if set(map(type, given)) == {bytes}:
+            numbers = range(first, first + len(given))
+            same = itertools.repeat(now), itertools.repeat(self._name), itertools.repeat(0)
+            fields = zip(given, numbers, *same, itertools.repeat(0), strict=False)
+            return list(map(functools.partial(tuple.__new__, Packet), fields))
+        return [self._packet(one, first + n, now) for n, one in enumerate(given)] or None
+
+    def _packet(self, given: Any, seq: int, now: int) -> Packet:
         if isinstance(given, Packet):
             return given
         if isinstance(given, (bytes, bytearray, memoryview)):
-            kind = packet_class(Framing())
-            return kind(bytes(given), seq, time.time_ns(), self._name)
+            return Packet(bytes(given), seq, now, self._name)
         raise TypeError(f"source {self._name!r} yields packets, or bytes, not {given!r:.100}")
 
 

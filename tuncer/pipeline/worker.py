@@ -37,6 +37,7 @@ ARENA, WAKE, DONE = "pipeline arena", "wake", "pipeline done"
 """Names of descriptors in a worker's store: the memory, eventfds of workers, the supervisor's."""
 
 _MOST = 256  # packets of a transaction
+_MOST_BYTES = 1 << 20  # of what a source gives to a transaction
 _TURNS = 8  # transactions between two looks at messages
 _SOURCE = 0  # what stands for the input of a worker that has a source
 
@@ -99,6 +100,7 @@ class Worker(Host):
             for edge in (*self._inputs, *self._outputs)
             for other in (edge.producer, edge.consumer)
         }
+        self._most_bytes = min(_MOST_BYTES, edge_log.most(self._plan.log_bytes) // 2)
         self._next_input = 0
         self._pending: _Pending | None = None
         self._polled = -1
@@ -303,7 +305,7 @@ class Worker(Host):
         assert source is not None
         if self._arena.draining:
             return None
-        found = source.read(most)
+        found = source.read(most, self._most_bytes)
         if not found:
             self._source_is_over = found is None
             self._wait_for_source()
@@ -437,6 +439,11 @@ class Worker(Host):
         self, items: list[Item]
     ) -> tuple[list[tuple[int, list[Packet]]], list[Item]]:
         """Return what goes to the sinks here, and what goes to those of another worker."""
+        if not items:
+            return [], items
+        default = self._sink_numbers.get(self._default) if self._default is not None else None
+        if default is not None and Routed not in set(map(type, items)):
+            return [(default, items)], []  # type: ignore[list-item]  # packets alone
         found: dict[int, list[Packet]] = {}
         others: list[Item] = []
         for item in items:
@@ -512,7 +519,8 @@ class Worker(Host):
         for counter, more in self._added.items():
             words[counter] += more
         self._added.clear()
-        words[plan.PASSED] += sum(type(item) is Routed for item in hand.items)
+        if Routed in set(map(type, hand.items)):
+            words[plan.PASSED] += sum(type(item) is Routed for item in hand.items)
         if self._share == self._to_next:
             words[plan.TICKET] += 1
         if self._source is not None:
@@ -550,11 +558,12 @@ class Worker(Host):
         log.info("%s: %s has ended", self._plan.name, self._plan.id(self._number))
         return False
 
-    def _note_failure(self, packet: Packet, error: BaseException) -> None:
+    def _note_failure(self, packet: Packet | None, error: BaseException) -> None:
         """Log a packet for which a stage has raised an exception: once, and then with a number."""
         where = f"{self._plan.name}: {self._plan.id(self._number)}"
         if self._hidden == 0:
-            log.error("%s: packet %d: %s", where, packet.seq, engine.text_of(error))
+            which = "a packet" if packet is None else f"packet {packet.seq}"
+            log.error("%s: %s: %s", where, which, engine.text_of(error))
             self.call_later(1.0, self._tell_hidden)
             self._hidden = 1
         else:

@@ -72,7 +72,7 @@ def test_tshark_and_tcpdump_read_it(tmp_path: Path) -> None:
     assert "10.0.0.1.1001 > 10.0.0.2.53" in run("tcpdump", "-n", "-r", str(one_link))
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning:pcapng")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pcapng")
 def test_python_pcapng_reads_it() -> None:
     blocks: list[Any] = list(oracle.FileScanner(io.BytesIO(written())))
     kinds = [type(block).__name__ for block in blocks]
