@@ -5,6 +5,7 @@ running = edge.start_link()
 """
 
 from tuncer.pipeline.ends import Pcap, Port
+from tuncer.pipeline.in_process import Tested
 from tuncer.pipeline.pipeline import Pipeline
 from tuncer.pipeline.pipeline_ref import PipelineRef, StageRow
 from tuncer.pipeline.records import Routed
@@ -35,6 +36,7 @@ __all__ = [
     "StageRow",
     "StageSpec",
     "Statistics",
+    "Tested",
     "flow_text",
     "stage",
     "to",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from supervisor import ChildSpec
 from supervisor.lowlevel import pack_exact, reference_to
-from tuncer.pipeline.ends import Port, ports_of, sink_plan, source_plans
+from tuncer.pipeline import in_process
+from tuncer.pipeline.ends import Pcap, Port, ports_of, sink_plan, source_plans
+from tuncer.pipeline.in_process import Tested
 from tuncer.pipeline.pipeline_ref import PipelineRef
 from tuncer.pipeline.pipeline_supervisor import PipelineSupervisor
 from tuncer.pipeline.plan import EndPlan, Plan, Segment, StagePlan
 from tuncer.pipeline.stage import WAYS, StageSpec, check_name, specified
+from tuncer.protocol.packet import Packet
 
 _PAGE = 4096
 _FEWEST_BYTES, _MOST_BYTES = 1 << 18, 1 << 30
@@ -92,6 +95,31 @@ class Pipeline:
         """
         arguments = self._arguments()
         return ChildSpec(id or self.name, PipelineSupervisor, arguments, name=self.name, **options)
+
+    def test(
+        self,
+        source: Iterable[Packet | bytes] | Pcap,
+        *,
+        kill: Mapping[str, int] | None = None,
+        batch: int = 256,
+    ) -> Tested:
+        """Run the pipeline in this process: for tests, without devices and without root.
+
+        The same packets always give the same result. ``Stage`` objects have no process there:
+        timers, messages and calls are not for them.
+
+        Args:
+            source: packets or bytes, instead of the pipeline's source; or a capture file.
+            kill: by a stage's name, with which batch in hand one of its workers is killed: 1 is the
+                first. What is kept is as it was before that batch, which is given again.
+            batch: packets in a batch, at most.
+
+        Raises:
+            ValueError: there is no such stage.
+            StageError: a stage with ``on_error="crash"`` has raised an exception.
+            CaptureError: the file is no capture.
+        """
+        return in_process.run(self.plan(), source, kill or {}, batch)
 
     def _arguments(self) -> tuple[dict[str, Any], list[list[Any]], int, float]:
         ports = ports_of(self.source, self._named_sinks().values())
