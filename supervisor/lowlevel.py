@@ -13,7 +13,7 @@ from supervisor.client.connection import Connection
 from supervisor.client.futures import CallFuture
 from supervisor.client.lock import RLock
 from supervisor.client.pending import Pending
-from supervisor.client.ref import Ref, process_of
+from supervisor.client.ref import Ref, process_of, retry_of
 from supervisor.client.ref import decode as decode_ref
 from supervisor.client.ref import encode as encode_ref
 from supervisor.gen_server import GenServer
@@ -61,6 +61,7 @@ __all__ = [
     "provided_fd",
     "reference_to",
     "restoration",
+    "retry_of",
     "runtime_dir",
     "starts_again",
     "stop_linked",

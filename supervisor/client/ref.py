@@ -652,6 +652,11 @@ def process_of(ref: Ref) -> Process | None:
     return ref._process  # noqa: SLF001 - the one way to it
 
 
+def retry_of(ref: Ref) -> float:
+    """Return for how many seconds requests by a reference are repeated: see ``Ref.within``."""
+    return ref._retry  # noqa: SLF001 - the one way to it
+
+
 def ask_system(ref: Ref, request: list[Any], timeout: float) -> Any:
     """Ask what can be asked of any actor, whatever its class: for this package."""
     return ref._ask(SYSTEM, request, timeout)  # noqa: SLF001 - the one way to it

@@ -1,19 +1,33 @@
 """The examples are run as their comments say, and show what they promise."""
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from processes import EXAMPLES, PATIENCE, ROOT, TUNCER, Run, eventually, heed_ctrl_c, program
+import pytest
+from processes import (
+    EXAMPLES,
+    PATIENCE,
+    ROOT,
+    TUNCER,
+    Run,
+    another_namespace,
+    eventually,
+    heed_ctrl_c,
+    program,
+)
 from traffic import ping, send_one
 
 import tuncer
-from supervisor import handler, named
+from supervisor import NoProcess, handler, named
 from supervisor.tree import snapshot
 from tuncer import tunctl
+from tuncer.pipeline import PipelineRef
 
 
 def test_ping_responder(run: Run) -> None:
@@ -141,3 +155,67 @@ def test_the_readmes_overview_is_executed() -> None:
     os.close(names["fd"])  # type: ignore[call-overload]
     for device in tuncer.devices():
         device.destroy()
+
+
+class Bridge:
+    """What the example's actor of this name may be asked."""
+
+    @handler
+    def learnt(self) -> list[tuple[str, str]]:
+        raise NotImplementedError
+
+
+def test_bridge(run: Run) -> None:
+    """Three namespaces reach one another, over a kill of each port's worker."""
+    with another_namespace() as one, another_namespace() as two, another_namespace() as three:
+        pids = [str(pid) for pid in (one, two, three)]
+        command = [sys.executable, str(EXAMPLES / "bridge.py"), *pids]
+        with program(*command, preexec_fn=heed_ctrl_c) as example:
+            bridge = named("bridge").within(retry=PATIENCE)
+            assert bridge.call(Bridge.learnt) is not None
+
+            def inside(where: int, *command: str) -> str:
+                return run("nsenter", "--net", "-t", pids[where], *command)
+
+            def ping_all() -> None:
+                for where in range(3):
+                    for other in range(3):
+                        options = ("-c3", "-i0.05", "-W5")
+                        inside(where, "ping", *options, f"10.7.0.{other + 1}")
+
+            ping_all()
+            assert {port for _, port in bridge.call(Bridge.learnt)} == {"port0", "port1", "port2"}
+            (root,) = snapshot()
+            for child in root.children:
+                if child.id.startswith("port"):
+                    assert child.pid is not None
+                    os.kill(child.pid, signal.SIGKILL)
+                    ping_all()
+            server = ["nsenter", "--net", "-t", pids[0], "iperf3", "-s", "-1", "--forceflush"]
+            with program(*server) as serving:
+                serving.expect("listening")
+                said = inside(1, "iperf3", "-c", "10.7.0.1", "-t", "1", "-J")
+                assert json.loads(said)["end"]["sum_received"]["bytes"] > 1_000_000
+            example.process.send_signal(signal.SIGINT)
+            assert example.process.wait(PATIENCE) == 0
+
+
+def test_flow_monitor(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each packet that was read stands in the file once, over kills of all its workers."""
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, str(EXAMPLES / "flow_monitor.py"), "3"]
+    with program(*command) as example:
+        monitor = named("monitor", PipelineRef).within(retry=PATIENCE)
+        eventually(lambda: monitor.call(["statistics"])[0][0][1] > 100)
+        for row in monitor.which_children():
+            if row.ref is not None:
+                with contextlib.suppress(NoProcess, ProcessLookupError):
+                    os.kill(row.ref.pid, signal.SIGKILL)
+        said = example.expect("packets are in flows.pcapng")
+        assert example.process.wait(PATIENCE) == 0
+    written, missed = re.findall(r"(\d+) (?:packets are|were)", said)
+    assert missed == "0"
+    fields = ("-T", "fields", "-e", "udp.dstport", "-e", "frame.interface_name")
+    lines = run("tshark", "-r", "flows.pcapng", *fields).splitlines()
+    assert len(lines) == int(written)
+    assert {"9\tlab0"} <= set(lines)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from supervisor import CallTimeout, NoReply, Ref, SupervisorRef, multi_call
-from supervisor.lowlevel import decode_ref, encode_ref, extend_codec
+from supervisor import (
+    CallTimeout,
+    NoProcess,
+    NoReply,
+    ProcessDown,
+    Ref,
+    SupervisorRef,
+    multi_call,
+)
+from supervisor.lowlevel import decode_ref, encode_ref, extend_codec, retry_of
 from tuncer.pipeline.plan import Plan
 from tuncer.pipeline.stage import Stage
 from tuncer.pipeline.statistics import Statistics, made_of
@@ -99,6 +108,9 @@ class PipelineRef(SupervisorRef):
     ) -> list[_Reply]:
         """Call a method, marked by ``handler``, of all workers of a stage; return their replies.
 
+        It waits for workers that are being restarted. ``within(retry=seconds).gather(...)`` also
+        asks again where a worker has ended during the call, for so many seconds.
+
         Args:
             method: of the stage's class.
             *args: the method's.
@@ -108,14 +120,36 @@ class PipelineRef(SupervisorRef):
             LookupError: no stage of the pipeline has the method, or more than one.
             Exception: what a worker has answered instead of a reply, or ProcessDown.
         """
-        rows = [row for row in self.which_stages() if _has(row.start, method)]
-        if len(rows) != 1:
+        ids = self._workers_of(method)
+        deadline = time.monotonic() + retry_of(self)
+        replies: dict[str, _Reply] = {}
+        while len(replies) < len(ids):
+            asked = {self.child(one): one for one in ids if one not in replies}
+            found = multi_call(asked, method, *args, **kwargs)
+            replies |= {asked[ref]: reply for ref, reply in found.replies}
+            for _, error in found.errors:
+                is_final = not isinstance(error, (ProcessDown, NoProcess))
+                if is_final or time.monotonic() >= deadline:
+                    raise error
+        return [replies[one] for one in ids]
+
+    def _workers_of(self, method: Callable[..., Any]) -> list[str]:
+        """Return the ids of the workers of the stage that has a method.
+
+        Raises:
+            LookupError: none has, or more than one.
+        """
+        plan = Plan.of(self.call(["plan"], timeout=None))
+        found = [
+            number
+            for number, segment in enumerate(plan.segments)
+            for stage in segment.stages
+            if _has(stage.start, method)
+        ]
+        if len(found) != 1:
             name = getattr(method, "__qualname__", method)
-            raise LookupError(f"{len(rows)} stages of this pipeline have {name!r}: call a worker")
-        found = multi_call(rows[0].workers, method, *args, **kwargs)
-        for _, error in found.errors:
-            raise error
-        return [reply for _, reply in found.replies]
+            raise LookupError(f"{len(found)} stages of this pipeline have {name!r}: call a worker")
+        return [plan.id(w) for w, place in enumerate(plan.places) if place.segment == found[0]]
 
 
 def _has(start: str, method: Callable[..., Any]) -> bool:
