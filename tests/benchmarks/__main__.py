@@ -68,6 +68,18 @@ The three dearest things, and what was done about them:
 3. The stores that a kill cannot tear (where it begins, the mark behind it, its length). What can
    wait for the end of a batch does: times, the tally of bytes, `HEAD`, the wake-ups.
 
+## Pipelines
+
+| measured | ours | peer | its | ratio | range | target |
+| --- | --- | --- | --- | --- | --- | --- |
+{pipelines}
+
+Three stages: parse, count per flow, forward; packets of 1,400 bytes, of 50 flows. In "four
+processes" the source and parse are one, count runs in two, forward in one. By hand, the same
+processes hand on a packet at a time by `multiprocessing.Queue`; scapy's run in threads of one
+process. A process boundary is what a stage that does nothing costs more in a process of its own
+than in the source's, on {cores} cores.
+
 ## Actors and supervisors
 
 | measured | ours | peer | its | ratio | range |
@@ -235,7 +247,39 @@ def alone(python: str, rounds: int) -> str:
     )
 
 
-def report(rows: list[str], own: str, rounds: int, packets: str, parts: dict[str, float]) -> str:
+def of_pipelines(python: str, rounds: int) -> str:
+    """Return the rows of the pipelines' table."""
+
+    def measured(kind: str) -> float:
+        return run([python, str(HERE / "pipelines.py"), kind])["us"]
+
+    rows = []
+    for title, ours, peer, theirs, target in (
+        ("four processes", "pipeline", "multiprocessing.Queue", "queues", ">= 5"),
+        ("four processes", "pipeline", "scapy's pipetools", "pipetools", ""),
+        ("one process", "fused", "the functions, called in a loop", "loop", ">= 0.77"),
+        ("a process boundary", "two", "none", "one", ""),
+    ):
+        found = [(measured(ours), measured(theirs)) for _ in range(rounds)]
+        one, other = (median(times) for times in zip(*found, strict=True))
+        ratios = [its / own for own, its in found]
+        print(f"pipelines, {title}, {peer}: {median(ratios):.3g}", flush=True)
+        rows.append(
+            f"| {title} | {1e6 / one:,.0f}/s, {one:.2f} us | {peer} | {1e6 / other:,.0f}/s,"
+            f" {other:.2f} us | {median(ratios):.3g} | {min(ratios):.3g} to {max(ratios):.3g}"
+            f" | {target} |"
+        )
+    return "\n".join(rows)
+
+
+def report(
+    rows: list[str],
+    own: str,
+    rounds: int,
+    packets: str,
+    parts: dict[str, float],
+    pipelines: str,
+) -> str:
     ask = 'io:format("~s", [erlang:system_info(otp_release)]), halt().'
     otp = subprocess.check_output(["erl", "-noshell", "-eval", ask], text=True)
     return REPORT.format(
@@ -247,6 +291,7 @@ def report(rows: list[str], own: str, rounds: int, packets: str, parts: dict[str
         otp=otp,
         rows="\n".join(rows),
         packets=packets,
+        pipelines=pipelines,
         own=own,
     )
 
@@ -264,7 +309,9 @@ def main() -> None:
         parts = data_plane.parts(run, rounds, directory)
         rows = [compare(pair, rounds) for pair in pairs(python, peers, directory)]
         own = alone(python, rounds)
-    PLACE.write_text(report(rows, own, rounds, data_plane.table(packets), parts))
+    pipelines = of_pipelines(python, rounds)
+    table = data_plane.table(packets)
+    PLACE.write_text(report(rows, own, rounds, table, parts, pipelines))
     PLACE.with_suffix(".json").write_text(json.dumps(packets, indent=1) + "\n")
     PLACE.with_suffix(".svg").write_text(data_plane.plot(packets))
     print(f"written to {PLACE}")

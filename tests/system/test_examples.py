@@ -146,7 +146,8 @@ def test_the_readmes_overview_is_executed() -> None:
         "pid": os.getpid(),
         "fd": tunctl.create("theirs0", flags),
     }
-    for line in blocks_of_readme()[1].splitlines():
+    (overview,) = [block for block in blocks_of_readme() if "wide0" in block]
+    for line in overview.splitlines():
         if line.startswith("dev.getfd()"):
             os.close(eval(line, names))  # noqa: S307 - README's own
         elif not line.startswith(("dev.recv", "await")):  # nothing is sent here
@@ -155,6 +156,19 @@ def test_the_readmes_overview_is_executed() -> None:
     os.close(names["fd"])  # type: ignore[call-overload]
     for device in tuncer.devices():
         device.destroy()
+
+
+def test_the_readmes_pipeline_writes_a_file(run: Run, tmp_path: Path) -> None:
+    (shown,) = [block for block in blocks_of_readme() if "(Stage)" in block]
+    (tmp_path / "program.py").write_text(shown)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    with program(*command, cwd=tmp_path, preexec_fn=heed_ctrl_c) as example:
+        edge = named("edge", PipelineRef).within(retry=PATIENCE)
+        eventually(lambda: edge.call(["statistics"]) and "10.9.0.0/24" in run("ip", "route"))
+        send_one("10.9.0.2", b"hello")
+        eventually(lambda: b"hello" in (tmp_path / "lab0.pcapng").read_bytes())
+        example.process.send_signal(signal.SIGINT)
+        example.process.wait(PATIENCE)
 
 
 class Bridge:

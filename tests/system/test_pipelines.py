@@ -11,6 +11,7 @@ from typing import Any
 
 import pipelines
 import pytest
+import zmq
 from devices import TUN
 from pipelines import Count, Gate, check_counts, in_file, source, wait
 from processes import PATIENCE, Run, eventually, kill
@@ -18,7 +19,18 @@ from traffic import send_numbered, send_one
 
 import tuncer
 from supervisor import Supervisor, handler
-from tuncer.pipeline import Pcap, Pipeline, PipelineRef, Port, Stage, StageSpec, pcapng, stage
+from tuncer.pipeline import (
+    Pcap,
+    Pipeline,
+    PipelineRef,
+    Port,
+    Stage,
+    StageSpec,
+    Zmq,
+    pcapng,
+    stage,
+)
+from tuncer.protocol import wire_format
 
 
 @pytest.fixture
@@ -320,11 +332,11 @@ def test_timers_and_calls_beside_packets() -> None:
     ("make", "says"),
     [
         (lambda: Pipeline("a b", source), "a name has 1 to 64 letters"),
-        (lambda: Pipeline("p", 5), "a source is a Port, a Pcap, a Device, or a function"),
+        (lambda: Pipeline("p", 5), "a source is a Port, a Pcap, a Zmq, a Device, or"),
         (lambda: Pipeline("p", source, [5]), "a stage is a function of a packet, or a subclass"),
         (lambda: Pipeline("p", source, [lambda p: p]), "must stand at the top level of a module"),
         (lambda: Pipeline("p", source, [pipelines.same, pipelines.same]), "two stages are called"),
-        (lambda: Pipeline("p", source, [], {"a": 5}), "sink 'a' is a Port, a Pcap, a Device"),
+        (lambda: Pipeline("p", source, [], {"a": 5}), "sink 'a' is a Port, a Pcap, a Zmq"),
         (lambda: Pipeline("p", source, [stage(pipelines.same, by="flow")]), "give workers="),
         (lambda: stage(pipelines.same, workers=0), "workers is a number from 1 to 64"),
         (lambda: stage(pipelines.same, on_error="to:"), "on_error is 'skip', 'crash' or 'to:NAME'"),
@@ -349,3 +361,39 @@ def test_timers_and_calls_beside_packets() -> None:
 def test_what_is_wrong_is_said_at_once(make: Any, says: str) -> None:
     with pytest.raises((TypeError, ValueError), match=says):
         make()
+
+
+# -- ZeroMQ ----------------------------------------------------------------------------------------
+
+
+def test_from_pipeline_to_pipeline_by_zeromq(tmp_path: Path, file: Path, monkeypatch: Any) -> None:
+    """What the second one has not missed stands in its file, in order."""
+    monkeypatch.setenv("PACKETS", "5000")
+    gate, endpoint = tmp_path / "gate", f"ipc://{tmp_path}/between"
+    one = Pipeline("one", source, [Gate.spec(str(gate))], Zmq(endpoint)).start_link()
+    two = Pipeline("two", Zmq(endpoint, "out"), [], Pcap(file)).start_link()
+    subscriber = zmq.Context().socket(zmq.SUB)
+    subscriber.subscribe(b"out")
+    subscriber.connect(endpoint)
+    time.sleep(0.5)  # ZeroMQ does not tell when a subscription is in force
+    gate.touch()
+    wait(one)
+    total = eventually(
+        lambda: two.stats().sources[0].read + two.stats().sources[0].missed == 5000 and two.stats()
+    )
+    two.stop()
+    assert in_file(file) == sorted(set(in_file(file)))
+    assert len(in_file(file)) == total.sources[0].read > 0
+    message = wire_format.decode(subscriber.recv_multipart())
+    assert (message.topic, message.seq, message.packets[0]) == (b"out", 0, pipelines.udp(0))
+    subscriber.context.destroy(0)
+    one.stop()
+
+
+def test_a_devices_endpoint_is_a_source(file: Path) -> None:
+    with tuncer.create("lab0", TUN) as device:
+        device.up("10.9.0.1/24")
+        running = Pipeline("p", Zmq(device.endpoint, "lab0"), [], Pcap(file)).start_link()
+        eventually(lambda: send_one("10.9.0.2", b"x") or running.stats().sources[0].read)
+        running.stop()
+    assert in_file(file)

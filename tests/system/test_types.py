@@ -68,7 +68,7 @@ def test_the_readmes_loops_are_typed(tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / "README.md").read_text())
     for number, (_, block) in enumerate(blocks):
         path = tmp_path / f"block{number}.py"
-        if "(GenServer)" in block:
+        if "(GenServer)" in block or "(Stage)" in block:
             path.write_text(block)
         else:
             path.write_text(README + textwrap.indent(block, "    "))

@@ -4,7 +4,7 @@ edge = Pipeline("edge", Port("lan0"), [parse, Flows.spec(workers=2, by="flow")],
 running = edge.start_link()
 """
 
-from tuncer.pipeline.ends import Pcap, Port
+from tuncer.pipeline.ends import Pcap, Port, Zmq
 from tuncer.pipeline.in_process import Tested
 from tuncer.pipeline.pipeline import Pipeline
 from tuncer.pipeline.pipeline_ref import PipelineRef, StageRow
@@ -37,6 +37,7 @@ __all__ = [
     "StageSpec",
     "Statistics",
     "Tested",
+    "Zmq",
     "flow_text",
     "stage",
     "to",

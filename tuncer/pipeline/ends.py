@@ -83,10 +83,33 @@ class Pcap:
     rotate_seconds: float | None = None
 
 
-Source: TypeAlias = "Port | Pcap | Device | Callable[[], Iterable[Packet | bytes]]"
+@dataclass(frozen=True)
+class Zmq:
+    """A ZeroMQ endpoint of the wire format (docs/wire-format.md): batches as messages.
+
+    As a source it is connected to, by a SUB socket: a device's ``endpoint``, or another pipeline's
+    sink. What is lost on the way, also while the worker is being restarted, is counted as missed.
+    As a sink it is bound, by a PUB socket: a slow subscriber loses batches, which their numbers
+    tell; after a crash some come again, with the same numbers.
+
+    Args:
+        endpoint: "ipc:///run/..." or "tcp://127.0.0.1:5555".
+        topic: as a source, what to subscribe to, by its beginning; as a sink, the topic of all
+            messages, by default the sink's name.
+    """
+
+    endpoint: str
+    topic: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.endpoint, str) or "://" not in self.endpoint:
+            raise ValueError(f"an endpoint is like 'tcp://127.0.0.1:5555', not {self.endpoint!r}")
+
+
+Source: TypeAlias = "Port | Pcap | Zmq | Device | Callable[[], Iterable[Packet | bytes]]"
 """A function at the top level of a module returns packets, of any iterable; after a crash it is
 called again, and as many packets as were done with are left out. Bytes are IP packets."""
-Sink: TypeAlias = "Port | Pcap | Device | Callable[[Packet], object]"
+Sink: TypeAlias = "Port | Pcap | Zmq | Device | Callable[[Packet], object]"
 
 
 def source_plans(source: Any) -> list[EndPlan]:
@@ -109,11 +132,14 @@ def source_plans(source: Any) -> list[EndPlan]:
     if isinstance(source, Pcap):
         path = os.path.abspath(source.path)
         return [EndPlan(os.path.basename(path), "pcap", {"path": path, "timed": source.timed})]
+    if isinstance(source, Zmq):
+        options = {"endpoint": source.endpoint, "topic": source.topic}
+        return [EndPlan(source.endpoint, "zmq", options)]
     if callable(source):
         name = getattr(source, "__name__", "function")
         return [EndPlan(name, "function", {"start": reference_to(source)})]
     raise TypeError(
-        "a source is a Port, a Pcap, a Device, or a function that returns packets, not"
+        "a source is a Port, a Pcap, a Zmq, a Device, or a function that returns packets, not"
         f" {source!r:.200}"
     )
 
@@ -132,10 +158,13 @@ def sink_plan(name: str, sink: Any) -> EndPlan:
         path = os.path.abspath(sink.path)
         rotate = {"bytes": sink.rotate_bytes, "seconds": sink.rotate_seconds}
         return EndPlan(name, "pcap", {"path": path, **rotate})
+    if isinstance(sink, Zmq):
+        return EndPlan(name, "zmq", {"endpoint": sink.endpoint, "topic": sink.topic or name})
     if callable(sink):
         return EndPlan(name, "function", {"start": reference_to(sink)})
     raise TypeError(
-        f"sink {name!r} is a Port, a Pcap, a Device, or a function of a packet, not {sink!r:.200}"
+        f"sink {name!r} is a Port, a Pcap, a Zmq, a Device, or a function of a packet, not"
+        f" {sink!r:.200}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import time
@@ -12,16 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+import zmq
+
 from supervisor.lowlevel import load_reference
 from tuncer.client.create import attach
 from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
 from tuncer.pipeline import pcapng
 from tuncer.pipeline.plan import EndPlan
+from tuncer.protocol import wire_format
 from tuncer.protocol.packet import DeviceError, Packet
 
 log = logging.getLogger("tuncer")
 
+_LONGEST_SUBSCRIPTION = 1024  # bytes of what a subscriber may send
 _OFFSET_BITS = 44  # of a position: bytes in a file; above them the file's number
 
 
@@ -170,6 +175,39 @@ class PcapSink(Sink):
         self._file.close()
 
 
+class ZmqSink(Sink):
+    """A ZeroMQ endpoint of the wire format. The position is the next packet's number."""
+
+    def __init__(self, position: int, endpoint: str, topic: str) -> None:
+        super().__init__()
+        self.position = position
+        self._topic = topic.encode()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PUB)
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_SUBSCRIPTION)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise OSError(error.errno, f"{error.strerror}: {endpoint}") from None
+
+    def deliver(self, packets: Sequence[Packet]) -> int:
+        """Publish packets, those of one framing as a message."""
+        for framing, run in itertools.groupby(packets, lambda packet: packet.framing):
+            datas = [packet.data for packet in run]
+            when = packets[0].timestamp
+            told = (self._topic, self.position, datas, when, 0)
+            self._socket.send_multipart(wire_format.encode(*told, framing=framing), zmq.NOBLOCK)
+            self.position += len(datas)
+        return 0
+
+    def close(self) -> None:
+        """Close the socket, when what was sent has gone, or a second later."""
+        self._socket.close()
+        self._context.term()
+
+
 def _write(file: IO[bytes], data: bytes) -> None:
     written = 0
     while written < len(data):  # a full disk cuts it short: the next one tells
@@ -187,6 +225,8 @@ def opened(plan: EndPlan, position: int) -> Sink:
         return PortSink(options["device"])
     if plan.kind == "pcap":
         return PcapSink(position, options["path"], options["bytes"], options["seconds"])
+    if plan.kind == "zmq":
+        return ZmqSink(position, options["endpoint"], options["topic"])
     if plan.kind == "function":
         return FunctionSink(plan.name, options["start"])
     raise OSError(errno.EINVAL, f"there is no kind of sink {plan.kind!r}")

@@ -10,11 +10,15 @@ import contextlib
 import errno
 import functools
 import itertools
+import logging
+import operator
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
+
+import zmq
 
 from supervisor.lowlevel import load_reference
 from tuncer.client.create import attach
@@ -22,8 +26,11 @@ from tuncer.client.device import Device
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.pipeline import pcapng
 from tuncer.pipeline.plan import EndPlan
+from tuncer.protocol import wire_format
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.packet import DeviceError, Packet, packet_class
+
+log = logging.getLogger("tuncer")
 
 _AGAIN = 0.05  # seconds until a device that is away is looked for again
 _NO_IDENTITY = 0
@@ -57,8 +64,7 @@ class Source(ABC):
             if not more:
                 return more
             self._left = more
-        sizes = itertools.accumulate(len(packet.data) for packet in self._left[:most])
-        count = max(1, sum(size <= most_bytes for size in sizes))
+        count = _in_bytes(self._left[:most], most_bytes)
         found, self._left = self._left[:count], self._left[count:]
         self._advance(found)
         return found
@@ -82,6 +88,14 @@ class Source(ABC):
     def close(self) -> None:
         """Close what is open."""
         return
+
+
+def _in_bytes(packets: list[Packet], most_bytes: int) -> int:
+    """Return how many packets have no more bytes than wanted; at least 1."""
+    sizes = list(map(len, map(operator.itemgetter(0), packets)))
+    if sum(sizes) <= most_bytes:
+        return len(packets)
+    return max(1, sum(size <= most_bytes for size in itertools.accumulate(sizes)))
 
 
 class PortSource(Source):
@@ -238,6 +252,67 @@ class FunctionSource(Source):
         raise TypeError(f"source {self._name!r} yields packets, or bytes, not {given!r:.100}")
 
 
+class ZmqSource(Source):
+    """A ZeroMQ endpoint of the wire format. The position is the next packet's number."""
+
+    def __init__(self, position: int, identity: int, endpoint: str, topic: str) -> None:
+        super().__init__(position, identity)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 1)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        self._socket.connect(endpoint)
+
+    def _more(self, most: int) -> list[Packet] | None:
+        del most
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                # Its descriptor tells of changes alone: look whether there was one just now.
+                if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                    continue
+                return []
+            try:
+                found = self._packets(wire_format.decode(frames))
+            except ValueError as error:  # of whoever else sends there
+                log.warning("a message is ignored: %s", error)
+                continue
+            if found:
+                return found
+
+    def _packets(self, message: wire_format.Message) -> list[Packet]:
+        """Return the packets of a message that are new; count those that are missing."""
+        seen = max(0, self.position - message.seq) if self.identity else 0
+        first = message.seq + seen
+        lost = max(0, first - self.position) if self.identity else 0
+        kind, name = packet_class(message.framing), message.topic.decode(errors="replace")
+        found = [
+            kind(data, first + n, message.timestamp, name, 0 if n else lost, message.queue)
+            for n, data in enumerate(message.packets[seen:])
+        ]
+        if not found and lost:  # a message without packets tells of a gap
+            self.missed += lost
+            self.position = first
+        self.identity = 1  # the position is known
+        return found
+
+    def _advance(self, packets: list[Packet]) -> None:
+        self.position = packets[-1].seq + 1
+        self.missed += sum(packet.lost for packet in packets)
+
+    def fileno(self) -> int | None:
+        """Return ZeroMQ's descriptor."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close(0)
+        self._context.term()
+
+
 def opened(plan: EndPlan, position: int, identity: int) -> Source:
     """Return a source.
 
@@ -249,6 +324,8 @@ def opened(plan: EndPlan, position: int, identity: int) -> Source:
         return PortSource(position, identity, plan.name, options["queue"], made=options["made"])
     if plan.kind == "pcap":
         return PcapSource(position, identity, options["path"], timed=options["timed"])
+    if plan.kind == "zmq":
+        return ZmqSource(position, identity, options["endpoint"], options["topic"])
     if plan.kind == "function":
         return FunctionSource(position, identity, plan.name, options["start"])
     raise OSError(errno.EINVAL, f"there is no kind of source {plan.kind!r}")
