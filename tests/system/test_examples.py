@@ -166,7 +166,8 @@ def test_the_readmes_pipeline_writes_a_file(run: Run, tmp_path: Path) -> None:
         edge = named("edge", PipelineRef).within(retry=PATIENCE)
         eventually(lambda: edge.call(["statistics"]) and "10.9.0.0/24" in run("ip", "route"))
         send_one("10.9.0.2", b"hello")
-        eventually(lambda: b"hello" in (tmp_path / "lab0.pcapng").read_bytes())
+        path = tmp_path / "lab0.pcapng"
+        eventually(lambda: path.exists() and b"hello" in path.read_bytes())
         example.process.send_signal(signal.SIGINT)
         example.process.wait(PATIENCE)
 
