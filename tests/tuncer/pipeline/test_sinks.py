@@ -1,0 +1,86 @@
+"""Sinks: capture files over crashes, rotation and a full disk."""
+
+import io
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pipelines import number_in, packet
+
+from tuncer.pipeline import pcapng, sinks
+from tuncer.pipeline.plan import EndPlan
+from tuncer.pipeline.sinks import PcapSink, PortSink, Sink
+
+
+def sink_of(path: Path, position: int = 0, size: int | None = None) -> PcapSink:
+    options = {"path": str(path), "bytes": size, "seconds": None}
+    found: Sink = sinks.opened(EndPlan("out", "pcap", options), position)
+    assert isinstance(found, PcapSink)
+    return found
+
+
+def numbers(path: Path) -> list[int]:
+    return [number_in(record.data) for record in pcapng.read(io.BytesIO(path.read_bytes()))]
+
+
+def test_what_was_not_committed_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcapng"
+    one = sink_of(path)
+    assert one.deliver([packet(1), packet(2)]) == 0
+    committed = one.position
+    one.deliver([packet(3)])
+    one.close()
+    another = sink_of(path, committed)
+    another.deliver([packet(3), packet(4)])
+    another.close()
+    assert numbers(path) == [1, 2, 3, 4]
+    sink_of(path).close()  # a new pipeline begins anew
+    assert numbers(path) == []
+
+
+def test_rotation_over_a_crash(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcapng"
+    one = sink_of(path, size=200)
+    positions = []
+    for n in range(6):
+        one.deliver([packet(n)])
+        positions.append(one.position)
+    one.close()
+    files = sorted(tmp_path.glob("out-*.pcapng"))
+    assert [file.name for file in files][:2] == ["out-00000.pcapng", "out-00001.pcapng"]
+    assert [n for file in files for n in numbers(file)] == list(range(6))
+    another = sink_of(path, positions[2], size=200)
+    for n in range(3, 8):
+        another.deliver([packet(n)])
+    another.close()
+    assert [n for file in sorted(tmp_path.glob("out-*")) for n in numbers(file)] == list(range(8))
+
+
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """Let no file have more than 64 KiB, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("no_room")
+def test_where_there_is_no_room_what_was_written_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcapng"
+    one = sink_of(path)
+    delivered: list[int] = []
+    for n in range(0, 1200, 3):
+        several = [packet(n), packet(n + 1), packet(n + 2)]
+        failed = one.deliver(several)
+        assert failed in {0, 3}
+        delivered += [] if failed else [n, n + 1, n + 2]
+    assert 0 < len(delivered) < 1200
+    assert numbers(path) == delivered
+    one.close()
+
+
+def test_a_device_that_is_not_there_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert PortSink("none0").deliver([packet(1), packet(2)]) == 2
+    assert "none0: 2 packets were not written" in caplog.text
