@@ -76,6 +76,19 @@ def backwards(packets: Packets) -> list[Packet]:
     return list(reversed(packets))
 
 
+def stops_then_fails() -> Iterator[bytes]:
+    yield from packets_of(300)
+    raise ValueError("the source is broken")
+
+
+def eightfold(packet: Packet) -> list[Packet]:
+    return [packet] * 8
+
+
+def large() -> Iterator[bytes]:
+    return (udp(n, size=1400) for n in range(2000))
+
+
 def key(packet: Packet) -> int:
     return number_in(packet.data) % 3
 
@@ -110,6 +123,23 @@ class Count(Stage):
     @handler
     def forget(self) -> None:
         self.seen = {}
+
+
+class Sums(Stage):
+    """Passes nothing on but, in the end, a packet with the number of packets."""
+
+    kept = ("count",)
+
+    def init(self) -> None:
+        if not self.restored:
+            self.count = 0
+
+    def handle_batch(self, packets: Packets) -> list[Packet]:
+        self.count += len(packets)
+        return []
+
+    def handle_end(self) -> list[Packet]:
+        return [packet(self.count)]
 
 
 class Gate(Stage):

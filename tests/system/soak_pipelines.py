@@ -45,10 +45,10 @@ def test_kills_of_a_pipeline_from_a_function(
     out, bad = tmp_path / "out.pcapng", tmp_path / "bad.pcapng"
     stages = [
         pipelines.same,
-        Count.spec(workers=3, by=by, intensity=1000),
-        stage(pipelines.same, name="last", workers=1, intensity=1000),
+        Count.spec(workers=3, by=by),
+        stage(pipelines.same, name="last", workers=1),
     ]
-    running = Pipeline("p", source, stages, Pcap(out), quarantine=bad).start_link()
+    running = Pipeline("p", source, stages, Pcap(out), quarantine=bad, intensity=1000).start_link()
     kill_workers(running, seed, KILLS)
     running.wait(300)
     stats = running.stats()
@@ -66,8 +66,8 @@ def test_kills_of_a_pipeline_from_a_function(
 def test_kills_of_a_pipeline_from_a_device(tmp_path: Path) -> None:
     out = tmp_path / "out.pcapng"
     port = Port("in0", addresses=["10.9.0.1/24"])
-    stages = [Count.spec(workers=2, by="flow", intensity=1000)]
-    running = Pipeline("p", port, stages, Pcap(out)).start_link()
+    stages = [Count.spec(workers=2, by="flow")]
+    running = Pipeline("p", port, stages, Pcap(out), intensity=1000).start_link()
     with send_numbered("10.9.0.2", 10_000, 200_000) as sending:
         kill_workers(running, 1, KILLS)
         assert sending.wait(PATIENCE) == 0

@@ -13,12 +13,12 @@ import pipelines
 import pytest
 import zmq
 from devices import TUN
-from pipelines import Count, Gate, check_counts, in_file, source, wait
+from pipelines import Count, Gate, Sums, check_counts, in_file, source, wait
 from processes import PATIENCE, Run, eventually, kill
 from traffic import send_numbered, send_one
 
 import tuncer
-from supervisor import Supervisor, handler
+from supervisor import ProcessDown, Supervisor, handler
 from tuncer.pipeline import (
     Pcap,
     Pipeline,
@@ -120,8 +120,10 @@ def test_the_reason_of_a_crash_stands_in_the_quarantine(
     file: Path, tmp_path: Path, run: Run
 ) -> None:
     quarantine = tmp_path / "quarantine.pcapng"
-    stages = [stage(pipelines.fails_at_seven, on_error="crash", intensity=1000)]
-    running = Pipeline("p", source, stages, Pcap(file), quarantine=quarantine).start_link()
+    stages = [stage(pipelines.fails_at_seven, on_error="crash")]
+    running = Pipeline(
+        "p", source, stages, Pcap(file), quarantine=quarantine, intensity=1000
+    ).start_link()
     running.wait(60)
     assert in_file(file) == [n for n in range(2000) if n % 100 != 7]
     assert in_file(quarantine) == list(range(7, 2000, 100))
@@ -218,6 +220,63 @@ def test_stop_says_what_its_deadline_cuts_off(tmp_path: Path, monkeypatch: Any) 
     stats = running.stop(0.1)
     assert stats.edges[0].waiting == stats.edges[0].put > 0
     assert not running.is_alive()
+
+
+def test_a_worker_that_is_given_up_ends_the_pipeline(
+    file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = Pipeline("p", pipelines.stops_then_fails, [], Pcap(file), intensity=3).start_link()
+    with pytest.raises(ProcessDown):
+        running.wait(PATIENCE)
+    assert "gives up: more than 3 restarts" in capfd.readouterr().err
+    assert in_file(file) == list(range(300))
+
+
+def test_what_stages_give_in_the_end(file: Path) -> None:
+    stages = [pipelines.odd_only, Sums.spec(workers=2, by="flow"), pipelines.twice]
+    running = Pipeline("p", source, stages, Pcap(file)).start_link()
+    stats = wait(running)
+    found = in_file(file)
+    assert len(found) == 4
+    assert sum(found) == 2000
+    assert stats.stages[1] == ("sums", 1000, 2, 2, 1000, 0)
+    running.stop()
+    tested = Pipeline("p", source, stages).test(pipelines.packets_of(2000))
+    assert sum(pipelines.number_in(packet.data) for packet in tested.sinks["out"]) == 2000
+
+
+def test_stages_may_make_more_than_fits_into_a_record(file: Path) -> None:
+    stages = [pipelines.eightfold, stage(pipelines.same, workers=1)]
+    running = Pipeline("p", pipelines.large, stages, Pcap(file)).start_link()
+    assert wait(running).stages[1].out == 16_000
+    assert in_file(file) == [n for n in range(2000) for _ in range(8)]
+    running.stop()
+
+
+def test_a_kill_between_a_commit_and_what_tells_of_it(file: Path) -> None:
+    """A successor tells its neighbours: they may not know what its predecessor has committed."""
+    stages = [Count.spec(workers=2, by="flow"), stage(pipelines.same, workers=1)]
+    running = Pipeline("p", pipelines.source, stages, Pcap(file)).start_link()
+    wait(running)
+    for row in running.which_children():
+        assert row.ref is not None
+        kill(row.ref.pid)
+        running.child(row.id)
+    wait(running)  # the last one has told again
+    running.stop()
+
+
+def test_a_pipeline_that_was_stopped_below_a_supervisor_begins_anew(file: Path) -> None:
+    described = Pipeline("p", source, [Count], Pcap(file))
+    sup = Supervisor.start_link([described.child_spec()], intensity=10)
+    for _ in range(2):
+        running = sup.child("p", PipelineRef)
+        wait(running)
+        assert running.stats().sources[0].read == 2000
+        running.stop()
+    wait(sup.child("p", PipelineRef))
+    assert in_file(file) == list(range(2000))
+    sup.stop()
 
 
 # -- devices ---------------------------------------------------------------------------------------
@@ -353,6 +412,21 @@ def test_timers_and_calls_beside_packets() -> None:
                 [stage(pipelines.same, workers=2, by="ordered")],
             ),
             "restores the order of one worker's packets",
+        ),
+        (
+            lambda: Pipeline("p", source, [Sums.spec(workers=2, by="ordered")]),
+            "what handle_end gives has no place in the order",
+        ),
+        (
+            lambda: Pipeline(
+                "p", source, [stage(pipelines.same, workers=2, by="ordered")], full="drop"
+            ),
+            "by='ordered' needs full='wait'",
+        ),
+        (lambda: Pipeline("p", Pcap("a"), [], Pcap("./a")), "is a source and a sink"),
+        (
+            lambda: Pipeline("p", source, [], {"a": Pcap("a"), "b": Pcap("./a")}),
+            "two sinks write the same file",
         ),
         (lambda: StageSpec(pipelines.same, (1,)), "gets no further arguments: write a Stage"),
         (lambda: Port(""), "a pipeline's device has a name"),

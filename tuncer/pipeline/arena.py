@@ -35,7 +35,7 @@ REASON_BYTES = 16_384
 """Bytes of text that a worker leaves of why it ends, at most."""
 
 # Words of the arena's first page.
-_MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _TRACED = range(5)
+_MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _STOPPED = range(5)
 
 # Words of a worker's page before its slots. The worker alone writes them; WAITING says that it
 # waits for room in an output, the others are explained in ``failures``.
@@ -170,6 +170,15 @@ class Arena:
     def drain(self) -> None:
         """Have the sources end."""
         self._head[_DRAINING] = 1
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the pipeline was told to stop: another incarnation begins anew."""
+        return bool(self._head[_STOPPED])
+
+    def stop(self) -> None:
+        """Note that the pipeline was told to stop."""
+        self._head[_STOPPED] = 1
 
     def page(self, worker: int) -> Page:
         """Return a worker's page."""

@@ -28,6 +28,15 @@ def needed(size: int, head: int, capacity: int) -> int:
     return whole if whole <= left else left + whole
 
 
+def needed_for(sizes: Sequence[int]) -> int:
+    """Return the bytes that records take at most, wherever the first of them begins.
+
+    Before each of them as much may be left free, at the end of the log, as it takes itself.
+    """
+    wholes = [_HEAD.size + -(-size // 8) * 8 for size in sizes]
+    return sum(wholes) + max(wholes, default=0)
+
+
 def most(capacity: int) -> int:
     """Return the bytes of the longest record that always fits into an empty log."""
     return capacity // 2 - _HEAD.size

@@ -5,14 +5,15 @@ It knows neither logs nor processes, and so is what ``Pipeline.test`` runs, too.
 
 from __future__ import annotations
 
+import itertools
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tuncer.pipeline.records import Item, Routed
-from tuncer.pipeline.stage import Packets
+from tuncer.pipeline.stage import Packets, Stage
 from tuncer.protocol.packet import Packet
 
 COUNTERS = ("taken", "made", "out", "dropped", "failed")
@@ -60,6 +61,17 @@ class Runner:
                 run.append(item)
         return found + self._run(run)
 
+    def end(self, call: Callable[[], Iterable[Any] | None]) -> list[Item]:
+        """Return what the stage gives after all packets."""
+        try:
+            found = self._made_of_many([], list(_results(call())))
+        except Exception as error:  # noqa: BLE001 - whatever a stage raises
+            self.counters[MADE] += 1
+            self._fail(None, error)
+            return []
+        self.counters[OUT] += len(found)
+        return found
+
     def _run(self, packets: list[Packet]) -> list[Item]:
         if not packets:
             return []
@@ -79,7 +91,10 @@ class Runner:
             except Exception as error:  # noqa: BLE001 - whatever a stage raises
                 results.append(_Failed(error))
             else:
-                break
+                if len(results) == len(packets):
+                    break
+                # ``extend`` takes this exception of a function for the end of the packets.
+                results.append(_Failed(RuntimeError("the stage has raised StopIteration")))
         if all(issubclass(kind, Packet) for kind in set(map(type, results))):
             return results
         found: list[Item] = []
@@ -109,13 +124,22 @@ class Runner:
         while packets:
             given = Packets(packets)
             results: list[Any] = []
+            first_left = 0
             try:
-                results.extend(_results(self.call(given)))  # after an exception it has those before
+                made = iter(_results(self.call(given)))
+                results += itertools.islice(made, 1)
+                first_left = given.left()
+                results.extend(made)  # after an exception it has those before
             except Exception as error:  # noqa: BLE001 - whatever a stage raises
-                done = max(1, len(packets) - given.left())
-                failed = packets[done - 1 : done] if results else packets[:done]
-                found += self._made_of_many(packets[: done - len(failed)], results)
-                for packet in failed:
+                done = len(packets) - given.left()
+                if results and first_left > 0 and done > 0:  # it iterates one by one
+                    begin = done - 1
+                elif not results and done > 0:
+                    begin = 0
+                else:  # nothing tells which packet it was
+                    begin, done = min(len(results), len(packets) - 1), len(packets)
+                found += self._made_of_many(packets[:begin], results)
+                for packet in packets[begin:done]:
                     found += self._give_up(packet, error)
                 packets = packets[done:]
             else:
@@ -185,6 +209,21 @@ class Runner:
                     f" {result!r:.100}"
                 )
         return found
+
+
+def end_all(runners: Sequence[Runner], stages: Mapping[str, Stage]) -> list[Item]:
+    """Return what stages give after all packets, one after the other: of ``Stage.handle_end``.
+
+    Args:
+        runners: the stages of a process.
+        stages: those that are objects, by their names.
+    """
+    items: list[Item] = []
+    for runner in runners:
+        items = runner.run(items)
+        if runner.name in stages:
+            items += runner.end(stages[runner.name].handle_end)
+    return items
 
 
 class _Failed(NamedTuple):

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from supervisor.lowlevel import load_reference, pack_exact, unpack
 from tuncer.pipeline import pcapng, shards
 from tuncer.pipeline.ends import Pcap
-from tuncer.pipeline.engine import Runner, run_all
+from tuncer.pipeline.engine import Runner, end_all, run_all
 from tuncer.pipeline.plan import Plan
 from tuncer.pipeline.records import Item, Routed
-from tuncer.pipeline.stage import Stage
+from tuncer.pipeline.stage import Stage, kept_of
 from tuncer.pipeline.statistics import StageCounts
 from tuncer.protocol.packet import Packet, packet_class
 
@@ -51,6 +51,7 @@ class _Worker:
         run = self._run
         names = frozenset(sink.name for sink in run.plan.sinks)
         self.stages: list[Stage] = []
+        self.objects: dict[str, Stage] = {}
         self.runners: list[Runner] = []
         made = []
         for told in run.plan.segments[self._segment].stages:
@@ -58,6 +59,7 @@ class _Worker:
             if told.is_class:
                 stage = found()
                 self.stages.append(stage)
+                self.objects[told.name] = stage
                 made.append((stage, told))
                 found = stage.handle_batch
             failed = run.noting(told.name)
@@ -67,15 +69,18 @@ class _Worker:
             runner.counters[:] = counters
         for stage, kept in zip(self.stages, unpack(self._kept), strict=False):
             vars(stage).update(kept)
-            stage.was_restored = True
+            stage.was_restored = bool(stage.kept)
         for stage, told in made:
             stage.init(*told.args, **told.kwargs)
         self._commit()
 
     def _commit(self) -> None:
-        kept = [{name: vars(stage)[name] for name in stage.kept} for stage in self.stages]
-        self._kept = pack_exact(kept)
+        self._kept = pack_exact([kept_of(stage) for stage in self.stages])
         self._counters = [list(runner.counters) for runner in self.runners]
+
+    def end(self) -> list[Item]:
+        """Return what the stages give after all packets."""
+        return end_all(self.runners, self.objects)
 
     def take(self, items: list[Item]) -> list[Item]:
         """Return what the stages make of packets, over a kill if there is to be one."""
@@ -139,11 +144,19 @@ class _Run:
         for worker, share in zip(self.workers[segment], self._share[segment](items), strict=True):
             if not share:
                 continue
-            found = worker.take(share)
-            if segment + 1 < len(self.workers):
-                self.take(found, segment + 1)
-            else:
-                self._deliver(found)
+            self._pass_on(worker.take(share), segment)
+
+    def end(self) -> None:
+        """Have the stages give what they give after all packets."""
+        for segment, workers in enumerate(self.workers):
+            for worker in workers:
+                self._pass_on(worker.end(), segment)
+
+    def _pass_on(self, items: list[Item], segment: int) -> None:
+        if segment + 1 < len(self.workers):
+            self.take(items, segment + 1)
+        else:
+            self._deliver(items)
 
     def _deliver(self, items: list[Item]) -> None:
         default = next(iter(self.sinks))
@@ -189,4 +202,5 @@ def run(plan: Plan, source: Iterable[Any] | Pcap, kill: Mapping[str, int], batch
     packets = _packets(source)
     while items := list(itertools.islice(packets, batch)):
         running.take(list(items))
+    running.end()
     return running.result()

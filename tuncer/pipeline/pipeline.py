@@ -16,13 +16,12 @@ from tuncer.pipeline.in_process import Tested
 from tuncer.pipeline.pipeline_ref import PipelineRef
 from tuncer.pipeline.pipeline_supervisor import PipelineSupervisor
 from tuncer.pipeline.plan import EndPlan, Plan, Segment, StagePlan
-from tuncer.pipeline.stage import WAYS, StageSpec, check_name, specified
+from tuncer.pipeline.stage import WAYS, Stage, StageSpec, check_name, specified
 from tuncer.protocol.packet import Packet
 
 _PAGE = 4096
 _FEWEST_BYTES, _MOST_BYTES = 1 << 18, 1 << 30
 _LOG_BYTES = 4 << 20
-_DEVICE_INTENSITY = 10
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,9 @@ class Pipeline:
             packets, so that in the end the source waits; a live device then loses packets before
             the pipeline, counted. "drop": packets are shed, counted.
         log_bytes: room of each log, in bytes.
+        intensity: restarts of workers that are borne within ``period`` seconds; one more, and the
+            pipeline ends, as a supervisor does that gives up.
+        period: seconds.
         quarantine: a file to which packets are appended that have killed their workers; None: they
             are counted and logged alone.
 
@@ -61,6 +63,8 @@ class Pipeline:
     full: Literal["wait", "drop"] = "wait"
     log_bytes: int = _LOG_BYTES
     quarantine: str | os.PathLike[str] | None = None
+    intensity: int = 100
+    period: float = 10.0
 
     def __post_init__(self) -> None:
         check_name("the pipeline", self.name)
@@ -124,9 +128,7 @@ class Pipeline:
     def _arguments(self) -> tuple[dict[str, Any], list[list[Any]], int, float]:
         ports = ports_of(self.source, self._named_sinks().values())
         devices = [_device(port) for port in ports.values()]
-        plan = self.plan()
-        intensity = sum(s.intensity for s in plan.segments) + _DEVICE_INTENSITY * len(devices)
-        return plan.term(), devices, intensity, max(s.period for s in plan.segments)
+        return self.plan().term(), devices, self.intensity, self.period
 
     # -- the plan ----------------------------------------------------------------------------------
 
@@ -142,6 +144,8 @@ class Pipeline:
         specs = [specified(one) for one in self.stages]
         sinks = tuple(sink_plan(name, sink) for name, sink in self._named_sinks().items())
         _check(specs, sinks)
+        _check_files(sources, sinks)
+        _check_ends(specs)
         groups: list[list[StageSpec]] = [[]]
         for spec in specs:
             if spec.workers is None:
@@ -150,12 +154,12 @@ class Pipeline:
                 groups.append([spec])
         segments = [_first_segment(groups[0], len(sources))]
         segments += [_segment(group) for group in groups[1:]]
-        _check_order(segments)
+        _check_order(segments, self.full)
         exclusive: tuple[str, ...] = ()
         if segments[-1].workers > 1:
             exclusive = tuple(sink.name for sink in sinks if sink.kind != "port")
         if exclusive:
-            segments.append(Segment("sinks", 1, "any", (), "retry", 100, 10.0, None))
+            segments.append(Segment("sinks", 1, "any", (), "retry", None, None))
         quarantine = None if self.quarantine is None else os.path.abspath(self.quarantine)
         return Plan(
             self.name,
@@ -192,8 +196,7 @@ def _device(port: Port) -> list[Any]:
 def _first_segment(specs: list[StageSpec], workers: int) -> Segment:
     stages = tuple(_stage(spec) for spec in specs)
     on_kill = specs[0].on_kill if specs else "retry"
-    limits = (specs[0].intensity, specs[0].period) if specs else (100, 10.0)
-    return Segment("source", workers, "any", stages, on_kill, *limits, _backoff(specs))
+    return Segment("source", workers, "any", stages, on_kill, *_limits(specs))
 
 
 def _segment(specs: list[StageSpec]) -> Segment:
@@ -201,13 +204,15 @@ def _segment(specs: list[StageSpec]) -> Segment:
     assert first.workers is not None
     by = first.by if isinstance(first.by, str) else reference_to(first.by)
     stages = tuple(_stage(spec) for spec in specs)
-    limits = first.intensity, first.period
-    name = first.title
-    return Segment(name, first.workers, by, stages, first.on_kill, *limits, _backoff(specs))
+    return Segment(first.title, first.workers, by, stages, first.on_kill, *_limits(specs))
 
 
-def _backoff(specs: list[StageSpec]) -> list[float] | None:
-    return list(specs[0].backoff) if specs and specs[0].backoff is not None else None
+def _limits(specs: list[StageSpec]) -> tuple[list[float] | None, float | None]:
+    """Return the backoff and the watchdog of a process: those of its first stage."""
+    if not specs:
+        return None, None
+    backoff = specs[0].backoff
+    return None if backoff is None else list(backoff), specs[0].watchdog
 
 
 def _stage(spec: StageSpec) -> StagePlan:
@@ -248,8 +253,50 @@ def _check(specs: list[StageSpec], sinks: tuple[EndPlan, ...]) -> None:
             raise TypeError(f"stage {spec.title!r}: an argument of init: {error}") from None
 
 
-def _check_order(segments: list[Segment]) -> None:
+def _check_ends(specs: list[StageSpec]) -> None:
+    """Check that no stage gives packets in the end whose place in an order nothing tells.
+
+    Raises:
+        ValueError: one does.
+    """
+    is_ordered = False
+    for spec in specs:
+        if spec.workers is not None:
+            is_ordered = spec.by == "ordered" and spec.workers > 1
+        if is_ordered and spec.is_class and spec.start.handle_end is not Stage.handle_end:
+            raise ValueError(
+                f"stage {spec.title!r}: what handle_end gives has no place in the order that"
+                " by='ordered' restores"
+            )
+
+
+def _check_files(sources: Sequence[EndPlan], sinks: Sequence[EndPlan]) -> None:
+    """Check that no file is written twice, nor written and read.
+
+    Raises:
+        ValueError: one is.
+    """
+    written = [os.path.realpath(end.options["path"]) for end in sinks if end.kind == "pcap"]
+    read = {os.path.realpath(end.options["path"]) for end in sources if end.kind == "pcap"}
+    for path in written:
+        if path in read:
+            raise ValueError(f"{path} is a source and a sink")
+        if written.count(path) > 1:
+            raise ValueError(f"two sinks write the same file: {path}")
+
+
+def _check_order(segments: list[Segment], full: str) -> None:
+    """Check what order asks for.
+
+    Raises:
+        ValueError: it cannot be restored.
+    """
     for before, segment in itertools.pairwise(segments):
+        if segment.by == "ordered" and full == "drop":
+            raise ValueError(
+                f"stage {segment.id!r}: by='ordered' needs full='wait': where packets are shed, the"
+                " order cannot be restored"
+            )
         if segment.by == "ordered" and before.workers > 1:
             raise ValueError(
                 f"stage {segment.id!r}: by='ordered' restores the order of one worker's packets,"

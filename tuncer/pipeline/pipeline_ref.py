@@ -58,7 +58,8 @@ class PipelineRef(SupervisorRef):
 
         Raises:
             CallTimeout: that has not come in so many seconds.
-            ProcessDown: the pipeline has ended.
+            ProcessDown: the pipeline's supervisor has ended. Below another supervisor it may be
+                back soon: then wait again.
         """
         self.call(["wait"], timeout=timeout)
 
@@ -85,6 +86,7 @@ class PipelineRef(SupervisorRef):
         with contextlib.suppress(CallTimeout):
             self.wait(deadline)
         found = self.stats()
+        self.call(["stopping"], timeout=None)
         super().stop()
         return found
 

@@ -38,7 +38,7 @@ class PipelineSupervisor(Supervisor):
         Args:
             term: the pipeline's plan.
             devices: arguments and options of ``child_spec``, of each device to be made.
-            intensity: restarts of devices that are borne within ``period`` seconds.
+            intensity: restarts of workers that are borne within ``period`` seconds.
             period: seconds.
         """
         self._plan = Plan.of(term)
@@ -66,6 +66,9 @@ class PipelineSupervisor(Supervisor):
     def _provide(self) -> None:
         """Make the memory and the eventfds, unless a former incarnation has; share them out."""
         layout = self._plan.layout
+        former = provided_fd(self, _ID, ARENA)
+        # One that was stopped, and not killed, has done with what is in its memory.
+        self._is_anew = former is None or Arena(former, layout).stopped
         memory = self._shared(ARENA, lambda: arena.create(layout))
         self._memory = Arena(memory, layout)
         self._done = self._shared(DONE, _eventfd)
@@ -79,13 +82,13 @@ class PipelineSupervisor(Supervisor):
             given |= {wake_name(other): self._wakes[other] for other in neighbours}
             for name, fd in given.items():
                 child = self._plan.id(number)
-                if provided_fd(self, child, name) is None:
+                if provided_fd(self, child, name) is None or self._is_anew:
                     provide_fd(self, child, name, os.dup(fd))
 
     def _shared(self, name: str, make: Any) -> int:
         """Return a descriptor that the supervisor keeps itself, beside those of its children."""
         found = provided_fd(self, _ID, name)
-        if found is None:
+        if found is None or self._is_anew:
             found = make()
             provide_fd(self, _ID, name, found)
         return found
@@ -96,8 +99,7 @@ class PipelineSupervisor(Supervisor):
             self._plan.id(number),
             Worker,
             (self._plan.term(), number),
-            intensity=segment.intensity,
-            period=segment.period,
+            watchdog=segment.watchdog,
             backoff=None if segment.backoff is None else Backoff(*segment.backoff),
         )
 
@@ -110,6 +112,9 @@ class PipelineSupervisor(Supervisor):
                 return counted(self._plan, self._memory)
             case ["drain"]:
                 self._drain()
+                return None
+            case ["stopping"]:
+                self._memory.stop()
                 return None
             case ["wait"]:
                 self._awaiting.append(sender)

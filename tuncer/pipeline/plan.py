@@ -50,9 +50,8 @@ class Segment:
     """As of ``StageSpec``; a function as ``module:qualname``."""
     stages: tuple[StagePlan, ...]
     on_kill: str
-    intensity: int
-    period: float
     backoff: list[float] | None
+    watchdog: float | None
 
 
 class Place(NamedTuple):

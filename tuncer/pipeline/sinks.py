@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import itertools
 import logging
 import os
@@ -26,8 +27,11 @@ from tuncer.protocol.packet import DeviceError, Packet
 
 log = logging.getLogger("tuncer")
 
+_AWAY = 1.0  # seconds in which a device that is away may come back
+_LOOK = 0.01  # seconds between two looks whether it is there again
 _LONGEST_SUBSCRIPTION = 1024  # bytes of what a subscriber may send
 _OFFSET_BITS = 44  # of a position: bytes in a file; above them the file's number
+_OFFSETS = (1 << _OFFSET_BITS) - 1
 
 
 class Sink(ABC):
@@ -58,6 +62,7 @@ class PortSink(Sink):
         """Write packets to the device."""
         datas = [packet.data for packet in packets]
         failed = 0
+        deadline = time.monotonic() + _AWAY
         while datas:
             try:
                 if self._device is None:
@@ -70,6 +75,10 @@ class PortSink(Sink):
                 datas = datas[1:]
             except DeviceError as error:
                 self._device = None
+                datas = datas[written_before(error) :]
+                if time.monotonic() < deadline:  # it is being restarted, or made again
+                    time.sleep(_LOOK)
+                    continue
                 log.warning("%s: %d packets were not written: %s", self._name, len(datas), error)
                 return failed + len(datas)
             except (OSError, ValueError) as error:
@@ -111,23 +120,62 @@ class PcapSink(Sink):
         super().__init__()
         self._path = Path(path)
         self._bytes, self._seconds = rotate_bytes, rotate_seconds
-        self._number, offset = position >> _OFFSET_BITS, position & (1 << _OFFSET_BITS) - 1
+        self._number, self._offset = position >> _OFFSET_BITS, position & _OFFSETS
         self._interfaces: dict[tuple[str, int], int] = {}
-        self._file = self._opened(offset)
         self._began = time.monotonic()
+        self._file: IO[bytes] | None = None
+        self.position = position
+        self._open()
 
-    def _opened(self, offset: int) -> IO[bytes]:
-        """Open the present file, and cut it to what is committed.
+    def _open(self) -> bool:
+        """Open the present file, and cut it to what is committed; tell whether that was possible.
 
-        A new section begins there: it describes its interfaces anew.
+        A new section begins there: it describes its interfaces anew. Files behind it are of a
+        predecessor that was killed before it had committed them, or of an earlier pipeline.
         """
-        file = self._name().open("r+b" if offset else "w+b", buffering=0)
-        file.truncate(offset)
-        file.seek(offset)
-        file.write(pcapng.section())
+        path = self._name()
+        try:
+            for stale in self._names_behind():
+                stale.unlink()
+            is_there = self._offset > 0 and path.exists()
+            if self._offset and not is_there:
+                log.error("%s was removed: another file begins", path)
+                self._offset = 0
+            file = path.open("r+b" if is_there else "w+b", buffering=0)
+        except OSError as error:
+            log.error("%s cannot be written: %s", path, error)
+            return False
         self._interfaces = {}
-        self.position = self._number << _OFFSET_BITS | file.tell()
-        return file
+        try:
+            file.truncate(self._offset)
+            file.seek(self._offset)
+            _write(file, pcapng.section())
+        except OSError as error:
+            log.error("%s: %s", path, error)
+            with contextlib.suppress(OSError):
+                file.truncate(self._offset)
+            file.close()
+            return False
+        self._file = file
+        self._tell_position()
+        return True
+
+    def _tell_position(self) -> None:
+        assert self._file is not None
+        self._offset = self._file.tell()
+        self.position = self._number << _OFFSET_BITS | self._offset
+
+    def _names_behind(self) -> list[Path]:
+        """Return the files of higher numbers that are there."""
+        if self._bytes is None and self._seconds is None:
+            return []
+        found = self._path.parent.glob(f"{glob.escape(self._path.stem)}-*{self._path.suffix}")
+        cut = len(self._path.stem) + 1
+        return [
+            path
+            for path in found
+            if path.stem[cut:].isdecimal() and int(path.stem[cut:]) > self._number
+        ]
 
     def _name(self) -> Path:
         if self._bytes is None and self._seconds is None:
@@ -137,6 +185,9 @@ class PcapSink(Sink):
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Write packets, all of them or none."""
         self._rotate()
+        if self._file is None and not self._open():
+            return len(packets)
+        assert self._file is not None
         blocks = []
         known = dict(self._interfaces)
         for packet in packets:
@@ -157,22 +208,23 @@ class PcapSink(Sink):
             log.error("%s: %d packets were not written: %s", self._name(), len(packets), error)
             return len(packets)
         self._interfaces = known
-        self.position = self._number << _OFFSET_BITS | self._file.tell()
+        self._tell_position()
         return 0
 
     def _rotate(self) -> None:
         """Begin the next file, if it is time to."""
-        is_full = self._bytes is not None and self._file.tell() >= self._bytes
+        is_full = self._bytes is not None and self._offset >= self._bytes
         is_old = self._seconds is not None and time.monotonic() - self._began >= self._seconds
-        if is_full or is_old:
+        if self._file is not None and (is_full or is_old):
             self._file.close()
-            self._number += 1
-            self._file = self._opened(0)
+            self._file = None
+            self._number, self._offset = self._number + 1, 0
             self._began = time.monotonic()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class ZmqSink(Sink):

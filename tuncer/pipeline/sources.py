@@ -50,6 +50,8 @@ class Source(ABC):
         self.identity = identity
         self.missed = 0
         """Packets that the source itself was too slow for, since this process began."""
+        self.hurry = False
+        """Whether packets are taken that are not due yet: those that were in hand at a kill."""
         self._left: list[Packet] = []
 
     def read(self, most: int, most_bytes: int) -> list[Packet] | None:
@@ -173,13 +175,13 @@ class PcapSource(Source):
     def __init__(self, position: int, identity: int, path: str, *, timed: bool) -> None:
         super().__init__(position, identity)
         self._file = open(path, "rb")  # noqa: SIM115 - closed by close
-        self._records = pcapng.read(self._file, path)
+        self._records: Iterator[pcapng.Captured] = pcapng.read(self._file, path)
         self._timed = timed
         self._next: pcapng.Captured | None = None
         self._ends: deque[int] = deque()
         self._seq = 0
         self._began: tuple[float, int] | None = None
-        while position and (record := next(self._records, None)):
+        while position and (record := self._read()):
             self._seq += 1
             if record.end >= position:
                 break
@@ -187,11 +189,11 @@ class PcapSource(Source):
     def _more(self, most: int) -> list[Packet] | None:
         found: list[Packet] = []
         while len(found) < most:
-            record = self._next or next(self._records, None)
+            record = self._next or self._read()
             if record is None:
                 return found or None
             self._next = record
-            if self._timed and self._wait() > 0:
+            if self._timed and not self.hurry and self._wait() > 0:
                 break
             self._next = None
             kind = packet_class(record.framing)
@@ -203,6 +205,15 @@ class PcapSource(Source):
     def _advance(self, packets: list[Packet]) -> None:
         for _ in packets:
             self.position = self._ends.popleft()
+
+    def _read(self) -> pcapng.Captured | None:
+        """Return the next packet; a file that is damaged ends there."""
+        try:
+            return next(self._records, None)
+        except pcapng.CaptureError as error:
+            log.error("the source ends early: %s", error)
+            self._records = iter(())
+            return None
 
     def _wait(self) -> float:
         """Return the seconds until the next packet is due."""
@@ -235,7 +246,13 @@ class FunctionSource(Source):
         self.position += len(packets)
 
     def _more(self, most: int) -> list[Packet] | None:
-        given = list(itertools.islice(self._packets, most))
+        given: list[Any] = []
+        try:
+            given.extend(itertools.islice(self._packets, most))
+        except Exception as error:
+            if not given:
+                raise
+            self._packets = _raising(error)  # behind what it has yielded before
         first, now = self.position, time.time_ns()
         if set(map(type, given)) == {bytes}:
             numbers = range(first, first + len(given))
@@ -311,6 +328,12 @@ class ZmqSource(Source):
         """Close the socket."""
         self._socket.close(0)
         self._context.term()
+
+
+def _raising(error: Exception) -> Iterator[Any]:
+    """Return an iterator that raises an exception at once."""
+    raise error
+    yield
 
 
 def opened(plan: EndPlan, position: int, identity: int) -> Source:

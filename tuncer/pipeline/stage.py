@@ -5,7 +5,6 @@ A stage is a function of a packet, a function of many packets, or a ``Stage`` cl
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +76,13 @@ class Stage(GenServer):
         """Whether the attributes of ``kept`` are those of a former incarnation."""
         return self.was_restored
 
+    def handle_end(self) -> Iterable[Item | None] | None:
+        """Return or yield packets after all others: called once, when the source has ended.
+
+        Everything that came before has been handled. Not for a stage with ``by="ordered"``.
+        """
+        return None
+
     def handle_batch(self, packets: Packets) -> Iterable[Item | None]:
         """Do with packets what is to be done; what is yielded or returned goes on, in its order.
 
@@ -110,16 +116,17 @@ class StageSpec:
         name: what the stage is called; by default what ``start`` is called, in lower case.
         on_error: what is done with a packet for which the stage raises an exception. "skip": it is
             counted and logged. "to:NAME": it goes to that sink. "crash": the worker ends, and then
-            it is as if it had been killed. A ``handle_batch`` that is no generator has yielded
-            nothing then: all packets that it has iterated have failed.
+            it is as if it had been killed. A ``handle_batch`` that is a generator, and iterates
+            over the packets one by one, goes on behind the packet that failed. Of any other all
+            packets have failed that it has looked at and not passed on.
         on_kill: what is done with the packets that a worker had in hand when it was killed.
             "retry": its successor gets them again; packets that kill a worker twice are halved,
             until the one that does it is alone, and is quarantined. "skip": they are counted as
             lost. Of a stage without workers that of the process's first stage counts.
-        intensity: restarts of a worker that are borne within ``period`` seconds, before the whole
-            pipeline is given up.
-        period: seconds.
-        backoff: a ``Backoff``, how long to wait before a restart.
+        backoff: a ``Backoff``, how long to wait before a restart of a worker. As the next one, of
+            the first stage of a process.
+        watchdog: seconds that one transaction may take, with up to 256 packets, before the worker
+            is killed as hung; see ``ChildSpec``.
 
     Raises:
         TypeError, ValueError: what is wrong with it.
@@ -134,9 +141,8 @@ class StageSpec:
     name: str | None = None
     on_error: str = "skip"
     on_kill: OnKill = "retry"
-    intensity: int = 100
-    period: float = 10.0
     backoff: Backoff | None = None
+    watchdog: float | None = None
 
     WORKERS: ClassVar[int] = _MOST_WORKERS
 
@@ -151,10 +157,6 @@ class StageSpec:
             )
         if self.on_kill not in {"retry", "skip"}:
             raise ValueError(f"{who}: on_kill is 'retry' or 'skip', not {self.on_kill!r:.100}")
-        if isinstance(self.intensity, bool) or not isinstance(self.intensity, int):
-            raise TypeError(f"{who}: intensity is a number of restarts, not {self.intensity!r}")
-        if self.intensity < 0 or not 0 < self.period < math.inf:
-            raise ValueError(f"{who}: intensity is at least 0, period a positive number of seconds")
 
     def _check_start(self) -> None:
         is_class = isinstance(self.start, type)
@@ -218,3 +220,17 @@ def check_name(what: str, name: Any) -> None:
 
 def _is_route(on_error: Any) -> bool:
     return isinstance(on_error, str) and on_error.startswith("to:") and len(on_error) > 3
+
+
+def kept_of(stage: Stage) -> dict[str, Any]:
+    """Return what a stage keeps.
+
+    Raises:
+        AttributeError: which attribute is not there.
+    """
+    attributes = vars(stage)
+    try:
+        return {name: attributes[name] for name in stage.kept}
+    except KeyError as error:
+        who = type(stage).__qualname__
+        raise AttributeError(f"{who}.kept names {error}, which is not set on self") from None

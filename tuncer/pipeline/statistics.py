@@ -88,7 +88,7 @@ class Statistics(NamedTuple):
 
 def counted(of: Plan, memory: Arena) -> list[list[list[Any]]]:
     """Return the fields of ``Statistics``, as a term that travels."""
-    words = [memory.page(number).read() for number in range(len(of.places))]
+    words = _words(of, memory)
     return [
         _sources(of, words),
         _segments(of, words),
@@ -106,9 +106,18 @@ def made_of(term: list[list[list[Any]]]) -> Statistics:
     )
 
 
+def _words(of: Plan, memory: Arena) -> list[list[int]]:
+    """Return the words of all workers.
+
+    Consumers are read before their producers: so nothing seems to be taken before it was put.
+    """
+    numbers = reversed(range(len(of.places)))
+    return [memory.page(number).read() for number in numbers][::-1]
+
+
 def left(of: Plan, memory: Arena) -> int:
     """Return how many packets wait on the edges."""
-    words = [memory.page(number).read() for number in range(len(of.places))]
+    words = _words(of, memory)
     return sum(put - taken for _, _, put, taken, _, _ in _edges(of, words))
 
 

@@ -28,7 +28,7 @@ from tuncer.pipeline.engine import COUNTERS, Runner, run_all
 from tuncer.pipeline.failures import Suspicion
 from tuncer.pipeline.plan import Edge, Plan
 from tuncer.pipeline.records import Item, Record, Routed
-from tuncer.pipeline.stage import Stage
+from tuncer.pipeline.stage import Stage, kept_of
 from tuncer.protocol.packet import Packet
 
 log = logging.getLogger("tuncer")
@@ -37,8 +37,10 @@ ARENA, WAKE, DONE = "pipeline arena", "wake", "pipeline done"
 """Names of descriptors in a worker's store: the memory, eventfds of workers, the supervisor's."""
 
 _MOST = 256  # packets of a transaction
+_LONGEST = 1 << 62  # bytes, more than there are
 _MOST_BYTES = 1 << 20  # of what a source gives to a transaction
 _TURNS = 8  # transactions between two looks at messages
+_NOTHING = (1 << 63) - 1  # an input: the transaction ends this worker, and takes nothing
 _SOURCE = 0  # what stands for the input of a worker that has a source
 
 
@@ -59,14 +61,16 @@ class _Hand(NamedTuple):
     ticket: int
     is_last: bool
     """Whether these are the last ones of their ticket."""
+    is_given_up: bool = False
+    """Whether they are lost, or quarantined."""
 
 
 class _Pending(NamedTuple):
     """What came of a hand: it waits for room in the outputs."""
 
     hand: _Hand
-    records: list[Record | None]
-    """One for each output; None: nothing."""
+    records: list[list[Record]]
+    """Those of each output."""
     delivered: list[tuple[int, list[Packet]]]
     """Sinks, and what they get."""
 
@@ -114,7 +118,18 @@ class Worker(Host):
         self._share = self._sharing(place.segment)
         self._forced = self._recover()
         self.add_reader(self._wake, self._turn)
-        self._again()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        """Wake this worker and its neighbours.
+
+        A predecessor may have been killed between a commit and what tells others of it.
+        """
+        for name, fd in self._fds.items():
+            if name.startswith(WAKE):
+                os.eventfd_write(fd, 1)
+        if self._words[plan.ENDED]:
+            os.eventfd_write(self._fds[DONE], 1)
 
     # -- the beginning -----------------------------------------------------------------------------
 
@@ -135,6 +150,12 @@ class Worker(Host):
             place = slot.stage(number)
             runner.counters[:] = words[place : place + len(COUNTERS)]
             self._runners.append(runner)
+        self._objects = {
+            told.name: stage
+            for told, stage in zip(
+                (told for told in self._segment.stages if told.is_class), self._stages, strict=True
+            )
+        }
         self._restore_kept()
         classes = (told for told in self._segment.stages if told.is_class)
         for stage, told in zip(self._stages, classes, strict=True):
@@ -189,7 +210,6 @@ class Worker(Host):
         before = Suspicion(words[KILLS], words[LIMIT], words[SUSPECTS])
         of, count = words[HAND_INPUT], words[HAND_COUNT]
         self._reason = self._page.reason(hand) or "its worker was killed"
-        words[HAND] = 0
         verdict = failures.after_kill(count, before, self._segment.on_kill)  # type: ignore[arg-type]
         self._suspect(verdict.suspicion)
         if verdict.what == "retry":
@@ -214,7 +234,7 @@ class Worker(Host):
         self._packed = self._page.read_kept(words[plan.KEPT_HALF], words[plan.KEPT_SIZE])
         for stage, kept in zip(self._stages, unpack(self._packed), strict=True):
             vars(stage).update(kept)
-            stage.was_restored = True
+            stage.was_restored = bool(stage.kept)
 
     def after_callback(self) -> None:
         """Commit what a callback between two transactions has changed of what is kept.
@@ -227,7 +247,7 @@ class Worker(Host):
 
     def _write_kept(self) -> bool:
         """Write what is kept, if it has changed: the next commit puts it in force."""
-        packed = pack_exact([_kept_of(stage) for stage in self._stages])
+        packed = pack_exact([kept_of(stage) for stage in self._stages])
         if packed == self._packed:
             return False
         half = 1 - self._words[plan.KEPT_HALF]
@@ -258,25 +278,35 @@ class Worker(Host):
             return False
         forced, self._forced = self._forced, None
         what, of, count = forced or ("", -1, self._limit)
-        hand = self._hand_of_source(count) if self._source else self._hand_of_inputs(of, count)
+        if self._source is not None:
+            hand = self._hand_of_source(count, is_again=forced is not None)
+        else:
+            hand = self._hand_of_inputs(of, count)
         if hand is None:
-            self._forced = forced
-            return self._end() if self._is_over() else False
+            if forced is not None and not self._is_over():
+                self._forced = forced
+                return False
+            if not self._is_over():
+                return False
+            hand = _Hand([], _NOTHING, 0, 0, 0, is_last=True)
+            of_all = engine.end_all(self._runners, self._objects)
+            self._pending = self._prepared(hand, of_all)
+            return True
         words = self._page.words
         words[HAND_INPUT], words[HAND_COUNT] = hand.input, len(hand.items)
         words[HAND] = self._page.version + 1
         if what in {"skip", "quarantine"}:
             self._give_up(hand, what)
-            items: list[Item] = []
+            hand = hand._replace(is_given_up=True)
+            self._pending = self._prepared(hand, [])
         else:
-            items = self._run(hand.items)
-        self._pending = self._prepared(hand, items)
+            self._pending = self._done_with(hand)
         return True
 
-    def _run(self, items: list[Item]) -> list[Item]:
-        """Run the stages. If one of them ends this worker, leave the reason."""
+    def _done_with(self, hand: _Hand) -> _Pending:
+        """Run the stages, and prepare what came of it; leave the reason if that raises."""
         try:
-            return run_all(self._runners, items)
+            return self._prepared(hand, run_all(self._runners, hand.items))
         except BaseException as error:
             self._page.leave_reason(engine.text_of(error))
             raise
@@ -300,12 +330,22 @@ class Worker(Host):
 
     # -- inputs ------------------------------------------------------------------------------------
 
-    def _hand_of_source(self, most: int) -> _Hand | None:
+    def _hand_of_source(self, most: int, *, is_again: bool) -> _Hand | None:
+        """Take packets of the source; again those that a predecessor had in hand, if there are any.
+
+        Those are taken also when the sources are to end, and whenever they are due.
+        """
         source = self._source
         assert source is not None
-        if self._arena.draining:
+        if self._arena.draining and not is_again:
             return None
         found = source.read(most, self._most_bytes)
+        if is_again:
+            source.hurry = True
+            found = found or []
+            while len(found) < most and (more := source.read(most - len(found), _LONGEST)):
+                found += more
+            source.hurry = False
         if not found:
             self._source_is_over = found is None
             self._wait_for_source()
@@ -420,20 +460,32 @@ class Worker(Host):
             ticket, is_last = self._words[plan.TICKET], True
         elif not is_ordered:
             ticket, is_last = 0, True
-        found: list[Record | None] = []
-        for share in self._share(items):
-            if share or (is_ordered and hand.is_last):
-                found.append(records.encode(share, ticket, is_last=is_last))
-            else:
-                found.append(None)
-        most = edge_log.most(self._plan.log_bytes)
-        longest = max((record.size for record in found if record is not None), default=0)
-        if longest > most:
-            raise ValueError(
-                f"stages have made {longest} bytes of {len(hand.items)} packets, and an edge has"
-                f" room for {most} at once: give the pipeline more log_bytes="
-            )
+        found = [
+            self._encoded(share, ticket, is_last=is_last)
+            if share or (is_ordered and hand.is_last and hand.input != _NOTHING)
+            else []
+            for share in self._share(items)
+        ]
         return _Pending(hand, found, delivered)
+
+    def _encoded(self, items: list[Item], ticket: int, *, is_last: bool) -> list[Record]:
+        """Return records of packets, each of which fits into an empty log.
+
+        Raises:
+            ValueError: all of them together do not.
+        """
+        most = edge_log.most(self._plan.log_bytes)
+        found = [records.encode(items, ticket, is_last=is_last)]
+        if found[0].size > most and len(items) > 1:
+            half = len(items) // 2
+            found = self._encoded(items[:half], ticket, is_last=False)
+            found += self._encoded(items[half:], ticket, is_last=is_last)
+        if edge_log.needed_for([record.size for record in found]) > self._plan.log_bytes:
+            raise ValueError(
+                f"stages have made {sum(record.size for record in found)} bytes at once, and an"
+                f" edge has room for {self._plan.log_bytes}: give the pipeline more log_bytes="
+            )
+        return found
 
     def _sorted_by_sink(
         self, items: list[Item]
@@ -472,20 +524,22 @@ class Worker(Host):
         position = self._pages[edge.consumer].read(self._places_of_tails[number], 1)[0]
         return self._words[self._slot.output(number) + plan.HEAD] - position
 
-    def _has_room(self, number: int, record: Record) -> bool:
-        head = self._words[self._slot.output(number) + plan.HEAD]
+    def _has_room(self, number: int, wanted: list[Record]) -> bool:
+        begin = head = self._words[self._slot.output(number) + plan.HEAD]
         capacity = self._plan.log_bytes
-        return edge_log.needed(record.size, head, capacity) <= capacity - self._filled(number)
+        for record in wanted:
+            head += edge_log.needed(record.size, head, capacity)
+        return head - begin <= capacity - self._filled(number)
 
     # -- the end of a transaction ------------------------------------------------------------------
 
     def _finish(self, pending: _Pending) -> bool:
         """Deliver, write and commit; return False if there is no room yet."""
-        wanted = [(n, record) for n, record in enumerate(pending.records) if record is not None]
-        full = [number for number, record in wanted if not self._has_room(number, record)]
+        wanted = [(number, several) for number, several in enumerate(pending.records) if several]
+        full = [number for number, several in wanted if not self._has_room(number, several)]
         if full and self._plan.full == "wait":
             self._page.wait(waiting=True)
-            if not all(self._has_room(number, record) for number, record in wanted):
+            if not all(self._has_room(number, several) for number, several in wanted):
                 return False  # a consumer wakes this worker after its next commit
         self._page.wait(waiting=False)
         words, slot = self._words, self._slot
@@ -496,15 +550,17 @@ class Worker(Host):
             words[at + plan.FAILED] += failed
             words[at + plan.SINK_POSITION] = sink.position
         woken = set()
-        for number, record in wanted:
+        for number, several in wanted:
             at, edge = slot.output(number), self._outputs[number]
+            packets_of_all = sum(record.packets for record in several)
             if self._plan.full == "drop" and number in full:
-                words[at + plan.SHED] += record.packets
+                words[at + plan.SHED] += packets_of_all
                 continue
-            words[at + plan.HEAD] = edge_log.write(
-                self._logs[edge.log], words[at + plan.HEAD], record.parts, record.size
-            )
-            words[at + plan.PUT] += record.packets
+            for record in several:
+                words[at + plan.HEAD] = edge_log.write(
+                    self._logs[edge.log], words[at + plan.HEAD], record.parts, record.size
+                )
+            words[at + plan.PUT] += packets_of_all
             woken.add(edge.consumer)
         self._commit(pending.hand)
         for worker in woken:
@@ -512,6 +568,23 @@ class Worker(Host):
         return True
 
     def _commit(self, hand: _Hand) -> None:
+        """Put in force what was done with a hand, and tell whom it concerns."""
+        self._count(hand)
+        if self._keepers:
+            self._write_kept()
+        self._page.commit(self._words)
+        self._pending = None
+        if hand.input == _NOTHING:
+            self._end()
+            return
+        self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
+        if self._source is None:
+            producer = self._inputs[hand.input].producer
+            if self._pages[producer].is_waiting():
+                os.eventfd_write(self._fds[wake_name(producer)], 1)
+
+    def _count(self, hand: _Hand) -> None:
+        """Write positions and counters into the words that are to be committed."""
         words, slot = self._words, self._slot
         for number, runner in enumerate(self._runners):
             at = slot.stage(number)
@@ -519,7 +592,7 @@ class Worker(Host):
         for counter, more in self._added.items():
             words[counter] += more
         self._added.clear()
-        if Routed in set(map(type, hand.items)):
+        if not hand.is_given_up and Routed in set(map(type, hand.items)):
             words[plan.PASSED] += sum(type(item) is Routed for item in hand.items)
         if self._share == self._to_next:
             words[plan.TICKET] += 1
@@ -527,36 +600,25 @@ class Worker(Host):
             words[plan.SOURCE_POSITION] = self._source.position
             words[plan.SOURCE_IDENTITY] = self._source.identity
             words[plan.MISSED] = self._missed_before + self._source.missed
-        else:
+        elif hand.input != _NOTHING:
             at = slot.input(hand.input)
             words[at + plan.POSITION], words[at + plan.DONE] = hand.position, hand.done
             words[at + plan.TAKEN] += len(hand.items)
             if hand.is_last:
                 words[plan.TURN] = hand.ticket + 1
-        if self._keepers:
-            self._write_kept()
-        self._page.commit(words)
-        self._pending = None
-        self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
-        if self._source is None:
-            producer = self._inputs[hand.input].producer
-            if self._pages[producer].is_waiting():
-                os.eventfd_write(self._fds[wake_name(producer)], 1)
+        words[plan.ENDED] = hand.input == _NOTHING
 
     def _suspicion_now(self) -> Suspicion:
         words = self._page.words
         return Suspicion(words[KILLS], words[LIMIT], words[SUSPECTS])
 
-    def _end(self) -> bool:
-        """Commit that this worker has done with everything, and tell its neighbours."""
-        self._words[plan.ENDED] = 1
-        self._page.commit(self._words)
+    def _end(self) -> None:
+        """Tell the neighbours that this worker has done with everything."""
         self._stop_polling()
         for edge in self._outputs:
             os.eventfd_write(self._fds[wake_name(edge.consumer)], 1)
         os.eventfd_write(self._fds[DONE], 1)
         log.info("%s: %s has ended", self._plan.name, self._plan.id(self._number))
-        return False
 
     def _note_failure(self, packet: Packet | None, error: BaseException) -> None:
         """Log a packet for which a stage has raised an exception: once, and then with a number."""
@@ -583,17 +645,3 @@ class Worker(Host):
             self._source.close()
         for sink in self._sinks:
             sink.close()
-
-
-def _kept_of(stage: Stage) -> dict[str, Any]:
-    """Return what a stage keeps.
-
-    Raises:
-        AttributeError: which attribute is not there.
-    """
-    attributes = vars(stage)
-    try:
-        return {name: attributes[name] for name in stage.kept}
-    except KeyError as error:
-        who = type(stage).__qualname__
-        raise AttributeError(f"{who}.kept names {error}, which is not set on self") from None

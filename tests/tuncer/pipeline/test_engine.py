@@ -21,8 +21,8 @@ def runner(
 ) -> tuple[Runner, Told]:
     told: Told = []
 
-    def failed(packet: Packet, error: BaseException) -> None:
-        told.append((packet.seq, str(error)))
+    def failed(packet: Packet | None, error: BaseException) -> None:
+        told.append((-1 if packet is None else packet.seq, str(error)))
 
     return Runner("s", call, batch, on_error, failed, frozenset(["alarm"])), told
 
@@ -122,7 +122,42 @@ def test_a_batch_that_raises_before_it_looks_costs_a_packet() -> None:
 
     one, told = runner(call, batch=True)
     assert one.run(list(PACKETS)) == []
-    assert [text for _, text in told] == ["6", "5", "4", "3", "2", "1"]
+    assert [text for _, text in told] == ["6"] * 6
+
+
+def test_stop_iteration_is_a_failure_of_its_packet() -> None:
+    def call(packet: Packet) -> Packet:
+        return packet if packet.seq != 2 else next(iter([]))
+
+    one, told = runner(call)
+    assert [packet.seq for packet in one.run(list(PACKETS))] == [0, 1, 3, 4, 5]  # type: ignore[union-attr]
+    assert told == [(2, "the stage has raised StopIteration")]
+    assert counts(one)["failed"] == 1
+
+
+@pytest.mark.parametrize("how", [list, sorted, lambda packets: map(packets.__getitem__, range(6))])
+def test_a_batch_that_looks_at_all_first_is_not_given_again(how: Any) -> None:
+    """Nothing tells which packet has failed: those that were passed on are not repeated."""
+
+    def call(packets: Packets) -> Iterator[Packet]:
+        for packet in how(packets):
+            if packet.seq == 4:
+                raise ValueError("no")
+            yield packet
+
+    one, told = runner(call, batch=True)
+    assert [packet.seq for packet in one.run(list(PACKETS))] == [0, 1, 2, 3]  # type: ignore[union-attr]
+    assert [seq for seq, _ in told] == [4, 5]
+    assert counts(one)["failed"] == 2
+
+
+def test_what_comes_after_all_packets() -> None:
+    one, told = runner(by_seq({}))
+    assert one.end(lambda: [PACKETS[0]]) == [PACKETS[0]]
+    assert one.end(lambda: None) == []
+    assert counts(one) == {"taken": 0, "made": 1, "out": 1, "dropped": 0, "failed": 0}
+    assert one.end(lambda: [1 // 0]) == []  # type: ignore[list-item]
+    assert counts(one)["failed"] == len(told) == 1
 
 
 def test_packets_are_a_sequence() -> None:
