@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,10 @@ def stops_then_fails() -> Iterator[bytes]:
     raise ValueError("the source is broken")
 
 
+def few() -> Iterator[bytes]:
+    return packets_of(300)
+
+
 def eightfold(packet: Packet) -> list[Packet]:
     return [packet] * 8
 
@@ -140,6 +145,30 @@ class Sums(Stage):
 
     def handle_end(self) -> list[Packet]:
         return [packet(self.count)]
+
+
+class Fragile(Stage):
+    """Has its worker killed once, before it tells others of a commit by an eventfd."""
+
+    def init(self, marker: str, number: int) -> None:
+        self.marker, self.left = Path(marker), 0 if os.path.exists(marker) else number
+        self.write = os.eventfd_write
+
+    def handle_batch(self, packets: Packets) -> Packets:
+        time.sleep(0.05)  # so that its consumer waits for it, and is told by nothing else
+        if self.left:
+            os.eventfd_write = self.fatal
+        return packets
+
+    def handle_end(self) -> None:
+        time.sleep(0.05)
+
+    def fatal(self, fd: int, value: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.write(fd, value)
 
 
 class Gate(Stage):

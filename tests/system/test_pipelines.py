@@ -13,7 +13,7 @@ import pipelines
 import pytest
 import zmq
 from devices import TUN
-from pipelines import Count, Gate, Sums, check_counts, in_file, source, wait
+from pipelines import Count, Fragile, Gate, Sums, check_counts, in_file, source, wait
 from processes import PATIENCE, Run, eventually, kill
 from traffic import send_numbered, send_one
 
@@ -263,6 +263,22 @@ def test_a_kill_between_a_commit_and_what_tells_of_it(file: Path) -> None:
         kill(row.ref.pid)
         running.child(row.id)
     wait(running)  # the last one has told again
+    running.stop()
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+@pytest.mark.parametrize("number", range(1, 13))
+def test_a_kill_before_neighbours_are_told(
+    file: Path, tmp_path: Path, workers: int | None, number: int
+) -> None:
+    """A source of two transactions, and one edge: each write of an eventfd is the last once."""
+    marker = tmp_path / "marker"
+    fragile = Fragile.spec(str(marker), number, workers=workers)
+    last = stage(pipelines.same, workers=1)
+    running = Pipeline("p", pipelines.few, [fragile, last], Pcap(file)).start_link()
+    wait(running)
+    assert marker.exists() or number > 4
+    assert in_file(file) == list(range(300))
     running.stop()
 
 
