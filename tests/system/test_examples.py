@@ -234,3 +234,44 @@ def test_flow_monitor(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     lines = run("tshark", "-r", "flows.pcapng", *fields).splitlines()
     assert len(lines) == int(written)
     assert {"9\tlab0"} <= set(lines)
+
+
+def test_firewall(run: Run) -> None:
+    """What a rule drops does not pass; changes of rules, and kills, cost no other packet."""
+    with another_namespace() as lan, another_namespace() as wan:
+        command = [sys.executable, str(EXAMPLES / "firewall.py"), str(lan), str(wan)]
+        with program(*command) as example:
+            example.expect("ready")
+
+            def say(line: str) -> None:
+                assert example.process.stdin is not None
+                example.process.stdin.write(line + "\n")
+                example.process.stdin.flush()
+
+            def change(line: str) -> None:
+                say(line)
+                example.expect("changed")
+
+            def inside(where: int, *command: str) -> str:
+                return run("nsenter", "--net", "-t", str(where), *command)
+
+            inside(lan, "ping", "-c3", "-i0.05", "-W5", "10.6.0.2")
+            change("drop icmp")
+            firewall = named("firewall", PipelineRef).within(retry=PATIENCE)
+            for row in firewall.which_children():
+                if row.ref is not None:
+                    os.kill(row.ref.pid, signal.SIGKILL)
+            with pytest.raises(AssertionError, match="100% packet loss"):
+                inside(wan, "ping", "-c3", "-i0.05", "-W0.5", "10.6.0.1")
+            change("allow icmp")
+            options = ("-c400", "-i0.005", "-W5", "-q", "10.6.0.2")
+            with program("nsenter", "--net", "-t", str(lan), "ping", *options) as pinging:
+                for _ in range(20):
+                    change("drop tcp 81")
+                    change("allow tcp 81")
+                assert ", 0% packet loss" in pinging.expect("packet loss")
+            say("")
+            example.expect("StageCounts(name='firewall'")
+            assert example.process.stdin is not None
+            example.process.stdin.close()
+            assert example.process.wait(PATIENCE) == 0

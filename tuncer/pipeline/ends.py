@@ -11,6 +11,7 @@ from supervisor import ChildSpec
 from supervisor.lowlevel import reference_to
 from tuncer.client.create import child_spec
 from tuncer.client.device import Device
+from tuncer.client.link import absolute
 from tuncer.pipeline.plan import EndPlan
 from tuncer.protocol.packet import Packet
 from tuncer.tunctl import Flag
@@ -34,8 +35,8 @@ class Port:
     flags: int = Flag.TUN | Flag.NO_PI
     queues: int = 1
     options: dict[str, Any] = field(default_factory=dict)
-    is_there: bool = False
-    """Whether it is somebody else's."""
+    device: Device | None = None
+    """One that is somebody else's."""
 
     def __init__(
         self, name: str, flags: int = Flag.TUN | Flag.NO_PI, *, queues: int = 1, **options: Any
@@ -43,7 +44,7 @@ class Port:
         for key, value in {"name": name, "flags": int(flags), "queues": queues}.items():
             object.__setattr__(self, key, value)
         object.__setattr__(self, "options", options)
-        object.__setattr__(self, "is_there", False)
+        object.__setattr__(self, "device", None)
         if not name:
             raise ValueError("a pipeline's device has a name: give one")
         self.spec()  # which says what is wrong
@@ -53,8 +54,19 @@ class Port:
         """Return a device that is there already, and stays when the pipeline ends."""
         port = cls(device.name)
         object.__setattr__(port, "queues", device.queues)
-        object.__setattr__(port, "is_there", True)
+        object.__setattr__(port, "device", device)
         return port
+
+    def described(self) -> dict[str, Any]:
+        """Return how a worker finds the device."""
+        if self.device is not None:
+            path, *fields = self.device.__reduce__()[1]
+            return {"name": self.name, "namespace": None, "device": [str(path), *fields]}
+        namespace = self.options.get("namespace")
+        if namespace is not None:
+            namespace = absolute(namespace)
+            namespace = namespace if isinstance(namespace, int) else str(namespace)
+        return {"name": self.name, "namespace": namespace, "device": None}
 
     def spec(self) -> ChildSpec:
         """Return the specification of the device's worker."""
@@ -126,7 +138,7 @@ def source_plans(source: Any) -> list[EndPlan]:
         source = Port.of(source)
     if isinstance(source, Port):
         return [
-            EndPlan(source.name, "port", {"queue": queue, "made": not source.is_there})
+            EndPlan(source.name, "port", {"queue": queue, **source.described()})
             for queue in range(source.queues)
         ]
     if isinstance(source, Pcap):
@@ -153,7 +165,7 @@ def sink_plan(name: str, sink: Any) -> EndPlan:
     if isinstance(sink, Device):
         sink = Port.of(sink)
     if isinstance(sink, Port):
-        return EndPlan(name, "port", {"device": sink.name})
+        return EndPlan(name, "port", sink.described())
     if isinstance(sink, Pcap):
         path = os.path.abspath(sink.path)
         rotate = {"bytes": sink.rotate_bytes, "seconds": sink.rotate_seconds}
@@ -177,7 +189,7 @@ def ports_of(source: Any, sinks: Iterable[Any]) -> dict[str, Port]:
     sources = source if isinstance(source, (list, tuple)) else [source]
     found: dict[str, Port] = {}
     for port in (*sources, *sinks):
-        is_made = isinstance(port, Port) and not port.is_there
+        is_made = isinstance(port, Port) and port.device is None
         if is_made and found.setdefault(port.name, port) != port:
             raise ValueError(f"the device {port.name!r} is described twice, and differently")
     return found

@@ -190,6 +190,8 @@ def _device(port: Port) -> list[Any]:
             options[name] = [str(one) for one in options[name]]
     if port.queues != 1:
         options["queues"] = port.queues
+    if "namespace" in options:
+        options["namespace"] = port.described()["namespace"]
     return [[f"device {port.name}", port.name, int(port.flags)], options]
 
 

@@ -12,15 +12,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import zmq
 
 from supervisor.lowlevel import load_reference
-from tuncer.client.create import attach
 from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
 from tuncer.pipeline import pcapng
+from tuncer.pipeline.attached import device_of
 from tuncer.pipeline.plan import EndPlan
 from tuncer.protocol import wire_format
 from tuncer.protocol.packet import DeviceError, Packet
@@ -53,9 +53,9 @@ class Sink(ABC):
 class PortSink(Sink):
     """A device. After a crash a batch may be written again."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, options: dict[str, Any]) -> None:
         super().__init__()
-        self._name = name
+        self._options, self._name = options, options["name"]
         self._device: Device | None = None
 
     def deliver(self, packets: Sequence[Packet]) -> int:
@@ -66,7 +66,7 @@ class PortSink(Sink):
         while datas:
             try:
                 if self._device is None:
-                    self._device = attach(self._name)
+                    self._device = device_of(self._options)
                 if self._device.queues == 1:
                     self._device.send(*datas)
                     break
@@ -274,7 +274,7 @@ def opened(plan: EndPlan, position: int) -> Sink:
     """
     options = plan.options
     if plan.kind == "port":
-        return PortSink(options["device"])
+        return PortSink(options)
     if plan.kind == "pcap":
         return PcapSink(position, options["path"], options["bytes"], options["seconds"])
     if plan.kind == "zmq":

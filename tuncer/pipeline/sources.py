@@ -6,7 +6,6 @@ its successor begins there.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import itertools
@@ -21,10 +20,9 @@ from typing import Any
 import zmq
 
 from supervisor.lowlevel import load_reference
-from tuncer.client.create import attach
-from tuncer.client.device import Device
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.pipeline import pcapng
+from tuncer.pipeline.attached import device_of
 from tuncer.pipeline.plan import EndPlan
 from tuncer.protocol import wire_format
 from tuncer.protocol.batch import Batch
@@ -107,18 +105,20 @@ class PortSource(Source):
     what was read from the device and not done with yet is read again after a crash.
     """
 
-    def __init__(self, position: int, identity: int, name: str, queue: int, *, made: bool) -> None:
+    def __init__(self, position: int, identity: int, options: dict[str, Any]) -> None:
         super().__init__(position, identity)
-        self._name, self._queue, self._made = name, queue, made
+        self._options = options
+        self._made = options["device"] is None
         self._subscription: RingSubscription | None = None
         self._attach()
 
     def _attach(self) -> None:
         """Subscribe, if the device is there."""
-        device = _device(self._name)
-        if device is None:
+        try:
+            device = device_of(self._options)
+            found = device.subscribe(batch=256, queue=self._options["queue"])
+        except DeviceError:
             return
-        found = device.subscribe(batch=256, queue=self._queue)
         assert isinstance(found, RingSubscription)
         if found.ring_mark == self.identity:
             found.go_back(self.position)
@@ -160,13 +160,6 @@ class PortSource(Source):
         """End the subscription."""
         if self._subscription is not None:
             self._subscription.close()
-
-
-def _device(name: str) -> Device | None:
-    """Return a device, if it is there, and its worker answers."""
-    with contextlib.suppress(DeviceError):
-        return attach(name)
-    return None
 
 
 class PcapSource(Source):
@@ -344,7 +337,7 @@ def opened(plan: EndPlan, position: int, identity: int) -> Source:
     """
     options = plan.options
     if plan.kind == "port":
-        return PortSource(position, identity, plan.name, options["queue"], made=options["made"])
+        return PortSource(position, identity, options)
     if plan.kind == "pcap":
         return PcapSource(position, identity, options["path"], timed=options["timed"])
     if plan.kind == "zmq":

@@ -82,5 +82,6 @@ def test_where_there_is_no_room_what_was_written_stays_whole(tmp_path: Path) -> 
 
 
 def test_a_device_that_is_not_there_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    assert PortSink("none0").deliver([packet(1), packet(2)]) == 2
+    options = {"name": "none0", "namespace": None, "device": None}
+    assert PortSink(options).deliver([packet(1), packet(2)]) == 2
     assert "none0: 2 packets were not written" in caplog.text
