@@ -275,3 +275,32 @@ def test_firewall(run: Run) -> None:
             assert example.process.stdin is not None
             example.process.stdin.close()
             assert example.process.wait(PATIENCE) == 0
+
+
+def test_sniffer_farm(run: Run, tmp_path: Path) -> None:
+    """Each listener gets what it asked for, over a kill; one that goes disturbs nobody."""
+    command = [sys.executable, str(EXAMPLES / "sniffer_farm.py")]
+    path = tmp_path / "a.pcapng"
+    with program(*command, "device", preexec_fn=heed_ctrl_c) as device:
+        eventually(lambda: "10.9.0.0/24" in run("ip", "route"))
+        with (
+            program(*command, "count") as count,
+            program(*command, "write", str(path)) as write,
+            program(*command, "alert", "needle") as alert,
+        ):
+            for listener in (count, write, alert):
+                listener.expect("listening")
+            send_one("10.9.0.2", b"hay")
+            assert count.expect("packets up to").endswith("0 lost before\n")
+            count.process.kill()
+            (root,) = snapshot()
+            (worker,) = root.children
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            send_one("10.9.0.2", b"hay with a needle")
+            assert "10.9.0.1 to 10.9.0.2: b'needle'" in alert.expect("needle")
+            eventually(lambda: b"hay with a needle" in path.read_bytes())
+        device.process.send_signal(signal.SIGINT)
+        assert device.process.wait(PATIENCE) == 0
+    lines = run("tshark", "-r", str(path), "-Y", "udp", "-T", "fields", "-e", "udp.length").split()
+    assert lines == [str(8 + len(b"hay")), str(8 + len(b"hay with a needle"))]
