@@ -304,3 +304,25 @@ def test_sniffer_farm(run: Run, tmp_path: Path) -> None:
         assert device.process.wait(PATIENCE) == 0
     lines = run("tshark", "-r", str(path), "-Y", "udp", "-T", "fields", "-e", "udp.length").split()
     assert lines == [str(8 + len(b"hay")), str(8 + len(b"hay with a needle"))]
+
+
+def test_lab_dns(run: Run, tmp_path: Path) -> None:
+    """The system's own resolver gets its answers, over a kill of the device's worker."""
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text("nameserver 10.9.0.53\nsearch lab\noptions timeout:2 attempts:5\n")
+    command = [sys.executable, str(EXAMPLES / "lab_dns.py"), "web=10.9.0.80", "db=10.9.0.90"]
+
+    def resolved(name: str) -> str:
+        script = f"mount --bind {resolv} /etc/resolv.conf && exec getent -s dns ahostsv4 {name}"
+        return run("unshare", "--mount", "sh", "-c", script).split()[0]
+
+    with program(*command, preexec_fn=heed_ctrl_c) as example:
+        eventually(lambda: "10.9.0.0/24" in run("ip", "route"))
+        assert resolved("web.lab") == "10.9.0.80"
+        os.kill(tuncer.attach("lab0").pid, signal.SIGKILL)
+        assert resolved("db") == "10.9.0.90"
+        with pytest.raises(AssertionError):
+            resolved("nobody.lab")
+        example.expect("nobody.lab: there is none")
+        example.process.send_signal(signal.SIGINT)
+        example.process.wait(PATIENCE)
