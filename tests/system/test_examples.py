@@ -326,3 +326,37 @@ def test_lab_dns(run: Run, tmp_path: Path) -> None:
         example.expect("nobody.lab: there is none")
         example.process.send_signal(signal.SIGINT)
         example.process.wait(PATIENCE)
+
+
+def test_tunnel(run: Run) -> None:
+    """Packets pass in both directions, at full size; over an unplugged link, and kills."""
+    with another_namespace() as one, another_namespace() as two:
+        pids = [str(one), str(two)]
+
+        def inside(where: int, *command: str) -> str:
+            return run("nsenter", "--net", "-t", pids[where], *command)
+
+        run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
+        ends = []
+        for where, name in enumerate(("left", "right")):
+            run("ip", "link", "set", name, "netns", pids[where])
+            inside(where, "ip", "address", "add", f"192.0.2.{where + 1}/24", "dev", name)
+            inside(where, "ip", "link", "set", name, "up")
+            addresses = (f"10.5.0.{where + 1}/24", f"192.0.2.{where + 1}", f"192.0.2.{2 - where}")
+            script = str(EXAMPLES / "tunnel.py")
+            ends.append(("nsenter", "--net", "-t", pids[where], sys.executable, script, *addresses))
+        with program(*ends[0]) as first, program(*ends[1]) as second:
+            first.expect("ready")
+            second.expect("ready")
+            inside(0, "ping", "-c3", "-i0.05", "-W5", "10.5.0.2")
+            inside(1, "ping", "-c3", "-i0.05", "-W5", "-s", str(1472 - 28), "-M", "do", "10.5.0.1")
+            inside(0, "ip", "link", "set", "left", "down")
+            with pytest.raises(AssertionError, match="100% packet loss"):
+                inside(1, "ping", "-c2", "-i0.05", "-W0.2", "10.5.0.1")
+            inside(0, "ip", "link", "set", "left", "up")
+            inside(1, "ping", "-c1", "-w10", "10.5.0.1")
+            server = ["nsenter", "--net", "-t", pids[0], "iperf3", "-s", "-1", "--forceflush"]
+            with program(*server) as serving:
+                serving.expect("listening")
+                said = inside(1, "iperf3", "-c", "10.5.0.1", "-t", "1", "-J")
+                assert json.loads(said)["end"]["sum_received"]["bytes"] > 1_000_000
