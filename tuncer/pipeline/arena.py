@@ -15,14 +15,14 @@ All stores are in the order that x86-64 processors show to others; see ``protoco
 from __future__ import annotations
 
 import errno
-import fcntl
-import mmap
 import os
 import platform
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from tuncer.protocol import shared_memory
 
 _PAGE = 4096
 _MAGIC = int.from_bytes(b"tuncpipe", "little")
@@ -108,29 +108,10 @@ def create(layout: Layout) -> int:
     Raises:
         OSError: EFBIG, it is over RLIMIT_FSIZE.
     """
-    fd = os.memfd_create("tuncer-pipeline", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, layout.size)
-        fcntl.fcntl(
-            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        )
-    except OSError as error:
-        os.close(fd)
-        raise _too_large(error, layout.size) from error
+    fd = shared_memory.create("tuncer-pipeline", layout.size, "a pipeline")
     head = array("Q", [_MAGIC, _LAYOUT, layout.size])
     os.pwrite(fd, head.tobytes(), 0)
     return fd
-
-
-def _too_large(error: OSError, size: int) -> OSError:
-    limits = {
-        errno.EFBIG: "a file may have here (RLIMIT_FSIZE, ulimit -f)",
-        errno.ENOMEM: "this process may map (RLIMIT_AS, ulimit -v)",
-    }
-    if error.errno not in limits:
-        return error
-    what = f"a pipeline of {size >> 20} MiB has more than {limits[error.errno]}"
-    return OSError(error.errno, f"{what}: give less log_bytes=, or raise the limit")
 
 
 class Arena:
@@ -150,10 +131,7 @@ class Arena:
                 f" stores, as x86-64 does, not {platform.machine()}",
             )
         size = os.fstat(fd).st_size
-        try:
-            self._map = mmap.mmap(fd, size)
-        except OSError as error:
-            raise _too_large(error, size) from error
+        self._map = shared_memory.mapped(fd, "a pipeline", writable=True)
         self._fd = fd
         self.layout = layout
         self.view = memoryview(self._map)

@@ -23,12 +23,10 @@ another process.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import mmap
 import os
 
-from tuncer.protocol import control_block
+from tuncer.protocol import control_block, shared_memory
 from tuncer.protocol.control_block import ControlBlock
 
 LONGEST = 17 * 4096
@@ -82,16 +80,7 @@ def create(packets: int = DEFAULT_PACKETS, size: int = DEFAULT_BYTES) -> int:
     """
     check_size(packets, size)
     whole = layout(packets, size)[-1]
-    fd = os.memfd_create("tuncer-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, whole)
-        # Whoever has it mapped would die of SIGBUS if somebody cut it short.
-        fcntl.fcntl(
-            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        )
-    except OSError as error:
-        os.close(fd)
-        raise _too_large(error, whole) from error
+    fd = shared_memory.create("tuncer-ring", whole, "a ring")
     # By chance a packet begins with the mark once in 2 ** 64 packets.
     mark = int.from_bytes(os.urandom(8), "little") | 1
     with (
@@ -108,18 +97,6 @@ def for_reading(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _too_large(error: OSError, size: int) -> OSError:
-    """Say which limit a ring is over."""
-    limits = {
-        errno.EFBIG: "a file may have here (RLIMIT_FSIZE, ulimit -f)",
-        errno.ENOMEM: "this process may map (RLIMIT_AS, ulimit -v)",
-    }
-    if error.errno not in limits:
-        return error
-    what = f"a ring of {size >> 20} MiB has more than {limits[error.errno]}"
-    return OSError(error.errno, f"{what}: give less log_bytes=, or raise the limit")
-
-
 class MappedRing:
     """A ring in this process's memory."""
 
@@ -130,12 +107,8 @@ class MappedRing:
             ValueError: it is no ring, or one of another layout.
             OSError: ENOMEM, this process may not map so much.
         """
-        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         whole = os.fstat(fd).st_size
-        try:
-            self._map = mmap.mmap(fd, whole, mmap.MAP_SHARED, access)
-        except OSError as error:
-            raise _too_large(error, whole) from error
+        self._map = shared_memory.mapped(fd, "a ring", writable=writable)
         self._view = memoryview(self._map)
         self._control = self._view[: control_block.SIZE].cast("Q")
         self.control = ControlBlock(self._control)
