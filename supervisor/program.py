@@ -20,6 +20,7 @@ from supervisor.errors import (
     AlreadyRegistered,
     GaveUp,
     NoProcess,
+    Reason,
     StartFailed,
     brief,
     is_orderly,
@@ -81,9 +82,8 @@ def _serve(root: Ref, signals: _Signals) -> int:
     try:
         monitor = root.monitor()
         signals.root = linux.open_process(connection_to(root).process)
-    except (NoProcess, ProcessLookupError):
-        log.error("%r has ended as soon as it served", root)
-        return 1
+    except (NoProcess, ProcessLookupError):  # it has ended as soon as it served
+        return _status(root, launch.last_words(root) or "killed")
     poller = select.poll()
     for fd in (signals.root, signals.wakeup):
         poller.register(fd, select.POLLIN)
@@ -91,7 +91,11 @@ def _serve(root: Ref, signals: _Signals) -> int:
     if signals.caught:
         _stop(root, signals)
         return signals.status
-    reason = monitor.wait(_PATIENCE).reason
+    return _status(root, monitor.wait(_PATIENCE).reason)
+
+
+def _status(root: Ref, reason: Reason) -> int:
+    """Return the exit status that the end of the root means; log why, if it is 1."""
     if is_orderly(reason) and not isinstance(reason, GaveUp):
         return 0
     log.error("%r has ended: %s", root, brief(reason))

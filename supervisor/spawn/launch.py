@@ -26,7 +26,7 @@ from typing import Any
 from supervisor import inherited, linux
 from supervisor.actor.loop import Actor
 from supervisor.client.ref import Ref
-from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, StartFailed
+from supervisor.errors import ActorError, AlreadyRegistered, CallTimeout, Reason, StartFailed
 from supervisor.linux import Process
 from supervisor.protocol import registry, restoration, runtime_dir
 from supervisor.protocol.channel import Channel, close_all
@@ -144,6 +144,19 @@ def _forget_ended() -> None:
         if entry[1].has_hung_up():
             entry[1].close()
             _linked.remove(entry)
+
+
+def last_words(ref: Ref) -> Reason | None:
+    """Return why an actor that this process has started has ended; None: it has not said so."""
+    for known, channel in _linked:
+        if known == ref:
+            with contextlib.suppress(EOFError, OSError, TypeError):
+                while True:
+                    (word, *terms), _ = channel.receive(wait=True)  # type: ignore[misc]
+                    if word == EXIT:
+                        reason: Reason = terms[0]
+                        return reason
+    return None
 
 
 def _forget_all() -> None:

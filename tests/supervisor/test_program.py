@@ -15,7 +15,7 @@ from actors import Counter
 from processes import PATHS, PATIENCE, Program, eventually, gone, kill, program
 
 import supervisor
-from supervisor import ChildSpec, GaveUp, Supervisor, SupervisorRef, named
+from supervisor import ChildSpec, GaveUp, Ref, Supervisor, SupervisorRef, named
 from supervisor.client import connections
 from supervisor.spawn import launch
 
@@ -205,6 +205,23 @@ def test_run_returns_when_its_tree_has_ended_and_keeps_nothing_open() -> None:
     connections.close_all()
     launch._forget_ended()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("how", "status"), [("stopped", 0), ("killed", 1)])
+def test_a_root_that_ends_before_it_is_monitored(
+    monkeypatch: pytest.MonkeyPatch, how: str, status: int
+) -> None:
+    monitor = Ref.monitor
+
+    def late(self: Any) -> Any:
+        if how == "killed":
+            kill(self.pid)
+        else:
+            self.stop()
+        return monitor(self)
+
+    monkeypatch.setattr(Ref, "monitor", late)
+    assert supervisor.run([ChildSpec("a", Counter)]) == status
 
 
 def test_a_down_tells_giving_up_apart() -> None:

@@ -339,13 +339,12 @@ class Worker(Host):
         assert source is not None
         if self._arena.draining and not is_again:
             return None
+        source.hurry = is_again
         found = source.read(most, self._most_bytes)
-        if is_again:
-            source.hurry = True
-            found = found or []
+        if is_again and found:  # as many as the predecessor had, if they are there
             while len(found) < most and (more := source.read(most - len(found), _LONGEST)):
                 found += more
-            source.hurry = False
+        source.hurry = False
         if not found:
             self._source_is_over = found is None
             self._wait_for_source()
