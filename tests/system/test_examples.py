@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -360,3 +361,33 @@ def test_tunnel(run: Run) -> None:
                 serving.expect("listening")
                 said = inside(1, "iperf3", "-c", "10.5.0.1", "-t", "1", "-J")
                 assert json.loads(said)["end"]["sum_received"]["bytes"] > 1_000_000
+
+
+def test_netem(run: Run) -> None:
+    """What ping measures is the delay and the loss that were asked for, and iperf3 the rate."""
+    with another_namespace() as one, another_namespace() as two:
+
+        def inside(where: int, *command: str) -> str:
+            return run("nsenter", "--net", "-t", str(where), *command)
+
+        @contextlib.contextmanager
+        def bad_link(*options: str) -> Iterator[None]:
+            script = [sys.executable, str(EXAMPLES / "netem.py"), str(one), str(two), *options]
+            with program(*script, preexec_fn=heed_ctrl_c) as example:
+                eventually(lambda: named("netem").is_alive())
+                named("netem").within(retry=PATIENCE).get_state()  # it has begun
+                yield
+                example.process.send_signal(signal.SIGINT)
+                assert example.process.wait(PATIENCE) == 0
+
+        with bad_link("delay=20", "loss=20", "seed=3"):
+            said = inside(one, "ping", "-c100", "-i0.01", "-W1", "-q", "10.4.0.2")
+            received = int(re.findall(r"(\d+) received", said)[0])
+            assert 45 <= received <= 80  # 64 are expected: each way loses a fifth
+            assert float(re.findall(r"mdev = ([\d.]+)/", said)[0]) >= 40.0
+        with bad_link("rate=8000000"):
+            server = ["nsenter", "--net", "-t", str(two), "iperf3", "-s", "-1", "--forceflush"]
+            with program(*server) as serving:
+                serving.expect("listening")
+                said = inside(one, "iperf3", "-c", "10.4.0.2", "-t", "2", "-J")
+            assert 2e6 < json.loads(said)["end"]["sum_received"]["bits_per_second"] < 9e6
