@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from actors import Counter, Refuses
-from processes import PATIENCE, eventually, turns_during
+from processes import PATIENCE, turns_during
 
 from supervisor import GenServer, StartFailed, named
 from supervisor.spawn.in_thread import made_in_thread
@@ -83,7 +83,10 @@ def test_a_start_that_is_cancelled_twice_leaves_nothing_later(tmp_path: Path) ->
             await task
 
     asyncio.run(main())
-    eventually(lambda: not named("hangs").is_alive())
+    for thread in threading.enumerate():
+        if thread.name == "supervisor start":  # it cleans up by itself
+            thread.join(PATIENCE)
+    assert not named("hangs").is_alive()
 
 
 def test_what_was_made_meanwhile_is_undone() -> None:

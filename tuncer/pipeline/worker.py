@@ -135,38 +135,32 @@ class Worker(Host):
 
     def _begin_stages(self) -> None:
         words, slot = self._words, self._slot
-        self._stages: list[Stage] = []
+        self._objects: dict[str, Stage] = {}
+        """The stages that are objects, by their names."""
         self._runners: list[Runner] = []
+        names = frozenset(sink.name for sink in self._plan.sinks)
         for number, told in enumerate(self._segment.stages):
-            found = load_reference(told.start)
-            call = found
+            call = load_reference(told.start)
             if told.is_class:
-                stage = self.make(found)
-                self._stages.append(stage)
+                stage = self._objects[told.name] = self.make(call)
                 call = stage.handle_batch
             is_batch = told.is_class or told.batch
-            names = frozenset(sink.name for sink in self._plan.sinks)
             runner = Runner(told.name, call, is_batch, told.on_error, self._note_failure, names)
             place = slot.stage(number)
             runner.counters[:] = words[place : place + len(COUNTERS)]
             self._runners.append(runner)
-        self._objects = {
-            told.name: stage
-            for told, stage in zip(
-                (told for told in self._segment.stages if told.is_class), self._stages, strict=True
-            )
-        }
         self._restore_kept()
-        classes = (told for told in self._segment.stages if told.is_class)
-        for stage, told in zip(self._stages, classes, strict=True):
-            result = stage.init(*told.args, **told.kwargs)
-            if result is not None:
-                raise TypeError(f"{told.start}.init returns nothing, not {result!r:.100}")
-        self._keepers = [stage for stage in self._stages if stage.kept]
+        for told in self._segment.stages:
+            if told.is_class:
+                result = self._objects[told.name].init(*told.args, **told.kwargs)
+                if result is not None:
+                    raise TypeError(f"{told.start}.init returns nothing, not {result!r:.100}")
+        self._keeps = any(told.keeps for told in self._segment.stages)
 
     def _begin_ends(self, place: plan.Place) -> None:
         words, slot = self._words, self._slot
         self._source: sources.Source | None = None
+        self._source_is_over = False
         self._missed_before = words[plan.MISSED]
         if place.segment == 0:
             told = self._plan.sources[place.shard]
@@ -232,7 +226,7 @@ class Worker(Host):
         if not words[plan.KEPT_SIZE]:
             return
         self._packed = self._page.read_kept(words[plan.KEPT_HALF], words[plan.KEPT_SIZE])
-        for stage, kept in zip(self._stages, unpack(self._packed), strict=True):
+        for stage, kept in zip(self._objects.values(), unpack(self._packed), strict=True):
             vars(stage).update(kept)
             stage.was_restored = bool(stage.kept)
 
@@ -242,12 +236,12 @@ class Worker(Host):
         While outputs have no room for what came of some packets, those packets are in what is kept
         already: then it is committed with them.
         """
-        if self._keepers and self._pending is None and self._write_kept():
+        if self._keeps and self._pending is None and self._write_kept():
             self._page.commit(self._words)
 
     def _write_kept(self) -> bool:
         """Write what is kept, if it has changed: the next commit puts it in force."""
-        packed = pack_exact([kept_of(stage) for stage in self._stages])
+        packed = pack_exact([kept_of(stage) for stage in self._objects.values()])
         if packed == self._packed:
             return False
         half = 1 - self._words[plan.KEPT_HALF]
@@ -283,14 +277,12 @@ class Worker(Host):
         else:
             hand = self._hand_of_inputs(of, count)
         if hand is None:
-            if forced is not None and not self._is_over():
-                self._forced = forced
-                return False
             if not self._is_over():
+                self._forced = forced  # its packets have not come yet
                 return False
             hand = _Hand([], _NOTHING, 0, 0, 0, is_last=True)
-            of_all = engine.end_all(self._runners, self._objects)
-            self._pending = self._prepared(hand, of_all)
+            in_the_end = engine.end_all(self._runners, self._objects)
+            self._pending = self._prepared(hand, in_the_end)
             return True
         words = self._page.words
         words[HAND_INPUT], words[HAND_COUNT] = hand.input, len(hand.items)
@@ -351,8 +343,6 @@ class Worker(Host):
             return None
         self._added[plan.READ] = len(found)
         return _Hand(list(found), _SOURCE, 0, 0, 0, is_last=True)
-
-    _source_is_over = False
 
     def _wait_for_source(self) -> None:
         """Have this worker called back when the source may have packets."""
@@ -569,7 +559,7 @@ class Worker(Host):
     def _commit(self, hand: _Hand) -> None:
         """Put in force what was done with a hand, and tell whom it concerns."""
         self._count(hand)
-        if self._keepers:
+        if self._keeps:
             self._write_kept()
         self._page.commit(self._words)
         self._pending = None
@@ -638,7 +628,7 @@ class Worker(Host):
 
     def terminate(self, reason: Any) -> None:
         """Have the stages clean up, and close sources and sinks."""
-        for stage in self._stages:
+        for stage in self._objects.values():
             stage.terminate(reason)
         if self._source is not None:
             self._source.close()
