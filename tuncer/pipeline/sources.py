@@ -110,7 +110,10 @@ class PortSource(Source):
         self._options = options
         self._made = options["device"] is None
         self._subscription: RingSubscription | None = None
-        self._attach()
+        if identity == _NO_IDENTITY:
+            self._attach()
+        # Otherwise this is a restart, and the device's worker may wait to be restarted behind it,
+        # by the same supervisor: then this start must not wait for the device.
 
     def _attach(self) -> None:
         """Subscribe, if the device is there."""
