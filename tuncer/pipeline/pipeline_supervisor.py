@@ -18,7 +18,7 @@ from tuncer.pipeline import arena, plan
 from tuncer.pipeline.arena import Arena
 from tuncer.pipeline.pipeline_ref import PipelineRef
 from tuncer.pipeline.plan import Plan
-from tuncer.pipeline.statistics import counted, left
+from tuncer.pipeline.statistics import counted
 from tuncer.pipeline.worker import ARENA, DONE, Worker, wake_name
 
 _ID = "pipeline"
@@ -41,7 +41,7 @@ class PipelineSupervisor(Supervisor):
             intensity: restarts of workers that are borne within ``period`` seconds.
             period: seconds.
         """
-        self._plan = Plan.of(term)
+        self._plan, self._term = Plan.of(term), term
         self._awaiting: list[Sender] = []
         self._import()
         self._provide()
@@ -98,7 +98,7 @@ class PipelineSupervisor(Supervisor):
         return ChildSpec(
             self._plan.id(number),
             Worker,
-            (self._plan.term(), number),
+            (self._term, number),
             watchdog=segment.watchdog,
             backoff=None if segment.backoff is None else Backoff(*segment.backoff),
         )
@@ -121,7 +121,7 @@ class PipelineSupervisor(Supervisor):
                 self._look_for_end()
                 return NoReply()
             case ["plan"]:
-                return self._plan.term()
+                return self._term
         return super().handle_call(request, sender)
 
     def _drain(self) -> None:
@@ -137,7 +137,7 @@ class PipelineSupervisor(Supervisor):
         workers = range(len(self._plan.places))
         if all(self._memory.page(number).read(plan.ENDED, 1)[0] for number in workers):
             for sender in self._awaiting:
-                self.reply(sender, left(self._plan, self._memory))
+                self.reply(sender, None)
             self._awaiting.clear()
 
 

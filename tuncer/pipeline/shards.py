@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tuncer.client.flow_hash import choose
 from tuncer.pipeline.records import Item, Routed
 from tuncer.protocol.headers import FragmentTable
 from tuncer.protocol.packet import Packet
 
-_MULTIPLIER = 0x9E3779B97F4A7C15  # 2 ** 64 divided by the golden ratio: Knuth's hash
 _MASK = (1 << 64) - 1
 _MOST_FLOWS = 65_536
 
@@ -36,7 +36,7 @@ def by_flow(workers: int) -> Callable[[Sequence[Item]], Shares]:
                     flow = _macs(packet)
                 if len(cache) > _MOST_FLOWS:
                     cache.clear()
-                number = cache[flow] = zlib.crc32(flow) * _MULTIPLIER % (1 << 64) * workers >> 64
+                number = cache[flow] = choose(int.from_bytes(flow, "big"), workers)
             found[number].append(item)
         return found
 

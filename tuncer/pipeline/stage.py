@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from supervisor import Backoff, GenServer
 from supervisor.lowlevel import reference_to
@@ -143,8 +143,6 @@ class StageSpec:
     on_kill: OnKill = "retry"
     backoff: Backoff | None = None
     watchdog: float | None = None
-
-    WORKERS: ClassVar[int] = _MOST_WORKERS
 
     def __post_init__(self) -> None:
         self._check_start()

@@ -115,12 +115,6 @@ def _words(of: Plan, memory: Arena) -> list[list[int]]:
     return [memory.page(number).read() for number in numbers][::-1]
 
 
-def left(of: Plan, memory: Arena) -> int:
-    """Return how many packets wait on the edges."""
-    words = _words(of, memory)
-    return sum(put - taken for _, _, put, taken, _, _ in _edges(of, words))
-
-
 def _sources(of: Plan, words: list[list[int]]) -> list[list[Any]]:
     return [
         [source.name, words[number][plan.READ], words[number][plan.MISSED]]
