@@ -44,11 +44,14 @@ class Invocation:
         Raises:
             ValueError: it is no such message.
         """
-        if type(term) is list and len(term) in (2, 3):  # a match would take five times as long
+        # A match would take five times as long, which a call of a method is too short for.
+        if type(term) is list and len(term) in (2, 3):
             method, args = term[0], term[1]
-            kwargs = term[2] if len(term) == 3 else {}
-            if type(method) is str and type(args) is list and _are_named(kwargs):
-                return cls(method, args, kwargs)
+            if type(method) is str and type(args) is list:
+                if len(term) == 2:
+                    return cls(method, args, {})
+                if _are_named(term[2]):
+                    return cls(method, args, term[2])
         raise ValueError(f"no call of a method: {shown(term)}")
 
     def __repr__(self) -> str:
@@ -119,12 +122,13 @@ def term_of(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     Raises:
         TypeError: it is no handler, or takes other arguments.
     """
-    known: _Arguments | None = getattr(method, _MARK, None)
-    if known is None:
+    try:
+        known: _Arguments = method.__handler__  # type: ignore[attr-defined]
+    except AttributeError:
         raise TypeError(
             f"{_name(method)} is not marked by @handler, so no other process may call it; and a"
             " function itself cannot travel in a message"
-        )
+        ) from None
     if not kwargs and known.least <= len(args) <= known.most:
         return [method.__name__, list(args)]
     check_arguments(method, args, kwargs)
@@ -133,7 +137,7 @@ def term_of(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 def takes(method: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
     """Tell whether a handler certainly takes these arguments, by their number."""
-    known: _Arguments = getattr(method, _MARK)
+    known: _Arguments = method.__handler__  # type: ignore[attr-defined]
     return not kwargs and known.least <= len(args) <= known.most
 
 

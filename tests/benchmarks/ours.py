@@ -234,15 +234,18 @@ def costs(number: int) -> dict[str, float]:
             for name, ref in keepers.items()
         },
     }
-    # Those that are compared first, and by themselves: a long call spoils the next busy waits.
+    # Those that are compared first, and by themselves: a long call spoils the next busy waits. They
+    # take short turns, as a machine's speed changes within a second by more than they differ.
     times: dict[str, list[float]] = {name: [] for name in probes}
-    for compared in (["term_us", "method_us"], list(probes)[2:]):
-        for _ in range(5):
-            for name in compared:
-                times[name].append(probes[name](number))
+    for names, turns in ((["term_us", "method_us"], 100), (list(probes)[2:], 5)):
+        for _ in range(turns):
+            for name in names:
+                times[name].append(probes[name](number * 5 // turns))
                 worker.call("get", timeout=60)  # all casts have been served
     found = {name: statistics.median(values) for name, values in times.items()}
-    return found | {"typed": found["method_us"] / found["term_us"], "start_ms": started(sup)}
+    pairs = zip(times["method_us"], times["term_us"], strict=True)
+    typed = statistics.median(method / term for method, term in pairs)
+    return found | {"typed": typed, "start_ms": started(sup)}
 
 
 def took(probe: Callable[[], Any], number: int) -> float:
