@@ -69,6 +69,10 @@ def kills_at_77(packet: Packet) -> Packet:
     return packet
 
 
+def key_fails_at_seven(packet: Packet) -> int:
+    return number_in(fails_at_seven(packet).data)
+
+
 def to_alarm(packet: Packet) -> Any:
     return to("alarm", packet) if number_in(packet.data) % 10 == 0 else packet
 

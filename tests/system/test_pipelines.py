@@ -102,6 +102,29 @@ def test_failures_are_counted_and_go_where_they_are_to(
     assert 'raise ValueError("seven")' in said
 
 
+@pytest.mark.parametrize("on_error", ["skip", "to:bad", "crash"])
+def test_a_key_that_fails_is_treated_as_its_stage_says(tmp_path: Path, on_error: str) -> None:
+    sinks = {"out": Pcap(tmp_path / "out"), "bad": Pcap(tmp_path / "bad")}
+    by = pipelines.key_fails_at_seven
+    spec = stage(pipelines.same, workers=2, by=by, on_error=on_error)
+    plan = Pipeline("p", source, [spec], sinks, intensity=1000)
+    tested = plan.test([pipelines.udp(n) for n in range(2000)]) if on_error != "crash" else None
+    running = plan.start_link()
+    stats = wait(running)
+    sevens = list(range(7, 2000, 100))
+    assert sorted(in_file(tmp_path / "out")) == [n for n in range(2000) if n not in sevens]
+    assert in_file(tmp_path / "bad") == (sevens if on_error == "to:bad" else [])
+    unassigned, *_ = (segment.unassigned for segment in stats.segments)
+    assert unassigned == (20 if on_error == "skip" else 0)
+    assert stats.segments[0].quarantined == (20 if on_error == "crash" else 0)
+    check_counts(stats)
+    running.stop()
+    if tested is not None:
+        assert len(tested.errors) == 20
+        assert len(tested.sinks["out"]) == 1980
+        assert len(tested.sinks["bad"]) == (20 if on_error == "to:bad" else 0)
+
+
 @pytest.mark.parametrize("workers", [None, 2])
 def test_what_kills_its_worker_is_quarantined(
     file: Path, tmp_path: Path, workers: int | None

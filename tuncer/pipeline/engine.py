@@ -226,6 +226,17 @@ def end_all(runners: Sequence[Runner], stages: Mapping[str, Stage]) -> list[Item
     return items
 
 
+def without_key(packet: Packet, error: Exception, stage: str, on_error: str) -> Item | None:
+    """Return what goes on instead of a packet for which the function of ``by=`` has raised.
+
+    Raises:
+        StageError: with ``on_error="crash"``.
+    """
+    if on_error == "crash":
+        raise StageError(f"the function of by= of stage {stage!r} has raised") from error
+    return None if on_error == "skip" else Routed(on_error.removeprefix("to:"), packet)
+
+
 class _Failed(NamedTuple):
     """Stands for what a stage would have returned, had it not raised an exception."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.lowlevel import load_reference, pack_exact, unpack
-from tuncer.pipeline import pcapng, shards
+from tuncer.pipeline import engine, pcapng, shards
 from tuncer.pipeline.ends import Pcap
 from tuncer.pipeline.engine import Runner, end_all, run_all
 from tuncer.pipeline.plan import Plan
@@ -137,7 +137,18 @@ class _Run:
             return lambda items: shards.to_one(
                 next(self._turns[segment]) % told.workers, told.workers, items
             )
-        return shards.by_key(told.workers, load_reference(told.by))
+        return shards.by_key(told.workers, load_reference(told.by), self._without_key(segment))
+
+    def _without_key(self, segment: int) -> Any:
+        """Return what takes the packets for which the function of a segment's ``by=`` raises."""
+        told = self.plan.segments[segment].stages[0]
+
+        def failed(packet: Packet, error: Exception) -> Item | None:
+            found = engine.without_key(packet, error, told.name, told.on_error)
+            self.errors.append((told.name, packet, error))
+            return found
+
+        return failed
 
     def take(self, items: list[Item], segment: int = 0) -> None:
         """Pass packets through a segment, and all behind it."""

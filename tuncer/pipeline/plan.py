@@ -83,8 +83,9 @@ class Edge(NamedTuple):
     PASSED,
     LOST,
     QUARANTINED,
-) = range(12)
-_FIXED = 12
+    UNASSIGNED,
+) = range(13)
+_FIXED = 13
 POSITION, DONE, TAKEN = range(3)
 HEAD, PUT, SHED = range(3)
 WRITTEN, FAILED, SINK_POSITION = range(3)

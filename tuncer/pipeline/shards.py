@@ -52,14 +52,32 @@ def _macs(packet: Packet) -> bytes:
     return one + other if one < other else other + one
 
 
-def by_key(workers: int, key: Callable[[Packet], Any]) -> Callable[[Sequence[Item]], Shares]:
-    """Return what gives packets of the same key to one worker."""
+def by_key(
+    workers: int,
+    key: Callable[[Packet], Any],
+    failed: Callable[[Packet, Exception], Item | None],
+) -> Callable[[Sequence[Item]], Shares]:
+    """Return what gives packets of the same key to one worker.
+
+    Args:
+        workers: how many there are.
+        key: the user's function.
+        failed: called with a packet that has no key, and why; what it returns goes on instead.
+    """
 
     def shares(items: Sequence[Item]) -> Shares:
         found: Shares = [[] for _ in range(workers)]
         for item in items:
             packet = item.packet if isinstance(item, Routed) else item
-            found[_of_key(key(packet), workers)].append(item)
+            try:
+                number = _of_key(key(packet), workers)
+            except Exception as error:  # noqa: BLE001 - whatever the user's function raises
+                # What only passes by needs no key.
+                left = item if isinstance(item, Routed) else failed(packet, error)
+                if left is not None:
+                    found[0].append(left)
+            else:
+                found[number].append(item)
         return found
 
     return shares

@@ -11,6 +11,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -108,6 +109,16 @@ class FunctionSink(Sink):
         return failed
 
 
+@dataclass(slots=True)
+class _Interface:
+    """An interface of a section of a capture file."""
+
+    number: int
+    packets: int = 0
+    lost: int = 0
+    """Packets of the device, before these, that the pipeline was too slow for."""
+
+
 class PcapSink(Sink):
     """A capture file. After a crash it is cut to what was committed: each packet stands there once.
 
@@ -121,7 +132,7 @@ class PcapSink(Sink):
         self._path = Path(path)
         self._bytes, self._seconds = rotate_bytes, rotate_seconds
         self._number, self._offset = position >> _OFFSET_BITS, position & _OFFSETS
-        self._interfaces: dict[tuple[str, int], int] = {}
+        self._interfaces: dict[tuple[str, int], _Interface] = {}
         self._began = time.monotonic()
         self._file: IO[bytes] | None = None
         self.position = position
@@ -192,12 +203,12 @@ class PcapSink(Sink):
         known = dict(self._interfaces)
         for packet in packets:
             key = packet.device, pcapng.link_of(packet.framing)
-            number = known.get(key)
-            if number is None:
-                number = known[key] = len(known)
+            one = known.get(key)
+            if one is None:
+                one = known[key] = _Interface(len(known))
                 blocks.append(pcapng.interface(*key))
             data = packet.data[packet.framing.start :]
-            blocks.append(pcapng.packet(number, packet.timestamp, data))
+            blocks.append(pcapng.packet(one.number, packet.timestamp, data))
         before = self._file.tell()
         try:
             _write(self._file, b"".join(blocks))
@@ -208,6 +219,10 @@ class PcapSink(Sink):
             log.error("%s: %d packets were not written: %s", self._name(), len(packets), error)
             return len(packets)
         self._interfaces = known
+        for packet in packets:
+            one = known[packet.device, pcapng.link_of(packet.framing)]
+            one.packets += 1
+            one.lost += packet.lost
         self._tell_position()
         return 0
 
@@ -216,15 +231,27 @@ class PcapSink(Sink):
         is_full = self._bytes is not None and self._offset >= self._bytes
         is_old = self._seconds is not None and time.monotonic() - self._began >= self._seconds
         if self._file is not None and (is_full or is_old):
-            self._file.close()
-            self._file = None
+            self.close()
             self._number, self._offset = self._number + 1, 0
             self._began = time.monotonic()
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        """Write what was counted of each interface, and close the file.
+
+        A successor that goes on with the file cuts that off again: it was not committed.
+        """
+        if self._file is None:
+            return
+        now = time.time_ns()
+        found = self._interfaces.values()
+        told = [pcapng.statistics(one.number, now, one.packets, one.lost) for one in found]
+        try:
+            _write(self._file, b"".join(told))
+        except OSError:  # the disk is full: the packets stay readable
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._offset)
+        self._file.close()
+        self._file = None
 
 
 class ZmqSink(Sink):

@@ -114,11 +114,12 @@ class StageSpec:
         batch: ``start`` is a function of many packets: it gets ``Packets``, and returns or yields
             as ``Stage.handle_batch``.
         name: what the stage is called; by default what ``start`` is called, in lower case.
-        on_error: what is done with a packet for which the stage raises an exception. "skip": it is
-            counted and logged. "to:NAME": it goes to that sink. "crash": the worker ends, and then
-            it is as if it had been killed. A ``handle_batch`` that is a generator, and iterates
-            over the packets one by one, goes on behind the packet that failed. Of any other all
-            packets have failed that it has looked at and not passed on.
+        on_error: what is done with a packet for which the stage, or the function of ``by``, raises
+            an exception. "skip": it is counted and logged. "to:NAME": it goes to that sink.
+            "crash": the worker ends, and then it is as if it had been killed. A ``handle_batch``
+            that is a generator, and iterates over the packets one by one, goes on behind the packet
+            that failed. Of any other all packets have failed that it has looked at and not passed
+            on.
         on_kill: what is done with the packets that a worker had in hand when it was killed.
             "retry": its successor gets them again; packets that kill a worker twice are halved,
             until the one that does it is alone, and is quarantined. "skip": they are counted as

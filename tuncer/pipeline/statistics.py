@@ -74,6 +74,8 @@ class SegmentCounts(NamedTuple):
     lost: int
     """In hand at a kill, with ``on_kill="skip"``."""
     quarantined: int
+    unassigned: int
+    """That no worker of the next stage got, as the function of its ``by=`` raised an exception."""
 
 
 class Statistics(NamedTuple):
@@ -123,12 +125,13 @@ def _sources(of: Plan, words: list[list[int]]) -> list[list[Any]]:
 
 
 def _segments(of: Plan, words: list[list[int]]) -> list[list[Any]]:
-    found: list[list[Any]] = [[segment.id, 0, 0, 0, 0] for segment in of.segments]
+    found: list[list[Any]] = [[segment.id, 0, 0, 0, 0, 0] for segment in of.segments]
     for number, (segment, _) in enumerate(of.places):
         slot, its = of.slot(number), words[number]
         taken = its[plan.READ]
         taken += sum(its[slot.input(one) + plan.TAKEN] for one in range(slot.inputs))
-        more = (taken, its[plan.PASSED], its[plan.LOST], its[plan.QUARANTINED])
+        counters = (plan.PASSED, plan.LOST, plan.QUARANTINED, plan.UNASSIGNED)
+        more = (taken, *(its[counter] for counter in counters))
         row = found[segment]
         row[1:] = [before + one for before, one in zip(row[1:], more, strict=True)]
     return found

@@ -188,7 +188,16 @@ class Worker(Host):
             return self._to_next
         if following.by == "flow":
             return shards.by_flow(following.workers)
-        return shards.by_key(following.workers, load_reference(following.by))
+        return shards.by_key(following.workers, load_reference(following.by), self._without_key)
+
+    def _without_key(self, packet: Packet, error: Exception) -> Item | None:
+        """Do with a packet what the next stage's ``on_error`` says: its ``by=`` has raised."""
+        following = self._plan.segments[self._plan.places[self._number].segment + 1].stages[0]
+        found = engine.without_key(packet, error, following.name, following.on_error)
+        self._note_failure(packet, error)
+        if found is None:
+            self._added[plan.UNASSIGNED] = self._added.get(plan.UNASSIGNED, 0) + 1
+        return found
 
     def _recover(self) -> tuple[str, int, int] | None:
         """Look at what a predecessor had in hand when it was killed.

@@ -13,6 +13,10 @@ from tuncer.pipeline.records import Routed
 from tuncer.protocol.packet import Frame, Packet
 
 
+def raising(_: Packet, error: Exception) -> None:
+    raise error
+
+
 def made(data: Any) -> Packet:
     return Packet(bytes(data), 0, 0, "lab0")
 
@@ -20,7 +24,7 @@ def made(data: Any) -> Packet:
 @given(st.lists(st.integers(0, 300), max_size=40), st.integers(1, 8))
 def test_nothing_is_lost_and_order_stays(numbers: list[int], workers: int) -> None:
     items = [packet(n) for n in numbers]
-    for shares in (shards.by_flow(workers), shards.by_key(workers, key)):
+    for shares in (shards.by_flow(workers), shards.by_key(workers, key, raising)):
         found = shares(items)
         assert len(found) == workers
         for share in found:
@@ -57,6 +61,20 @@ def test_frames_without_ip_go_by_their_addresses() -> None:
 @pytest.mark.parametrize("wrong", [object(), [1], {"a": 1}])
 def test_a_key_is_the_same_in_every_process(wrong: Any) -> None:
     with pytest.raises(TypeError, match="a key is a number, text, bytes, None or a tuple"):
-        shards.by_key(2, lambda _: wrong)([packet(1)])
+        shards.by_key(2, lambda _: wrong, raising)([packet(1)])
     for fine in (1, -1, "a", b"a", None, (1, "a"), True, 2**80):
-        shards.by_key(2, lambda _, fine=fine: fine)([packet(1)])  # type: ignore[misc]
+        shards.by_key(2, lambda _, fine=fine: fine, raising)([packet(1)])  # type: ignore[misc]
+
+
+def test_without_a_key_a_packet_is_left_out_unless_it_only_passes_by() -> None:
+    failed = []
+
+    def told(packet: Packet, error: Exception) -> None:
+        failed.append((packet, error))
+
+    by = shards.by_key(3, lambda packet: 1 // packet.seq, told)
+    passing = Routed("out", packet(0))
+    assert by([packet(0), packet(1), passing]) == [[passing], [packet(1)], []]
+    ((left, error),) = failed
+    assert left == packet(0)
+    assert isinstance(error, ZeroDivisionError)

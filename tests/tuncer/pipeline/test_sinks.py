@@ -5,6 +5,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import pcapng as oracle
 import pytest
 from pipelines import number_in, packet
 
@@ -55,6 +56,22 @@ def test_rotation_over_a_crash(tmp_path: Path) -> None:
         another.deliver([packet(n)])
     another.close()
     assert [n for file in sorted(tmp_path.glob("out-*")) for n in numbers(file)] == list(range(8))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pcapng")
+def test_each_file_ends_with_the_counts_of_its_interfaces(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcapng"
+    sink = sink_of(path, size=200)
+    sink.deliver([packet(0), packet(1)._replace(lost=3), packet(2)._replace(device="lab1")])
+    sink.deliver([packet(3)])
+    sink.close()
+    told = []
+    for file in sorted(tmp_path.glob("out-*")):
+        *_, last = blocks = list(oracle.FileScanner(io.BytesIO(file.read_bytes())))
+        assert type(last).__name__ == "InterfaceStatistics"
+        counts = [b.options for b in blocks if type(b).__name__ == "InterfaceStatistics"]
+        told.append([(one["isb_ifrecv"], one["isb_ifdrop"]) for one in counts])
+    assert told == [[(2, 3), (1, 0)], [(1, 0)]]
 
 
 @pytest.fixture
