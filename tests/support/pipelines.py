@@ -77,6 +77,14 @@ def to_alarm(packet: Packet) -> Any:
     return to("alarm", packet) if number_in(packet.data) % 10 == 0 else packet
 
 
+def to_alarm_at_77(packet: Packet) -> Any:
+    return to("alarm", packet) if number_in(packet.data) == 77 else packet
+
+
+def dies(packet: Packet) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def backwards(packets: Packets) -> list[Packet]:
     return list(reversed(packets))
 

@@ -430,7 +430,7 @@ def test_timers_and_calls_beside_packets() -> None:
     ("make", "says"),
     [
         (lambda: Pipeline("a b", source), "a name has 1 to 64 letters"),
-        (lambda: Pipeline("p", 5), "a source is a Port, a Pcap, a Zmq, a Device, or"),
+        (lambda: Pipeline("p", 5), "a source is a Port, a Pcap, a Zmq, a Feed, a Device, a"),
         (lambda: Pipeline("p", source, [5]), "a stage is a function of a packet, or a subclass"),
         (lambda: Pipeline("p", source, [lambda p: p]), "must stand at the top level of a module"),
         (lambda: Pipeline("p", source, [pipelines.same, pipelines.same]), "two stages are called"),

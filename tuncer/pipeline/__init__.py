@@ -4,7 +4,7 @@ edge = Pipeline("edge", Port("lan0"), [parse, Flows.spec(workers=2, by="flow")],
 running = edge.start_link()
 """
 
-from tuncer.pipeline.ends import Pcap, Port, Zmq
+from tuncer.pipeline.ends import Feed, Pcap, Port, Zmq
 from tuncer.pipeline.in_process import Tested
 from tuncer.pipeline.pipeline import Pipeline
 from tuncer.pipeline.pipeline_ref import PipelineRef, StageRow
@@ -22,6 +22,7 @@ from tuncer.protocol.headers import flow_text
 
 __all__ = [
     "EdgeCounts",
+    "Feed",
     "Packets",
     "Pcap",
     "Pipeline",

@@ -35,7 +35,7 @@ REASON_BYTES = 16_384
 """Bytes of text that a worker leaves of why it ends, at most."""
 
 # Words of the arena's first page.
-_MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _STOPPED = range(5)
+_MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _STOPPED, _IDENTITY = range(6)
 
 # Words of a worker's page before its slots. The worker alone writes them; WAITING says that it
 # waits for room in an output, the others are explained in ``failures``.
@@ -111,6 +111,7 @@ def create(layout: Layout) -> int:
     fd = shared_memory.create("tuncer-pipeline", layout.size, "a pipeline")
     head = array("Q", [_MAGIC, _LAYOUT, layout.size])
     os.pwrite(fd, head.tobytes(), 0)
+    os.pwrite(fd, os.urandom(8), 8 * _IDENTITY)
     return fd
 
 
@@ -139,6 +140,11 @@ class Arena:
         found = (self._head[_MAGIC_WORD], self._head[_LAYOUT_WORD], self._head[_SIZE_WORD])
         if found != (_MAGIC, _LAYOUT, layout.size) or size != layout.size:
             raise ValueError("this is no memory of this pipeline: another version made it")
+
+    @property
+    def identity(self) -> bytes:
+        """What distinguishes this memory from that of all other pipelines, and later ones."""
+        return int(self._head[_IDENTITY]).to_bytes(8, "little")
 
     @property
     def draining(self) -> bool:

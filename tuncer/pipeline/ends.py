@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from supervisor import ChildSpec
 from supervisor.lowlevel import reference_to
@@ -78,21 +78,57 @@ class Port:
 
 @dataclass(frozen=True)
 class Pcap:
-    """A capture file: as a source pcap or pcapng, as a sink pcapng.
+    """A capture: as a source pcap or pcapng, as a sink a file, pcapng.
 
     Args:
         path: where it is. As a sink, a file that is there is replaced when the pipeline starts, and
-            continued after a crash.
+            continued after a crash. As a source, a binary stream will do, a pipe say: this program
+            reads it, and feeds the pipeline, see ``Feed``.
         timed: as a source: packets come at the distances of their times.
         rotate_bytes: as a sink: a file of so many bytes is the last one's; the next one begins.
             Files are then called ``name-00000.pcapng``, ``name-00001.pcapng`` and so on.
         rotate_seconds: the same after so many seconds.
     """
 
-    path: str | os.PathLike[str]
+    path: str | os.PathLike[str] | IO[bytes]
     timed: bool = False
     rotate_bytes: int | None = None
     rotate_seconds: float | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it has a path, and so every process can read it."""
+        return isinstance(self.path, (str, os.PathLike))
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return str(self.path) if self.is_file else str(getattr(self.path, "name", "a stream"))
+
+    def absolute(self) -> str:
+        """Return the absolute path.
+
+        Raises:
+            TypeError: it is a stream.
+        """
+        if not isinstance(self.path, (str, os.PathLike)):
+            raise TypeError(f"a capture is written to a file, by its path, not to {self.path!r}")
+        return os.path.abspath(self.path)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """As a source: whatever others give to the pipeline, by ``PipelineRef.feed`` or as a sink.
+
+    As a sink: the pipeline of this name, which has such a source. It may be of another program. A
+    ``Pipeline`` as a sink is the same. Over kills of any worker no packet is lost between the two,
+    or comes twice, if the stages make the same of the same packets.
+
+    Args:
+        pipeline: as a sink, the name.
+    """
+
+    pipeline: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,10 +154,24 @@ class Zmq:
             raise ValueError(f"an endpoint is like 'tcp://127.0.0.1:5555', not {self.endpoint!r}")
 
 
-Source: TypeAlias = "Port | Pcap | Zmq | Device | Callable[[], Iterable[Packet | bytes]]"
+Source: TypeAlias = (
+    "Port | Pcap | Zmq | Feed | Device | Callable[[], Iterable[Packet | bytes]] | Iterable[Any]"
+)
 """A function at the top level of a module returns packets, of any iterable; after a crash it is
-called again, and as many packets as were done with are left out. Bytes are IP packets."""
-Sink: TypeAlias = "Port | Pcap | Zmq | Device | Callable[[Packet], object]"
+called again, and as many packets as were done with are left out. Any other iterable stays in the
+program, which feeds the pipeline. Bytes are IP packets."""
+Sink: TypeAlias = "Port | Pcap | Zmq | Feed | Device | Callable[[Packet], object]"
+
+
+def is_fed_by_program(source: Any) -> bool:
+    """Tell whether a source is an object that stays in the program, which feeds the pipeline."""
+    if isinstance(source, Pcap):
+        return not source.is_file
+    if isinstance(source, (list, tuple)):
+        return bool(source) and all(isinstance(one, (bytes, Packet)) for one in source)
+    if isinstance(source, (Port, Zmq, Feed, Device, str, bytes, Packet, Mapping)):
+        return False
+    return isinstance(source, Iterable) and not callable(source)
 
 
 def source_plans(source: Any) -> list[EndPlan]:
@@ -130,6 +180,8 @@ def source_plans(source: Any) -> list[EndPlan]:
     Raises:
         TypeError, ValueError: this is no source.
     """
+    if isinstance(source, Feed) or is_fed_by_program(source):
+        return [EndPlan("feed", "feed", {})]
     if isinstance(source, (list, tuple)):
         if not source:
             raise ValueError("a pipeline has one source at least")
@@ -142,7 +194,7 @@ def source_plans(source: Any) -> list[EndPlan]:
             for queue in range(source.queues)
         ]
     if isinstance(source, Pcap):
-        path = os.path.abspath(source.path)
+        path = source.absolute()
         return [EndPlan(os.path.basename(path), "pcap", {"path": path, "timed": source.timed})]
     if isinstance(source, Zmq):
         options = {"endpoint": source.endpoint, "topic": source.topic}
@@ -151,8 +203,8 @@ def source_plans(source: Any) -> list[EndPlan]:
         name = getattr(source, "__name__", "function")
         return [EndPlan(name, "function", {"start": reference_to(source)})]
     raise TypeError(
-        "a source is a Port, a Pcap, a Zmq, a Device, or a function that returns packets, not"
-        f" {source!r:.200}"
+        "a source is a Port, a Pcap, a Zmq, a Feed, a Device, a function that returns packets, or"
+        f" an iterable, not {source!r:.200}"
     )
 
 
@@ -167,16 +219,20 @@ def sink_plan(name: str, sink: Any) -> EndPlan:
     if isinstance(sink, Port):
         return EndPlan(name, "port", sink.described())
     if isinstance(sink, Pcap):
-        path = os.path.abspath(sink.path)
+        path = sink.absolute()
         rotate = {"bytes": sink.rotate_bytes, "seconds": sink.rotate_seconds}
         return EndPlan(name, "pcap", {"path": path, **rotate})
     if isinstance(sink, Zmq):
         return EndPlan(name, "zmq", {"endpoint": sink.endpoint, "topic": sink.topic or name})
+    if isinstance(sink, Feed):
+        if not sink.pipeline:
+            raise ValueError(f"sink {name!r}: a Feed has the name of a pipeline there")
+        return EndPlan(name, "pipeline", {"name": sink.pipeline})
     if callable(sink):
         return EndPlan(name, "function", {"start": reference_to(sink)})
     raise TypeError(
-        f"sink {name!r} is a Port, a Pcap, a Zmq, a Device, or a function of a packet, not"
-        f" {sink!r:.200}"
+        f"sink {name!r} is a Port, a Pcap, a Zmq, a Feed, a Device, a Pipeline, or a function of a"
+        f" packet, not {sink!r:.200}"
     )
 
 

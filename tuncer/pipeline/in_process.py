@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.lowlevel import load_reference, pack_exact, unpack
-from tuncer.pipeline import engine, pcapng, shards
+from tuncer.pipeline import engine, shards
 from tuncer.pipeline.ends import Pcap
 from tuncer.pipeline.engine import Runner, end_all, run_all
+from tuncer.pipeline.feeding import captured
 from tuncer.pipeline.plan import Plan
 from tuncer.pipeline.records import Item, Routed
 from tuncer.pipeline.stage import Stage, kept_of
 from tuncer.pipeline.statistics import StageCounts
-from tuncer.protocol.packet import Packet, packet_class
+from tuncer.protocol.packet import Packet
 
 
 class Tested(NamedTuple):
@@ -198,10 +198,7 @@ def _segment_of(plan: Plan, stage: str) -> int:
 def _packets(source: Any) -> Iterator[Packet]:
     """Yield the packets of a capture file, or of any iterable of packets and bytes."""
     if isinstance(source, Pcap):
-        with Path(source.path).open("rb") as file:
-            for number, record in enumerate(pcapng.read(file, str(source.path))):
-                kind = packet_class(record.framing)
-                yield kind(record.data, number, record.timestamp, record.interface)
+        yield from captured(source)
         return
     for number, given in enumerate(source):  # their numbers are their times: nothing is by chance
         yield given if isinstance(given, Packet) else Packet(bytes(given), number, number, "test")

@@ -10,8 +10,16 @@ from typing import Any, Literal, cast
 
 from supervisor import ChildSpec
 from supervisor.lowlevel import pack_exact, reference_to
-from tuncer.pipeline import in_process
-from tuncer.pipeline.ends import Pcap, Port, ports_of, sink_plan, source_plans
+from tuncer.pipeline import feeding, in_process
+from tuncer.pipeline.ends import (
+    Feed,
+    Pcap,
+    Port,
+    is_fed_by_program,
+    ports_of,
+    sink_plan,
+    source_plans,
+)
 from tuncer.pipeline.in_process import Tested
 from tuncer.pipeline.pipeline_ref import PipelineRef
 from tuncer.pipeline.pipeline_supervisor import PipelineSupervisor
@@ -35,13 +43,14 @@ class Pipeline:
 
     Args:
         name: what the pipeline is called, and its supervisor registers.
-        source: a ``Port``, a ``Pcap``, a device, or a function that returns packets; or a list of
-            these.
+        source: a ``Port``, a ``Pcap``, a ``Zmq``, a ``Feed``, a device, or a function that returns
+            packets; or a list of these. Or any iterable of packets, and bytes of IP packets: the
+            program feeds the pipeline from it, in a thread.
         stages: functions and ``Stage`` classes, some of them with options: see ``StageSpec``.
-        sinks: by name, each a ``Port``, a ``Pcap``, a device, or a function of a packet. What the
-            last stage returns goes to the first one, but for what goes elsewhere by ``to``. A sink
-            that is given alone is called "out". Without any, what comes out of the last stage is
-            counted.
+        sinks: by name, each a ``Port``, a ``Pcap``, a ``Zmq``, a device, a function of a packet,
+            or another ``Pipeline``, whose source is a ``Feed``. What the last stage returns goes to
+            the first one, but for what goes elsewhere by ``to``. A sink that is given alone is
+            called "out". Without any, what comes out of the last stage is counted.
         full: what a worker does when the next one has no room. "wait": it reads no further
             packets, so that in the end the source waits; a live device then loses packets before
             the pipeline, counted. "drop": packets are shed, counted.
@@ -88,7 +97,11 @@ class Pipeline:
             AlreadyRegistered: a pipeline of this name runs.
         """
         found = PipelineSupervisor.start_link(*self._arguments(), name=self.name)
-        return cast("PipelineRef", found)
+        running = cast("PipelineRef", found)
+        for source in _each(self.source):
+            if is_fed_by_program(source):
+                feeding.feed_in_thread(running, source, self.name)
+        return running
 
     def child_spec(self, id: str | None = None, **options: Any) -> ChildSpec:  # noqa: A002 - OTP's word
         """Return the specification of the pipeline, for a supervisor of one's own.
@@ -96,7 +109,16 @@ class Pipeline:
         Args:
             id: what that calls it; by default the pipeline's name.
             **options: as of ``ChildSpec``.
+
+        Raises:
+            TypeError: its source is an iterable, or a stream, of this program.
         """
+        for source in _each(self.source):
+            if is_fed_by_program(source):
+                raise TypeError(
+                    f"pipeline {self.name!r}: {source!r:.100} lives in this program: give it a"
+                    " source that every process can read, or Feed(), and feed it"
+                )
         arguments = self._arguments()
         return ChildSpec(id or self.name, PipelineSupervisor, arguments, name=self.name, **options)
 
@@ -142,7 +164,9 @@ class Pipeline:
         if isinstance(self.stages, (str, bytes)) or not isinstance(self.stages, Sequence):
             raise TypeError(f"stages are a list, not {self.stages!r:.100}")
         specs = [specified(one) for one in self.stages]
-        sinks = tuple(sink_plan(name, sink) for name, sink in self._named_sinks().items())
+        sinks = tuple(self._sink(name, sink) for name, sink in self._named_sinks().items())
+        if [source.kind for source in sources].count("feed") > 1:
+            raise ValueError("a pipeline is fed by one source at most: give it a single Feed()")
         _check(specs, sinks)
         _check_files(sources, sinks)
         _check_ends(specs)
@@ -172,6 +196,16 @@ class Pipeline:
             exclusive,
         )
 
+    def _sink(self, name: str, sink: Any) -> EndPlan:
+        """Return a sink. Raises as ``sink_plan``."""
+        if isinstance(sink, Pipeline):
+            if not any(isinstance(source, Feed) for source in _each(sink.source)):
+                raise ValueError(f"sink {name!r}: the source of {sink.name!r} is no Feed()")
+            sink = Feed(sink.name)
+        if isinstance(sink, Feed) and sink.pipeline == self.name:
+            raise ValueError(f"sink {name!r}: a pipeline does not feed itself")
+        return sink_plan(name, sink)
+
     def _named_sinks(self) -> dict[str, Any]:
         if self.sinks is None:
             return {}
@@ -180,6 +214,12 @@ class Pipeline:
                 check_name("a sink", name)
             return dict(self.sinks)
         return {"out": self.sinks}
+
+
+def _each(source: Any) -> list[Any]:
+    """Return the sources that a pipeline was given."""
+    several = isinstance(source, (list, tuple)) and not is_fed_by_program(source)
+    return list(source) if several else [source]
 
 
 def _device(port: Port) -> list[Any]:

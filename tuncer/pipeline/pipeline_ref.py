@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from supervisor import (
@@ -18,10 +18,13 @@ from supervisor import (
     multi_call,
 )
 from supervisor.lowlevel import decode_ref, encode_ref, extend_codec, retry_of
+from tuncer.pipeline import feeding
+from tuncer.pipeline.ends import Pcap
 from tuncer.pipeline.plan import Plan
 from tuncer.pipeline.stage import Stage
 from tuncer.pipeline.statistics import Statistics, made_of
 from tuncer.protocol.codec_types import PIPELINE_REF
+from tuncer.protocol.packet import Packet
 
 _Given = ParamSpec("_Given")
 _Reply = TypeVar("_Reply")
@@ -62,6 +65,47 @@ class PipelineRef(SupervisorRef):
                 back soon: then wait again.
         """
         self.call(["wait"], timeout=timeout)
+
+    def feed(self, packets: Iterable[Packet | bytes] | Pcap) -> int:
+        """Have the pipeline take packets: one whose source is a ``Feed``.
+
+        It waits while the pipeline has no room. Over kills of the pipeline's workers no packet is
+        lost, and none is taken twice.
+
+        Args:
+            packets: any iterable, also one that has no end; bytes are IP packets. Or a capture.
+
+        Returns:
+            How many there were: what came of them in the source's process is committed.
+
+        Raises:
+            ValueError: the pipeline's source is none that others feed.
+            BrokenPipeError: the pipeline ends.
+            NoProcess, ProcessDown: it has ended, and nobody has taken its place for 30 seconds.
+            TypeError: something is neither a packet nor bytes.
+            CaptureError: the capture is damaged.
+            Exception: what the iterable raises, after all that it has given was taken.
+        """
+        return feeding.feed(self._fed(), packets)
+
+    def end_feed(self) -> None:
+        """Say that no more packets come, of anybody: the source ends, and ``wait`` returns.
+
+        Raises:
+            NoProcess, ProcessDown: as ``feed``.
+        """
+        feeding.end(self._fed())
+
+    def _fed(self) -> str:
+        """Return the pipeline's name.
+
+        Raises:
+            ValueError: its source is none that others feed.
+        """
+        plan = Plan.of(self.call(["plan"], timeout=None))
+        if not any(source.kind == "feed" for source in plan.sources):
+            raise ValueError(f"nobody feeds {plan.name!r}: its source is no Feed()")
+        return plan.name
 
     def drain(self) -> None:
         """Have the sources end; what they have read goes through the pipeline."""

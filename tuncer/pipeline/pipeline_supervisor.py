@@ -14,7 +14,7 @@ from supervisor import Backoff, ChildSpec, NoReply, Ref, Sender, Supervisor
 from supervisor.errors import RAISED
 from supervisor.lowlevel import load_reference, provide_fd, provided_fd
 from tuncer.client.create import child_spec
-from tuncer.pipeline import arena, plan
+from tuncer.pipeline import arena, feed, plan
 from tuncer.pipeline.arena import Arena
 from tuncer.pipeline.pipeline_ref import PipelineRef
 from tuncer.pipeline.plan import Plan
@@ -94,11 +94,14 @@ class PipelineSupervisor(Supervisor):
         return found
 
     def _worker(self, number: int) -> ChildSpec:
-        segment = self._plan.segments[self._plan.places[number].segment]
+        place = self._plan.places[number]
+        segment = self._plan.segments[place.segment]
+        is_fed = place.segment == 0 and self._plan.sources[place.shard].kind == "feed"
         return ChildSpec(
             self._plan.id(number),
             Worker,
             (self._term, number),
+            name=feed.name_of(self._plan.name) if is_fed else None,
             watchdog=segment.watchdog,
             backoff=None if segment.backoff is None else Backoff(*segment.backoff),
         )

@@ -205,6 +205,12 @@ class Plan:
 
     # -- memory ------------------------------------------------------------------------------------
 
+    def keeps(self, place: Place) -> bool:
+        """Tell whether a worker keeps state: that of its stages, or of its source."""
+        if place.segment == 0 and self.sources[place.shard].kind == "feed":
+            return True
+        return any(stage.keeps for stage in self.segments[place.segment].stages)
+
     def slot(self, worker: int) -> Slot:
         """Return where the words of a worker's slot lie."""
         segment = self.places[worker].segment
@@ -221,7 +227,7 @@ class Plan:
         shapes = tuple(
             WorkerShape(
                 self.slot(worker).size,
-                any(stage.keeps for stage in self.segments[place.segment].stages),
+                self.keeps(place),
             )
             for worker, place in enumerate(self.places)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import itertools
 import logging
@@ -22,7 +21,6 @@ from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
 from tuncer.pipeline import pcapng
 from tuncer.pipeline.attached import device_of
-from tuncer.pipeline.plan import EndPlan
 from tuncer.protocol import wire_format
 from tuncer.protocol.packet import DeviceError, Packet
 
@@ -42,9 +40,22 @@ class Sink(ABC):
         self.position = 0
         """Committed with what was delivered: a successor goes on there."""
 
+    def offer(self, packets: Sequence[Packet]) -> bool:
+        """Tell whether packets can be delivered now: all of them are offered, or none, until so."""
+        del packets
+        return True
+
+    def delay(self) -> float | None:
+        """Return the seconds after which to offer them again; None: the sink wakes its worker."""
+        return None
+
     @abstractmethod
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Deliver packets; return how many could not be, which is logged."""
+
+    def given_up(self) -> None:
+        """Take note that packets which were offered, perhaps, are given up after a kill."""
+        return
 
     def close(self) -> None:
         """Close what is open."""
@@ -291,24 +302,6 @@ def _write(file: IO[bytes], data: bytes) -> None:
     written = 0
     while written < len(data):  # a full disk cuts it short: the next one tells
         written += file.write(data[written:])
-
-
-def opened(plan: EndPlan, position: int) -> Sink:
-    """Return a sink.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    options = plan.options
-    if plan.kind == "port":
-        return PortSink(options)
-    if plan.kind == "pcap":
-        return PcapSink(position, options["path"], options["bytes"], options["seconds"])
-    if plan.kind == "zmq":
-        return ZmqSink(position, options["endpoint"], options["topic"])
-    if plan.kind == "function":
-        return FunctionSink(plan.name, options["start"])
-    raise OSError(errno.EINVAL, f"there is no kind of sink {plan.kind!r}")
 
 
 def quarantine(path: str, packet: Packet, reason: str) -> None:

@@ -6,7 +6,6 @@ its successor begins there.
 
 from __future__ import annotations
 
-import errno
 import functools
 import itertools
 import logging
@@ -23,7 +22,6 @@ from supervisor.lowlevel import load_reference
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.pipeline import pcapng
 from tuncer.pipeline.attached import device_of
-from tuncer.pipeline.plan import EndPlan
 from tuncer.protocol import wire_format
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.packet import DeviceError, Packet, packet_class
@@ -36,6 +34,9 @@ _NO_IDENTITY = 0
 
 class Source(ABC):
     """Where packets come from."""
+
+    is_shared = False
+    """Whether several producers feed it, whose packets need not come in the same order again."""
 
     def __init__(self, position: int, identity: int) -> None:
         """Begin behind what was committed.
@@ -50,8 +51,12 @@ class Source(ABC):
         """Packets that the source itself was too slow for, since this process began."""
         self.hurry = False
         """Whether packets are taken that are not due yet: those that were in hand at a kill."""
-        self._left: list[Packet] = []
+        self.of = 0
+        """Whose packets were read last: a number of one of the producers that share the source."""
+        self.wanted = 0
+        """Of a shared source, in a hurry: whose packets are to be read."""
 
+    @abstractmethod
     def read(self, most: int, most_bytes: int) -> list[Packet] | None:
         """Return the next packets; none if there are none now, None if there will be no more.
 
@@ -59,23 +64,18 @@ class Source(ABC):
             most: packets, at most.
             most_bytes: bytes, at most, unless the first packet alone has more.
         """
-        if not self._left:
-            more = self._more(most)
-            if not more:
-                return more
-            self._left = more
-        count = _in_bytes(self._left[:most], most_bytes)
-        found, self._left = self._left[:count], self._left[count:]
-        self._advance(found)
-        return found
 
-    @abstractmethod
-    def _more(self, most: int) -> list[Packet] | None:
-        """Return packets, as ``read`` does, of any number of bytes."""
+    def kept(self) -> Any:
+        """Return what is committed beside the position: a term; None: nothing."""
+        return None
 
-    @abstractmethod
-    def _advance(self, packets: list[Packet]) -> None:
-        """Move the position behind packets that are being returned."""
+    def committed(self) -> None:
+        """Take note that what came of all packets that were read is committed."""
+        return
+
+    def ended(self) -> None:
+        """Take note that nothing more will be read."""
+        return
 
     def fileno(self) -> int | None:
         """Return a descriptor that is readable when there may be packets; None: always."""
@@ -90,7 +90,35 @@ class Source(ABC):
         return
 
 
-def _in_bytes(packets: list[Packet], most_bytes: int) -> int:
+class _BulkSource(Source):
+    """A source that gives packets by the number; those that have too many bytes wait here."""
+
+    def __init__(self, position: int, identity: int) -> None:
+        super().__init__(position, identity)
+        self._left: list[Packet] = []
+
+    def read(self, most: int, most_bytes: int) -> list[Packet] | None:
+        """Return the next packets."""
+        if not self._left:
+            more = self._more(most)
+            if not more:
+                return more
+            self._left = more
+        count = in_bytes(self._left[:most], most_bytes)
+        found, self._left = self._left[:count], self._left[count:]
+        self._advance(found)
+        return found
+
+    @abstractmethod
+    def _more(self, most: int) -> list[Packet] | None:
+        """Return packets, as ``read`` does, of any number of bytes."""
+
+    @abstractmethod
+    def _advance(self, packets: list[Packet]) -> None:
+        """Move the position behind packets that are being returned."""
+
+
+def in_bytes(packets: list[Packet], most_bytes: int) -> int:
     """Return how many packets have no more bytes than wanted; at least 1."""
     sizes = list(map(len, map(operator.itemgetter(0), packets)))
     if sum(sizes) <= most_bytes:
@@ -98,7 +126,7 @@ def _in_bytes(packets: list[Packet], most_bytes: int) -> int:
     return max(1, sum(size <= most_bytes for size in itertools.accumulate(sizes)))
 
 
-class PortSource(Source):
+class PortSource(_BulkSource):
     """A device, or one queue of it.
 
     The position is the next packet's ``seq`` in the device's log, which outlives this worker: so
@@ -165,7 +193,7 @@ class PortSource(Source):
             self._subscription.close()
 
 
-class PcapSource(Source):
+class PcapSource(_BulkSource):
     """A capture file. The position is a byte in it."""
 
     def __init__(self, position: int, identity: int, path: str, *, timed: bool) -> None:
@@ -229,7 +257,7 @@ class PcapSource(Source):
         self._file.close()
 
 
-class FunctionSource(Source):
+class FunctionSource(_BulkSource):
     """Whatever a function returns. The position is how many packets were taken of it."""
 
     def __init__(self, position: int, identity: int, name: str, start: str) -> None:
@@ -265,7 +293,7 @@ class FunctionSource(Source):
         raise TypeError(f"source {self._name!r} yields packets, or bytes, not {given!r:.100}")
 
 
-class ZmqSource(Source):
+class ZmqSource(_BulkSource):
     """A ZeroMQ endpoint of the wire format. The position is the next packet's number."""
 
     def __init__(self, position: int, identity: int, endpoint: str, topic: str) -> None:
@@ -330,21 +358,3 @@ def _raising(error: Exception) -> Iterator[Any]:
     """Return an iterator that raises an exception at once."""
     raise error
     yield
-
-
-def opened(plan: EndPlan, position: int, identity: int) -> Source:
-    """Return a source.
-
-    Raises:
-        OSError, ValueError: it cannot be read.
-    """
-    options = plan.options
-    if plan.kind == "port":
-        return PortSource(position, identity, options)
-    if plan.kind == "pcap":
-        return PcapSource(position, identity, options["path"], timed=options["timed"])
-    if plan.kind == "zmq":
-        return ZmqSource(position, identity, options["endpoint"], options["topic"])
-    if plan.kind == "function":
-        return FunctionSource(position, identity, plan.name, options["start"])
-    raise OSError(errno.EINVAL, f"there is no kind of source {plan.kind!r}")

@@ -13,8 +13,20 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from supervisor.lowlevel import Host, load_reference, pack_exact, unpack
-from tuncer.pipeline import edge_log, engine, failures, plan, records, shards, sinks, sources
+from supervisor import NoReply, Sender
+from supervisor.lowlevel import Host, Timer, load_reference, pack_exact, unpack
+from tuncer.pipeline import (
+    edge_log,
+    engine,
+    failures,
+    feed,
+    opened,
+    plan,
+    records,
+    shards,
+    sinks,
+    sources,
+)
 from tuncer.pipeline.arena import (
     HAND,
     HAND_COUNT,
@@ -26,6 +38,7 @@ from tuncer.pipeline.arena import (
 )
 from tuncer.pipeline.engine import COUNTERS, Runner, run_all
 from tuncer.pipeline.failures import Suspicion
+from tuncer.pipeline.feed_source import FeedSource
 from tuncer.pipeline.plan import Edge, Plan
 from tuncer.pipeline.records import Item, Record, Routed
 from tuncer.pipeline.stage import Stage, kept_of
@@ -41,7 +54,6 @@ _LONGEST = 1 << 62  # bytes, more than there are
 _MOST_BYTES = 1 << 20  # of what a source gives to a transaction
 _TURNS = 8  # transactions between two looks at messages
 _NOTHING = (1 << 63) - 1  # an input: the transaction ends this worker, and takes nothing
-_SOURCE = 0  # what stands for the input of a worker that has a source
 
 
 def wake_name(worker: int) -> str:
@@ -108,6 +120,7 @@ class Worker(Host):
         self._next_input = 0
         self._pending: _Pending | None = None
         self._polled = -1
+        self._timer: Timer | None = None
         self._hidden = 0  # failures that were not logged, as others were just before
         self._places_of_heads = [self._place_of_head(edge) for edge in self._inputs]
         self._places_of_tails = [self._place_of_tail(edge) for edge in self._outputs]
@@ -130,6 +143,21 @@ class Worker(Host):
                 os.eventfd_write(fd, 1)
         if self._words[plan.ENDED]:
             os.eventfd_write(self._fds[DONE], 1)
+
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        """Take packets for a source that others feed; all else is for a stage."""
+        if not feed.is_request(request):
+            return super().handle_call(request, sender)
+        if not isinstance(self._source, FeedSource):
+            return "it has a source of its own"
+        if self._words[plan.ENDED]:
+            return "the pipeline has ended"
+        try:
+            self._source.accept(request, lambda refused: self.reply(sender, refused))
+        except ValueError as error:
+            return str(error)
+        self._again()
+        return NoReply()
 
     # -- the beginning -----------------------------------------------------------------------------
 
@@ -155,7 +183,7 @@ class Worker(Host):
                 result = self._objects[told.name].init(*told.args, **told.kwargs)
                 if result is not None:
                     raise TypeError(f"{told.start}.init returns nothing, not {result!r:.100}")
-        self._keeps = any(told.keeps for told in self._segment.stages)
+        self._keeps = self._plan.keeps(self._plan.places[self._number])
 
     def _begin_ends(self, place: plan.Place) -> None:
         words, slot = self._words, self._slot
@@ -164,13 +192,14 @@ class Worker(Host):
         self._missed_before = words[plan.MISSED]
         if place.segment == 0:
             told = self._plan.sources[place.shard]
-            position = words[plan.SOURCE_POSITION], words[plan.SOURCE_IDENTITY]
-            self._source = sources.opened(told, *position)
+            position, identity = words[plan.SOURCE_POSITION], words[plan.SOURCE_IDENTITY]
+            self._source = opened.source(told, position, identity, self._kept_of_source)
         self._sinks: list[sinks.Sink] = []
         self._sink_numbers: dict[str, int] = {}
         for number, sink in enumerate(self._plan.sinks_of(place.segment)):
             at = slot.sink(number)
-            self._sinks.append(sinks.opened(sink, words[at + plan.SINK_POSITION]))
+            position = words[at + plan.SINK_POSITION]
+            self._sinks.append(opened.sink(sink, position, self._arena.identity, self._again))
             self._sink_numbers[sink.name] = number
         first = self._plan.sinks[0].name if self._plan.sinks else None
         is_last = place.segment == len(self._plan.segments) - 1 - bool(self._plan.exclusive)
@@ -232,10 +261,12 @@ class Worker(Host):
     def _restore_kept(self) -> None:
         words = self._words
         self._packed = b""
+        self._kept_of_source = None
         if not words[plan.KEPT_SIZE]:
             return
         self._packed = self._page.read_kept(words[plan.KEPT_HALF], words[plan.KEPT_SIZE])
-        for stage, kept in zip(self._objects.values(), unpack(self._packed), strict=True):
+        of_stages, self._kept_of_source = unpack(self._packed)
+        for stage, kept in zip(self._objects.values(), of_stages, strict=True):
             vars(stage).update(kept)
             stage.was_restored = bool(stage.kept)
 
@@ -250,7 +281,8 @@ class Worker(Host):
 
     def _write_kept(self) -> bool:
         """Write what is kept, if it has changed: the next commit puts it in force."""
-        packed = pack_exact([kept_of(stage) for stage in self._objects.values()])
+        of_source = None if self._source is None else self._source.kept()
+        packed = pack_exact([[kept_of(stage) for stage in self._objects.values()], of_source])
         if packed == self._packed:
             return False
         half = 1 - self._words[plan.KEPT_HALF]
@@ -263,6 +295,12 @@ class Worker(Host):
 
     def _again(self) -> None:
         os.eventfd_write(self._wake, 1)
+
+    def _again_after(self, seconds: float | None) -> None:
+        """Have the next turn after so many seconds at the latest, if a number is given."""
+        if self._timer is not None:
+            self.cancel_timer(self._timer)
+        self._timer = None if seconds is None else self.call_later(seconds, self._again)
 
     def _turn(self) -> None:
         """Do some transactions; then messages have their turn."""
@@ -279,15 +317,17 @@ class Worker(Host):
         """Take packets, and run the stages; tell whether there was anything to do."""
         if self._words[plan.ENDED]:
             return False
-        forced, self._forced = self._forced, None
-        what, of, count = forced or ("", -1, self._limit)
-        if self._source is not None:
-            hand = self._hand_of_source(count, is_again=forced is not None)
-        else:
-            hand = self._hand_of_inputs(of, count)
+        what = ""
+        hand: _Hand | None = None
+        if self._forced is not None:
+            hand = self._hand(*self._forced[1:], is_again=True)
+            if hand is not None:
+                what, self._forced = self._forced[0], None
+        is_free = self._forced is None or (self._source is not None and self._source.is_shared)
+        if hand is None and is_free:
+            hand = self._hand(-1, self._limit, is_again=False)
         if hand is None:
-            if not self._is_over():
-                self._forced = forced  # its packets have not come yet
+            if not self._is_over():  # packets that are to come first may have not come yet
                 return False
             hand = _Hand([], _NOTHING, 0, 0, 0, is_last=True)
             in_the_end = engine.end_all(self._runners, self._objects)
@@ -298,6 +338,7 @@ class Worker(Host):
         words[HAND] = self._page.version + 1
         if what in {"skip", "quarantine"}:
             self._give_up(hand, what)
+            self._skip_at_sinks()
             hand = hand._replace(is_given_up=True)
             self._pending = self._prepared(hand, [])
         else:
@@ -311,6 +352,12 @@ class Worker(Host):
         except BaseException as error:
             self._page.leave_reason(engine.text_of(error))
             raise
+
+    def _skip_at_sinks(self) -> None:
+        """Have the sinks forget what a predecessor may have offered to them."""
+        for number, sink in enumerate(self._sinks):
+            sink.given_up()
+            self._words[self._slot.sink(number) + plan.SINK_POSITION] = sink.position
 
     def _give_up(self, hand: _Hand, what: str) -> None:
         """Count packets that have killed a worker."""
@@ -331,16 +378,28 @@ class Worker(Host):
 
     # -- inputs ------------------------------------------------------------------------------------
 
-    def _hand_of_source(self, most: int, *, is_again: bool) -> _Hand | None:
+    def _hand(self, of: int, most: int, *, is_again: bool) -> _Hand | None:
+        """Take packets: those that a predecessor had in hand when it was killed, or the next ones.
+
+        Args:
+            of: of which input, or whose of a source that is shared; -1: any.
+            most: how many, at most.
+            is_again: a predecessor had them.
+        """
+        if self._source is None:
+            return self._hand_of_inputs(of, most)
+        return self._hand_of_source(self._source, of, most, is_again=is_again)
+
+    def _hand_of_source(
+        self, source: sources.Source, of: int, most: int, *, is_again: bool
+    ) -> _Hand | None:
         """Take packets of the source; again those that a predecessor had in hand, if there are any.
 
         Those are taken also when the sources are to end, and whenever they are due.
         """
-        source = self._source
-        assert source is not None
         if self._arena.draining and not is_again:
             return None
-        source.hurry = is_again
+        source.hurry, source.wanted = is_again, of
         found = source.read(most, self._most_bytes)
         if is_again and found:  # as many as the predecessor had, if they are there
             while len(found) < most and (more := source.read(most - len(found), _LONGEST)):
@@ -351,14 +410,12 @@ class Worker(Host):
             self._wait_for_source()
             return None
         self._added[plan.READ] = len(found)
-        return _Hand(list(found), _SOURCE, 0, 0, 0, is_last=True)
+        return _Hand(list(found), source.of, 0, 0, 0, is_last=True)
 
     def _wait_for_source(self) -> None:
         """Have this worker called back when the source may have packets."""
         assert self._source is not None
-        delay = self._source.delay()
-        if delay is not None:
-            self.call_later(delay, self._again)
+        self._again_after(self._source.delay())
         fd = self._source.fileno()
         if fd is not None and fd != self._polled:
             self._stop_polling()
@@ -540,6 +597,10 @@ class Worker(Host):
             if not all(self._has_room(number, several) for number, several in wanted):
                 return False  # a consumer wakes this worker after its next commit
         self._page.wait(waiting=False)
+        for number, packets in pending.delivered:
+            if not self._sinks[number].offer(packets):
+                self._again_after(self._sinks[number].delay())
+                return False
         words, slot = self._words, self._slot
         for number, packets in pending.delivered:
             sink, at = self._sinks[number], slot.sink(number)
@@ -576,7 +637,9 @@ class Worker(Host):
             self._end()
             return
         self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
-        if self._source is None:
+        if self._source is not None:
+            self._source.committed()
+        else:
             producer = self._inputs[hand.input].producer
             if self._pages[producer].is_waiting():
                 os.eventfd_write(self._fds[wake_name(producer)], 1)
@@ -613,6 +676,8 @@ class Worker(Host):
     def _end(self) -> None:
         """Tell the neighbours that this worker has done with everything."""
         self._stop_polling()
+        if self._source is not None:
+            self._source.ended()
         for edge in self._outputs:
             os.eventfd_write(self._fds[wake_name(edge.consumer)], 1)
         os.eventfd_write(self._fds[DONE], 1)

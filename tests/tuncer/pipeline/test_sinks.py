@@ -9,14 +9,14 @@ import pcapng as oracle
 import pytest
 from pipelines import number_in, packet
 
-from tuncer.pipeline import pcapng, sinks
+from tuncer.pipeline import opened, pcapng
 from tuncer.pipeline.plan import EndPlan
 from tuncer.pipeline.sinks import PcapSink, PortSink, Sink
 
 
 def sink_of(path: Path, position: int = 0, size: int | None = None) -> PcapSink:
     options = {"path": str(path), "bytes": size, "seconds": None}
-    found: Sink = sinks.opened(EndPlan("out", "pcap", options), position)
+    found: Sink = opened.sink(EndPlan("out", "pcap", options), position, b"", int)
     assert isinstance(found, PcapSink)
     return found
 

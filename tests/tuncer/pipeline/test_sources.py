@@ -8,13 +8,13 @@ import pytest
 from pipelines import number_in, udp
 
 from tuncer import Packet
-from tuncer.pipeline import pcapng, sources
+from tuncer.pipeline import opened, pcapng
 from tuncer.pipeline.plan import EndPlan
 from tuncer.pipeline.sources import Source
 
 
-def opened(kind: str, position: int = 0, **options: object) -> Source:
-    return sources.opened(EndPlan("s", kind, options), position, 0)
+def source_of(kind: str, position: int = 0, **options: object) -> Source:
+    return opened.source(EndPlan("s", kind, options), position, 0, None)
 
 
 def all_of(source: Source, most: int = 3, most_bytes: int = 1 << 20) -> list[int]:
@@ -47,51 +47,51 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_function_goes_on_behind_what_was_taken() -> None:
     start = f"{__name__}:ten"
-    source = opened("function", start=start)
+    source = source_of("function", start=start)
     assert source.read(4, 1 << 20)
     assert source.position == 4
-    assert all_of(opened("function", 4, start=start)) == [4, 5, 6, 7, 8, 9]
-    assert all_of(opened("function", 10, start=start)) == []
+    assert all_of(source_of("function", 4, start=start)) == [4, 5, 6, 7, 8, 9]
+    assert all_of(source_of("function", 10, start=start)) == []
 
 
 def test_what_a_function_may_return() -> None:
-    source = opened("function", start=f"{__name__}:mixed")
+    source = source_of("function", start=f"{__name__}:mixed")
     found = source.read(10, 1 << 20)
     assert found is not None
     assert [(p.seq, p.device) for p in found] == [(0, "s"), (1, "s"), (7, "lab0")]
     with pytest.raises(TypeError, match="source 's' yields packets, or bytes, not 5"):
-        opened("function", start=f"{__name__}:wrong").read(1, 1)
+        source_of("function", start=f"{__name__}:wrong").read(1, 1)
 
 
 @pytest.mark.parametrize("kind", ["function", "pcap"])
 def test_a_read_is_bounded_in_bytes(kind: str, file: Path) -> None:
     options = {"path": str(file), "timed": False}
     told = {"start": f"{__name__}:ten"} if kind == "function" else options
-    source = opened(kind, **told)
+    source = source_of(kind, **told)
     sizes = []
     while packets := source.read(10, 100):
         sizes.append(len(packets))
     assert sizes == [2] * 5
     source.close()
-    another = opened(kind, **told)
+    another = source_of(kind, **told)
     assert len(another.read(10, 1) or []) == 1
     another.close()
 
 
 def test_a_file_goes_on_behind_what_was_taken(file: Path) -> None:
     for taken in range(11):
-        source = opened("pcap", path=str(file), timed=False)
+        source = source_of("pcap", path=str(file), timed=False)
         found = source.read(taken, 1 << 20) if taken else []
         position = source.position
         source.close()
         assert found is not None
-        again = opened("pcap", position, path=str(file), timed=False)
+        again = source_of("pcap", position, path=str(file), timed=False)
         assert [number_in(p.data) for p in found] + all_of(again) == list(range(10))
         again.close()
 
 
 def test_a_timed_file_keeps_its_distances(file: Path) -> None:
-    source = opened("pcap", path=str(file), timed=True)
+    source = source_of("pcap", path=str(file), timed=True)
     began = time.monotonic()
     seen: list[float] = []
     while (packets := source.read(10, 1 << 20)) is not None:
