@@ -77,6 +77,20 @@ def to_alarm(packet: Packet) -> Any:
     return to("alarm", packet) if number_in(packet.data) % 10 == 0 else packet
 
 
+def same_too(packet: Packet) -> Packet:
+    return packet
+
+
+def key_fails_at_three(packet: Packet) -> int:
+    if number_in(packet.data) % 100 == 3:
+        raise ValueError("three")
+    return 1
+
+
+def to_alarm_at_multiples_of_5(packet: Packet) -> Any:
+    return to("alarm", packet) if number_in(packet.data) % 5 == 0 else packet
+
+
 def to_alarm_at_77(packet: Packet) -> Any:
     return to("alarm", packet) if number_in(packet.data) == 77 else packet
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from supervisor import tree
-from tuncer.cli import demo, doctor, listing
+from tuncer.cli import demo, doctor, listing, trace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tuncer", description="TUN/TAP interfaces, each in a supervised worker process."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, listing, tree, doctor):
+    for module in (demo, listing, tree, trace, doctor):
         module.add_command(commands)
     return parser
 

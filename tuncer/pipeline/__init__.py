@@ -18,6 +18,7 @@ from tuncer.pipeline.statistics import (
     StageCounts,
     Statistics,
 )
+from tuncer.pipeline.tracing import TracedPacket, TraceStep
 from tuncer.protocol.headers import flow_text
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "StageSpec",
     "Statistics",
     "Tested",
+    "TraceStep",
+    "TracedPacket",
     "Zmq",
     "flow_text",
     "stage",

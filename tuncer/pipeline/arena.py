@@ -33,9 +33,15 @@ KEPT_BYTES = 16 << 20
 """Bytes of the kept state of a worker's stages, packed, at most."""
 REASON_BYTES = 16_384
 """Bytes of text that a worker leaves of why it ends, at most."""
+MOST_TRACED = 64
+"""Packets of a trace, of each source, at most."""
+_KEY_BYTES = 16  # of a packet that is traced
+_STEPS_BYTES = 63 << 10  # of what has become of those, at most
+_TRACE_BYTES = MOST_TRACED * _KEY_BYTES + _STEPS_BYTES
+_COUNT_BITS = 8  # of the word that says who is traced: packets; above them the trace's number
 
 # Words of the arena's first page.
-_MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _STOPPED, _IDENTITY = range(6)
+_MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _STOPPED, _IDENTITY, _TRACING = range(7)
 
 # Words of a worker's page before its slots. The worker alone writes them; WAITING says that it
 # waits for room in an output, the others are explained in ``failures``.
@@ -99,7 +105,19 @@ def _words_size(shape: WorkerShape) -> int:
 
 
 def _page_size(shape: WorkerShape) -> int:
-    return _words_size(shape) + REASON_BYTES
+    return _words_size(shape) + REASON_BYTES + _TRACE_BYTES
+
+
+class Wanted(NamedTuple):
+    """What is to be traced."""
+
+    word: int
+    """Which is another one for each trace."""
+
+    @property
+    def packets(self) -> int:
+        """How many, of each source; 0: nobody traces."""
+        return self.word & (1 << _COUNT_BITS) - 1
 
 
 def create(layout: Layout) -> int:
@@ -164,6 +182,17 @@ class Arena:
         """Note that the pipeline was told to stop."""
         self._head[_STOPPED] = 1
 
+    @property
+    def tracing(self) -> Wanted:
+        """What is to be traced."""
+        return Wanted(self._head[_TRACING])
+
+    def trace(self, packets: int) -> Wanted:
+        """Have so many packets traced, of each source; 0 ends it."""
+        number = (self._head[_TRACING] >> _COUNT_BITS) + 1
+        self._head[_TRACING] = number << _COUNT_BITS | packets
+        return self.tracing
+
     def page(self, worker: int) -> Page:
         """Return a worker's page."""
         return Page(self, worker)
@@ -199,6 +228,10 @@ class Page:
         self.words = arena.view[self._start : end].cast("Q")
         reason = layout.reason(worker)
         self._reason = arena.view[reason : reason + REASON_BYTES]
+        trace = reason + REASON_BYTES
+        steps = trace + MOST_TRACED * _KEY_BYTES
+        self._trace_keys = arena.view[trace:steps].cast("Q")
+        self._steps = arena.view[steps : steps + _STEPS_BYTES]
         kept = layout.kept(worker)
         self._kept = arena.view[kept : kept + 2 * KEPT_BYTES] if shape.keeps else None
 
@@ -259,6 +292,31 @@ class Page:
         assert self._kept is not None
         start = half * KEPT_BYTES
         return bytes(self._kept[start : start + size])
+
+    # -- traces ------------------------------------------------------------------------------------
+
+    def write_trace_key(self, number: int, one: int, other: int) -> None:
+        """Write the key of a packet that is traced: a commit says how many there are."""
+        self._trace_keys[2 * number], self._trace_keys[2 * number + 1] = one, other
+
+    def trace_keys(self, count: int) -> list[tuple[int, int]]:
+        """Return the keys of packets that are traced."""
+        words = self._trace_keys[: 2 * min(count, MOST_TRACED)].tolist()
+        return list(zip(words[::2], words[1::2], strict=True))
+
+    def write_trace(self, place: int, data: bytes) -> int:
+        """Write steps behind others: a commit puts them in force; return how many bytes.
+
+        Those that have no room are left out.
+        """
+        if place + len(data) > _STEPS_BYTES:
+            return 0
+        self._steps[place : place + len(data)] = data
+        return len(data)
+
+    def read_trace(self, size: int) -> bytes:
+        """Return so many bytes of steps."""
+        return bytes(self._steps[:size])
 
     # -- why it ends -------------------------------------------------------------------------------
 

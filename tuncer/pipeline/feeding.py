@@ -145,7 +145,8 @@ def feed(pipeline: str, source: Iterable[Packet | bytes] | Pcap) -> int:
         for packet in packets_of(source, "feed"):
             sender.put(packet)
     except Exception:
-        sender.finish()  # what was given before the failure goes on
+        with contextlib.suppress(Exception):  # that failure is the first one
+            sender.finish()  # what was given before it goes on
         raise
     except BaseException:  # Ctrl-C does not wait
         sender.give_up()

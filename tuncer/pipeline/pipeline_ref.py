@@ -18,11 +18,12 @@ from supervisor import (
     multi_call,
 )
 from supervisor.lowlevel import decode_ref, encode_ref, extend_codec, retry_of
-from tuncer.pipeline import feeding
+from tuncer.pipeline import feeding, tracing
 from tuncer.pipeline.ends import Pcap
 from tuncer.pipeline.plan import Plan
 from tuncer.pipeline.stage import Stage
 from tuncer.pipeline.statistics import Statistics, made_of
+from tuncer.pipeline.tracing import TracedPacket, TraceStep
 from tuncer.protocol.codec_types import PIPELINE_REF
 from tuncer.protocol.packet import Packet
 
@@ -133,6 +134,33 @@ class PipelineRef(SupervisorRef):
         self.call(["stopping"], timeout=None)
         super().stop()
         return found
+
+    def trace_packets(self, count: int = 5, timeout: float = 10.0) -> list[TracedPacket]:
+        """Follow the next packets through the pipeline: what becomes of them, where and when.
+
+        A packet is known by its device, queue and number. So what a stage makes of it is followed,
+        if that has the same number, as ``packet._replace(data=...)`` has.
+
+        Args:
+            count: packets, 1 to 64.
+            timeout: seconds until they have left the pipeline.
+
+        Returns:
+            The packets in the order in which they were read; fewer, or some that are not done, if
+            the time was too short.
+
+        Raises:
+            ValueError, TypeError: not so many, or no time.
+            RuntimeError: somebody else traces the pipeline.
+        """
+        tracing.check_count(count)
+        found = self.call(["trace", count, float(timeout)], timeout=timeout + _DEADLINE)
+        if found is None:
+            raise RuntimeError(f"somebody else traces {self}")
+        return [
+            TracedPacket(device, seq, text, read, [TraceStep(*step) for step in steps], done)
+            for device, seq, text, read, steps, done in found
+        ]
 
     def which_stages(self) -> list[StageRow]:
         """Return the stages in their order, with the references of their workers."""

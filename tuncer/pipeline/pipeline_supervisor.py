@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from supervisor import Backoff, ChildSpec, NoReply, Ref, Sender, Supervisor
 from supervisor.errors import RAISED
-from supervisor.lowlevel import load_reference, provide_fd, provided_fd
+from supervisor.lowlevel import Timer, load_reference, provide_fd, provided_fd
 from tuncer.client.create import child_spec
-from tuncer.pipeline import arena, feed, plan
-from tuncer.pipeline.arena import Arena
+from tuncer.pipeline import arena, feed, plan, tracing
+from tuncer.pipeline.arena import Arena, Wanted
 from tuncer.pipeline.pipeline_ref import PipelineRef
 from tuncer.pipeline.plan import Plan
 from tuncer.pipeline.statistics import counted
+from tuncer.pipeline.tracing import TracedPacket
 from tuncer.pipeline.worker import ARENA, DONE, Worker, wake_name
 
 _ID = "pipeline"
@@ -43,12 +44,14 @@ class PipelineSupervisor(Supervisor):
         """
         self._plan, self._term = Plan.of(term), term
         self._awaiting: list[Sender] = []
+        self._tracing: _Tracing | None = None
         self._import()
         self._provide()
         workers = [self._worker(number) for number in range(len(self._plan.places))]
         ports = [child_spec(*args, **options) for args, options in devices]
         result = super().init([*ports, *reversed(workers)], intensity=intensity, period=period)
-        self.add_reader(self._done, self._look_for_end)
+        self._memory.trace(0)  # a predecessor's is over
+        self.add_reader(self._done, self._look)
         return result
 
     def _import(self) -> None:
@@ -110,22 +113,25 @@ class PipelineSupervisor(Supervisor):
 
     def handle_call(self, request: list[Any], sender: Sender) -> Any:
         """Serve the methods of ``PipelineRef``, and those of ``SupervisorRef``."""
+        reply: Any = None
         match request:
             case ["statistics"]:
-                return counted(self._plan, self._memory)
+                reply = counted(self._plan, self._memory)
             case ["drain"]:
                 self._drain()
-                return None
             case ["stopping"]:
                 self._memory.stop()
-                return None
             case ["wait"]:
                 self._awaiting.append(sender)
                 self._look_for_end()
-                return NoReply()
+                reply = NoReply()
             case ["plan"]:
-                return self._term
-        return super().handle_call(request, sender)
+                reply = self._term
+            case ["trace", int() as count, float() as seconds]:
+                reply = self._trace(sender, count, seconds)
+            case _:
+                reply = super().handle_call(request, sender)
+        return reply
 
     def _drain(self) -> None:
         """Have the sources end: what they have read goes through the pipeline."""
@@ -133,15 +139,64 @@ class PipelineSupervisor(Supervisor):
         for wake in self._wakes:
             os.eventfd_write(wake, 1)
 
-    def _look_for_end(self) -> None:
-        """Answer those who wait, when all workers have done with everything."""
+    def _look(self) -> None:
+        """See what a worker has told of: its end, or steps of a trace."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._done)
+        self._look_for_end()
+        if self._tracing is not None:
+            found = self._traced(self._tracing)
+            if tracing.is_over(found, self._tracing.packets):
+                self._end_trace()
+
+    def _look_for_end(self) -> None:
+        """Answer those who wait, when all workers have done with everything."""
         workers = range(len(self._plan.places))
         if all(self._memory.page(number).read(plan.ENDED, 1)[0] for number in workers):
             for sender in self._awaiting:
                 self.reply(sender, None)
             self._awaiting.clear()
+
+    # -- traces ------------------------------------------------------------------------------------
+
+    def _trace(self, sender: Sender, count: int, seconds: float) -> Any:
+        """Have packets traced; reply when they have left the pipeline, or after so many seconds.
+
+        The reply is None if somebody else traces the pipeline.
+        """
+        if self._tracing is not None:
+            return None
+        timer = self.call_later(seconds, self._end_trace)
+        self._tracing = _Tracing(sender, count, self._memory.trace(count), timer)
+        return NoReply()
+
+    def _traced(self, trace: _Tracing) -> list[TracedPacket]:
+        # From the last segment to the sources: see ``packets_of``.
+        pages = [self._memory.page(number) for number in reversed(range(len(self._plan.places)))]
+        steps = [step for page in pages for step in tracing.read_steps(page, trace.wanted.word)]
+        return tracing.packets_of(steps)
+
+    def _end_trace(self) -> None:
+        trace, self._tracing = self._tracing, None
+        if trace is None:
+            return
+        found = self._traced(trace)
+        self._memory.trace(0)
+        self.cancel_timer(trace.timer)
+        self.reply(trace.sender, [_term(packet) for packet in found[: trace.packets]])
+
+
+class _Tracing(NamedTuple):
+    """A trace that is under way."""
+
+    sender: Sender
+    packets: int
+    wanted: Wanted
+    timer: Timer
+
+
+def _term(packet: TracedPacket) -> list[Any]:
+    return [*packet[:4], [list(step) for step in packet.steps], packet.done]
 
 
 def _eventfd() -> int:

@@ -84,8 +84,11 @@ class Edge(NamedTuple):
     LOST,
     QUARANTINED,
     UNASSIGNED,
-) = range(13)
-_FIXED = 13
+    TRACE,
+    TRACE_KEYS,
+    TRACE_SIZE,
+) = range(16)
+_FIXED = 16
 POSITION, DONE, TAKEN = range(3)
 HEAD, PUT, SHED = range(3)
 WRITTEN, FAILED, SINK_POSITION = range(3)

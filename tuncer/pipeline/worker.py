@@ -42,6 +42,7 @@ from tuncer.pipeline.feed_source import FeedSource
 from tuncer.pipeline.plan import Edge, Plan
 from tuncer.pipeline.records import Item, Record, Routed
 from tuncer.pipeline.stage import Stage, kept_of
+from tuncer.pipeline.tracing import Trace, Tracer
 from tuncer.protocol.packet import Packet
 
 log = logging.getLogger("tuncer")
@@ -126,6 +127,9 @@ class Worker(Host):
         self._places_of_tails = [self._place_of_tail(edge) for edge in self._outputs]
         self._added: dict[int, int] = {}
         """What the next commit adds to counters: until then a kill has changed nothing."""
+        ends = [self._arena.page(shard) for shard in range(len(self._plan.sources))]
+        self._tracer = Tracer(self._arena, self._page, self._words, self._plan.id(number), ends)
+        self._trace: Trace | None = None
         self._begin_stages()
         self._begin_ends(place)
         self._share = self._sharing(place.segment)
@@ -201,6 +205,7 @@ class Worker(Host):
             position = words[at + plan.SINK_POSITION]
             self._sinks.append(opened.sink(sink, position, self._arena.identity, self._again))
             self._sink_numbers[sink.name] = number
+        self._sink_names = list(self._sink_numbers)
         first = self._plan.sinks[0].name if self._plan.sinks else None
         is_last = place.segment == len(self._plan.segments) - 1 - bool(self._plan.exclusive)
         self._default = first if is_last else None
@@ -224,6 +229,9 @@ class Worker(Host):
         following = self._plan.segments[self._plan.places[self._number].segment + 1].stages[0]
         found = engine.without_key(packet, error, following.name, following.on_error)
         self._note_failure(packet, error)
+        if self._trace is not None:
+            verdict = "unassigned" if found is None else following.on_error.replace(":", " ")
+            self._trace.each([packet], following.name, verdict, f"by=: {error!r}")
         if found is None:
             self._added[plan.UNASSIGNED] = self._added.get(plan.UNASSIGNED, 0) + 1
         return found
@@ -336,6 +344,7 @@ class Worker(Host):
         words = self._page.words
         words[HAND_INPUT], words[HAND_COUNT] = hand.input, len(hand.items)
         words[HAND] = self._page.version + 1
+        self._trace = self._traced(hand)
         if what in {"skip", "quarantine"}:
             self._give_up(hand, what)
             self._skip_at_sinks()
@@ -348,10 +357,19 @@ class Worker(Host):
     def _done_with(self, hand: _Hand) -> _Pending:
         """Run the stages, and prepare what came of it; leave the reason if that raises."""
         try:
-            return self._prepared(hand, run_all(self._runners, hand.items))
+            run = run_all if self._trace is None else self._trace.run_all
+            return self._prepared(hand, run(self._runners, hand.items))
         except BaseException as error:
             self._page.leave_reason(engine.text_of(error))
             raise
+
+    def _traced(self, hand: _Hand) -> Trace | None:
+        """Return the trace of what was taken, if anybody traces it."""
+        if self._source is not None:
+            name = self._plan.sources[self._plan.places[self._number].shard].name
+            return self._tracer.begin(hand.items, name, name)
+        origin = self._plan.id(self._inputs[hand.input].producer)
+        return self._tracer.begin(hand.items, None, origin)
 
     def _skip_at_sinks(self) -> None:
         """Have the sinks forget what a predecessor may have offered to them."""
@@ -364,6 +382,9 @@ class Worker(Host):
         counter = plan.LOST if what == "skip" else plan.QUARANTINED
         self._added[counter] = len(hand.items)
         packets = [item.packet if isinstance(item, Routed) else item for item in hand.items]
+        if self._trace is not None:
+            verdict = "lost" if what == "skip" else "quarantined"
+            self._trace.each(hand.items, self._segment.id, verdict, self._reason)
         where = f"{self._plan.name}: {self._plan.id(self._number)}"
         if what == "skip":
             log.warning("%s: %d packets were in hand at a kill: lost", where, len(packets))
@@ -515,11 +536,14 @@ class Worker(Host):
             ticket, is_last = self._words[plan.TICKET], True
         elif not is_ordered:
             ticket, is_last = 0, True
+        shares = self._share(items)
+        if self._trace is not None:
+            self._trace.shared_out(shares)
         found = [
             self._encoded(share, ticket, is_last=is_last)
             if share or (is_ordered and hand.is_last and hand.input != _NOTHING)
             else []
-            for share in self._share(items)
+            for share in shares
         ]
         return _Pending(hand, found, delivered)
 
@@ -601,38 +625,53 @@ class Worker(Host):
             if not self._sinks[number].offer(packets):
                 self._again_after(self._sinks[number].delay())
                 return False
-        words, slot = self._words, self._slot
         for number, packets in pending.delivered:
-            sink, at = self._sinks[number], slot.sink(number)
-            failed = sink.deliver(packets)
-            words[at + plan.WRITTEN] += len(packets) - failed
-            words[at + plan.FAILED] += failed
-            words[at + plan.SINK_POSITION] = sink.position
-        woken = set()
+            self._deliver(number, packets)
         for number, several in wanted:
-            at, edge = slot.output(number), self._outputs[number]
-            packets_of_all = sum(record.packets for record in several)
-            if self._plan.full == "drop" and number in full:
-                words[at + plan.SHED] += packets_of_all
-                continue
-            for record in several:
-                words[at + plan.HEAD] = edge_log.write(
-                    self._logs[edge.log], words[at + plan.HEAD], record.parts, record.size
-                )
-            words[at + plan.PUT] += packets_of_all
-            woken.add(edge.consumer)
+            self._put(number, several, is_shed=self._plan.full == "drop" and number in full)
         self._commit(pending.hand)
-        for worker in woken:
-            os.eventfd_write(self._fds[wake_name(worker)], 1)
+        for number, _ in wanted:
+            os.eventfd_write(self._fds[wake_name(self._outputs[number].consumer)], 1)
         return True
+
+    def _deliver(self, number: int, packets: list[Packet]) -> None:
+        """Deliver packets to a sink."""
+        sink, at = self._sinks[number], self._slot.sink(number)
+        failed = sink.deliver(packets)
+        self._words[at + plan.WRITTEN] += len(packets) - failed
+        self._words[at + plan.FAILED] += failed
+        self._words[at + plan.SINK_POSITION] = sink.position
+        if self._trace is not None:
+            self._trace.delivered(self._sink_names[number], packets, failed)
+
+    def _put(self, number: int, several: list[Record], *, is_shed: bool) -> None:
+        """Write records to an output; or count their packets as shed."""
+        words, at, edge = self._words, self._slot.output(number), self._outputs[number]
+        packets = sum(record.packets for record in several)
+        if self._trace is not None:
+            self._trace.put(number, self._plan.id(edge.consumer), is_shed=is_shed)
+        if is_shed:
+            words[at + plan.SHED] += packets
+            return
+        for record in several:
+            head = words[at + plan.HEAD]
+            words[at + plan.HEAD] = edge_log.write(
+                self._logs[edge.log], head, record.parts, record.size
+            )
+        words[at + plan.PUT] += packets
 
     def _commit(self, hand: _Hand) -> None:
         """Put in force what was done with a hand, and tell whom it concerns."""
         self._count(hand)
         if self._keeps:
             self._write_kept()
+        trace, self._trace = self._trace, None
+        if trace is not None:
+            self._tracer.write(trace)
         self._page.commit(self._words)
         self._pending = None
+        if trace is not None:
+            os.eventfd_write(self._fds[DONE], 1)
         if hand.input == _NOTHING:
             self._end()
             return
@@ -685,6 +724,8 @@ class Worker(Host):
 
     def _note_failure(self, packet: Packet | None, error: BaseException) -> None:
         """Log a packet for which a stage has raised an exception: once, and then with a number."""
+        if self._trace is not None:
+            self._trace.failed(packet, error)
         where = f"{self._plan.name}: {self._plan.id(self._number)}"
         if self._hidden == 0:
             which = "a packet" if packet is None else f"packet {packet.seq}"
