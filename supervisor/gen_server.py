@@ -68,7 +68,7 @@ class GenServer:
             TypeError: a callback or a handler is none that an actor could serve.
         """
         super().__init_subclass__(**kwargs)
-        kept.check(cls, cls.kept)
+        kept.check(cls, cls.kept, _OWN)
         cls.kept = kept.of_bases(cls)
         cls._handlers = handlers.collect(cls, _OWN)
 

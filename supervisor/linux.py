@@ -113,6 +113,8 @@ _REMOVALS = 0x40 | 0x200 | 0x400 | 0x800
 _CREATIONS = 0x100  # IN_CREATE, which link(2) causes, too
 SUPERVISOR_MARK = "supervisor"
 """The name of the memfd that each supervisor has open, by which it is known from outside."""
+MAILBOX_GAUGE = "mailbox gauge"
+"""The name of the memfd in which each actor says how much waits in its mailbox."""
 
 _FIRST_PTS = 136  # UNIX98_PTY_SLAVE_MAJOR of linux/major.h
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h

@@ -31,10 +31,18 @@ def collect_logs() -> None:
     dropped, and counted: an actor never waits. Records of actors that outlive this program go to
     standard error.
 
+    Actors that run already, and those that they start, go on as before: a warning says so. So it is
+    called before the first supervisor is started.
+
     Without this call, actors write to the same files and streams as the program's root logger.
     """
     global _collector
     if _collector is None:
+        if launch.has_started():
+            log.warning(
+                "collect_logs() comes late: actors that run, and all below them, do not"
+                " send their records here; call it before the first one is started"
+            )
         _collector = _Collector()
 
 

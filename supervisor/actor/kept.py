@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from supervisor.actor import crash_safe_value
@@ -21,8 +22,13 @@ FD_NAME = "supervisor.kept"
 """The name of the memfd in the fd store."""
 
 
-def check(cls: type, kept: Any) -> None:
+def check(cls: type, kept: Any, own: AbstractSet[str]) -> None:
     """Check what a class says of its kept attributes.
+
+    Args:
+        cls: the class.
+        kept: what it says.
+        own: the names of what every actor has.
 
     Raises:
         TypeError: they are no names of attributes.
@@ -35,6 +41,10 @@ def check(cls: type, kept: Any) -> None:
             f" {shown(kept)}"
         )
     for name in kept:
+        if name in own:
+            raise TypeError(f"{cls.__qualname__}.kept names {name!r}, which every actor has")
+        if kept.count(name) > 1:
+            raise TypeError(f"{cls.__qualname__}.kept names {name!r} twice")
         if is_handler(inspect.getattr_static(cls, name, None)):
             raise TypeError(f"{cls.__qualname__}.kept names {name!r}, which is a handler")
         if name.startswith("__") or hasattr(inspect.getattr_static(cls, name, None), "__set__"):
@@ -120,7 +130,8 @@ class Kept:
             packed = codec.pack_exact(values)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{self._who}.kept cannot be written: {error}") from error
+            text = str(error).replace("the message[", "kept[", 1)
+            raise kind(f"{self._who}.kept cannot be written: {text}") from None
         if packed != self._packed:
             crash_safe_value.save_packed(self._fd, packed)
             self._packed = packed

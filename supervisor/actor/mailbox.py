@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import msgpack
 
 from supervisor import inherited
+from supervisor.actor.mailbox_gauge import MailboxGauge
 from supervisor.errors import BadMessage
 from supervisor.linux import Process
 from supervisor.protocol import codec, framing, runtime_dir
@@ -91,6 +92,8 @@ class Peer:
         self.terms = codec.terms(framing.INLINE, framing.CHUNK)
         self.read = 0
         """Bytes of the messages that were taken of it."""
+        self.fed = 0
+        """Bytes that came on the connection."""
         self.fds: deque[int] = deque()
         self.served = Served()
         self.held = Held()
@@ -130,6 +133,10 @@ class Mailbox:
         self._held_of: dict[int, Held] = {}
         self._turns: deque[Peer] = deque()
         self._left = _TURN
+        self._gauge = MailboxGauge()
+        self._words = self._gauge.words
+        self._waiting = 0
+        """Bytes that were read and not served yet."""
         self._held: deque[tuple[Message, int]] = deque()
         """Messages that a suspended actor has received, and their bytes."""
         # Only root, and the user who has started this process, are served. The kernel keeps that
@@ -283,6 +290,9 @@ class Mailbox:
             return
         peer.silent, peer.in_turn = False, True
         self._turns.append(peer)
+        peer.fed += len(data)
+        self._waiting += len(data)
+        self._words[0] = self._waiting
 
     def _close(self, peer: Peer, why: str | None = None) -> None:
         """Close a connection; if that is not the caller's own doing, say why."""
@@ -292,6 +302,8 @@ class Mailbox:
             text = "%r: the connection of process %d is closed: %s"
             log.warning(text, self._who, peer.pid, why)
         peer.gone = True
+        self._waiting -= peer.fed - peer.read  # messages that are held stay
+        self._words[0] = self._waiting
         self._loop.remove_reader(peer.sock.fileno())
         peer.sock.close()
         if peer.in_turn and not peer.waits:
@@ -326,6 +338,7 @@ class Mailbox:
             peer = turns[0]
             if peer.unsent and self._suspend_if_unread(peer):
                 continue
+            before = peer.read
             try:
                 term = next(peer.terms, _NOTHING)
                 if term is _NOTHING:
@@ -334,15 +347,19 @@ class Mailbox:
                     continue
                 message, size = _message(peer, term)
             except (BadMessage, *codec.MALFORMED) as error:
+                self._waiting -= peer.read - before
                 self.refuse(peer, str(error) or type(error).__name__)
                 continue
+            self._waiting -= peer.read - before
             self._left -= 1
             if not self._left:
                 self._left = _TURN
                 turns.rotate(-1)
             if suspended and message[1] in SERVED:
                 self._hold(message, size)
+                self._words[0] = self._waiting
                 continue
+            self._words[0] = self._waiting
             if peer.served.count(size):
                 self._give_credit(peer)
             return message
@@ -359,6 +376,7 @@ class Mailbox:
     def _hold(self, message: Message, size: int) -> None:
         peer = message[0]
         peer.held.add(1, size)
+        self._waiting += size
         self._held.append((message, size))
         self._poll(peer)
 
@@ -366,6 +384,8 @@ class Mailbox:
         message, size = self._held.popleft()
         peer = message[0]
         peer.held.add(-1, size)
+        self._waiting -= size
+        self._words[0] = self._waiting
         self._poll(peer)
         self._forget_held(peer)
         if peer.served.count(size):
@@ -464,6 +484,7 @@ class Mailbox:
     def leave(self) -> None:
         """Close what a fork of this process has inherited: it is not this actor."""
         self._listener.close()
+        self._gauge.close()
         self._of_this_user.close()
         for peer in self._peers.values():
             peer.sock.close()

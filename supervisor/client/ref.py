@@ -142,6 +142,10 @@ class Ref(Generic[Served_co]):
             TypeError, ValueError: no numbers of seconds, or ``retry`` without a name.
         """
         deadline_of(timeout)
+        if isinstance(timeout, bool) or isinstance(retry, bool):
+            raise TypeError("a timeout, and retry, are numbers of seconds")
+        if timeout is not None and timeout < 0:
+            raise ValueError(f"a timeout is not negative, as {timeout} is")
         if retry != 0.0:
             self._marked(CALL, None, retry)
         other = type(self)(self._process, self.name)

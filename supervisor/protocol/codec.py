@@ -159,6 +159,11 @@ def pack_exact(term: Any) -> bytes:
         _here.exact = False
 
 
+def shown_path(where: str) -> str:
+    """Return where in a term something is, cut."""
+    return where if len(where) <= 100 else f"{where[:100]}..."
+
+
 class _TooLong(ValueError):
     """A message is over the limit."""
 
@@ -355,4 +360,4 @@ def _complaint(term: Any, where: str = "the message") -> str | None:
     try:
         return next(filter(None, (_complaint(value, name) for name, value in parts)), None)
     except RecursionError:
-        return f"{where} is nested too deeply, or in itself"
+        return f"{shown_path(where)} is nested too deeply, or in itself"

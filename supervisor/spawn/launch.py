@@ -146,6 +146,12 @@ def _forget_ended() -> None:
             _linked.remove(entry)
 
 
+def has_started() -> bool:
+    """Tell whether actors run that this process has started."""
+    _forget_ended()
+    return bool(_linked)
+
+
 def last_words(ref: Ref) -> Reason | None:
     """Return why an actor that this process has started has ended; None: it has not said so."""
     for known, channel in _linked:

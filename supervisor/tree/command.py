@@ -20,8 +20,8 @@ def add_command(commands: Any) -> None:
         "tree",
         help="show the supervision trees of this user's programs",
         description="Shows the supervision trees of this user's programs: state, pid, restarts,"
-        " uptime, unread bytes in the mailbox, memory (sums for supervisors) and the last exit of"
-        " each actor, and for a minute those that have ended and were forgotten.",
+        " uptime, bytes that wait in the mailbox, memory (sums for supervisors) and the last exit"
+        " of each actor, and for a minute those that have ended and were forgotten.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument(
@@ -53,7 +53,7 @@ def _seconds(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; return its exit status."""
+    """Run the command; return its exit status: 1 if a supervisor does not answer."""
     while True:
         roots = snapshot()
         if options.json:
@@ -64,5 +64,5 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(clear + _encodable(text, sys.stdout.encoding))
         sys.stdout.flush()
         if options.watch is None:
-            return 0
+            return 1 if any(node.state == "silent" for root in roots for node in root.all()) else 0
         time.sleep(options.watch)  # what is shown has no event: memory, time

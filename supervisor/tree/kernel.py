@@ -81,13 +81,33 @@ def memory(pid: int) -> int | None:
 
 def is_supervisor(pid: int) -> bool:
     """Tell whether a process is a supervisor, by the memfd that each has open."""
-    mark = f"/memfd:{linux.SUPERVISOR_MARK} (deleted)"
+    return _memfd(pid, linux.SUPERVISOR_MARK) is not None
+
+
+def unserved_bytes(pid: int) -> int | None:
+    """Return the bytes of messages that an actor has read and not served yet, as it tells itself.
+
+    Returns:
+        None if this user may not look at it.
+    """
+    path = _memfd(pid, linux.MAILBOX_GAUGE)
+    if path is None:
+        return None
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return int.from_bytes(file.read(8), "little")
+    return None
+
+
+def _memfd(pid: int, name: str) -> str | None:
+    """Return the path of a memfd of this name that a process has open."""
+    mark = f"/memfd:{name} (deleted)"
     with contextlib.suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
+            path = f"/proc/{pid}/fd/{fd}"
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/fd/{fd}") == mark:
-                    return True
-    return False
+                if os.readlink(path) == mark:
+                    return path
+    return None
 
 
 def uptime(process: linux.Process) -> float:

@@ -26,7 +26,8 @@ class Node:
     """The child's id; of a root its name, or the class if it has none."""
     state: str
     """"running", "restarting", "starting", "stopping", "undefined" (no process), "forgotten" (it
-    has ended within the last minute), "silent" (a supervisor that does not answer)."""
+    has ended within the last minute), "silent" (a supervisor that does not
+    answer: what is below it the kernel tells)."""
     kind: str = "worker"
     """"worker" or "supervisor"."""
     start: str = ""
@@ -36,9 +37,9 @@ class Node:
     restarts: int = 0
     uptime: float | None = None
     """Seconds."""
-    unread: int | None = None
-    """Bytes that the actor has not read yet, of the connections that it has accepted; None: that is
-    not known."""
+    mailbox: int | None = None
+    """Bytes of messages that the actor has not served yet; None: that is not known. Those in the
+    kernel's buffers are told only to commands in the actor's network namespace."""
     memory: int | None = None
     """Bytes: what it shares with others is divided among them (PSS of proc_pid_smaps(5))."""
     last_exit: Exited | None = None

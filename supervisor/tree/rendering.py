@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from supervisor.tree.node import Exited, Node
 
-HEAD = ("ACTOR", "STATE", "PID", "RESTARTS", "UPTIME", "UNREAD", "MEMORY", "LAST EXIT")
+HEAD = ("ACTOR", "STATE", "PID", "RESTARTS", "UPTIME", "MAILBOX", "MEMORY", "LAST EXIT")
 
 
 def rendered(roots: Iterable[Node]) -> str:
@@ -47,7 +47,7 @@ def _cells(node: Node) -> tuple[str, ...]:
         "" if node.pid is None else str(node.pid),
         str(restarts) if restarts else "",
         "" if node.uptime is None else duration(node.uptime),
-        size(node.unread) if node.unread else "",
+        size(node.mailbox) if node.mailbox else "",
         "" if memory is None else size(memory),
         "" if node.last_exit is None else _exit(node.last_exit),
     )

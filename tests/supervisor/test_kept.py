@@ -234,7 +234,7 @@ def test_the_memfd_is_not_among_the_actors_own() -> None:
 def test_what_cannot_be_written_ends_the_actor() -> None:
     sup, ref = tally()
     ref.call(Tally.add, 3)
-    with pytest.raises(RemoteError, match=r"Tally.kept cannot be written: the message\['n'\] is"):
+    with pytest.raises(RemoteError, match=r"Tally.kept cannot be written: kept\['n'\] is"):
         ref.call(Tally.opaque)
     assert sup.child("tally", Tally).within(retry=PATIENCE).call(Tally.get)[0] == 3
 
@@ -509,6 +509,12 @@ class Mixed(Waits):
         super().init()
         if not self.restored:
             self.m = 1
+
+
+def test_names_that_cannot_be_kept() -> None:
+    for kept, why in ((("n", "n"), "names 'n' twice"), (("call_later",), "which every actor has")):
+        with pytest.raises(TypeError, match=why):
+            type("Odd", (GenServer,), {"kept": kept})
 
 
 def test_what_is_no_plain_attribute_is_refused() -> None:

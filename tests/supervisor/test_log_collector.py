@@ -191,6 +191,23 @@ def test_a_crash_loop_is_one_line_with_a_count(tmp_path: Path) -> None:
     assert "raise ValueError('on request')" in crashes[0]
 
 
+def test_a_call_after_the_first_start_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(
+        ACTORS
+        + "if __name__ == '__main__':\n"
+        + "    logging.basicConfig(level=logging.INFO, handlers=[Json()])\n"
+        + "    early = Talks.start_link()\n"
+        + "    collect_logs()\n"
+        + "    Talks.start_link().call(Talks.say, 'later')\n"
+        + "    time.sleep(0.2)\n"
+    )
+    said = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True).stdout
+    late, later = map(json.loads, said.splitlines())
+    assert late["text"].startswith("collect_logs() comes late")
+    assert later["text"] == "said later"
+
+
 def test_a_second_call_changes_nothing_and_a_fork_may_collect(tmp_path: Path) -> None:
     found = records(
         tmp_path,

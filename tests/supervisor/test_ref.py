@@ -13,6 +13,7 @@ from supervisor import (
     NoProcess,
     Ref,
     RemoteError,
+    named,
 )
 
 
@@ -90,3 +91,10 @@ def test_many_threads_share_a_reference() -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(work, range(8)))
     assert results == [[[k, i] for i in range(100)] for k in range(8)]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), True, "1"])
+def test_bounds_that_are_none_are_refused(timeout: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        named("x").within(timeout)
+    assert named("x").within(None).within(0)

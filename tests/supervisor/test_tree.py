@@ -1,5 +1,6 @@
 """The trees that run: what is told of each actor, by whom, and how it looks."""
 
+import fcntl
 import json
 import os
 import pty
@@ -7,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import Counter, Later, Starter
+from actors import Counter, Later, Locks, Starter
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import PATIENCE, eventually, heed_ctrl_c, kill, stop
@@ -109,6 +111,46 @@ def test_what_has_been_forgotten_for_a_minute_is_told_no_more() -> None:
     assert len(forgotten.recent(now)) == 100
 
 
+def mailbox_of(name: str) -> int | None:
+    found = {node.id: node for root in snapshot() for node in root.all()}
+    return found[name].mailbox if name in found else None
+
+
+def test_what_waits_in_a_mailbox_is_seen_while_its_actor_is_busy(tmp_path: Path) -> None:
+    """An actor reads many messages at once: what it has read and not served waits, too."""
+    path = tmp_path / "lock"
+    path.touch()
+    busy = Locks.start_link(name="busy")
+    assert mailbox_of("busy") == 0
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for _ in range(300):
+            busy.cast(str(path))
+        eventually(lambda: (mailbox_of("busy") or 0) > 299 * len(str(path)))
+    assert busy.call("locked") == 300
+    assert mailbox_of("busy") == 0
+    busy.suspend()
+    busy.cast("x" * 100_000)
+    eventually(lambda: (mailbox_of("busy") or 0) > 100_000)
+    busy.resume()
+    eventually(lambda: mailbox_of("busy"), None)  # it cannot open that
+
+
+def test_what_is_below_a_silent_supervisor_the_kernel_tells() -> None:
+    inner = ChildSpec("inner", Supervisor, ([ChildSpec("c", Counter, name="deep")],))
+    sup = start(inner)
+    below = sup.child("inner", SupervisorRef)
+    worker = below.child("c").pid
+    assert command().returncode == 0
+    stop(below.pid)
+    (silent,) = only().children
+    assert (silent.state, silent.pid) == ("silent", below.pid)
+    ((name, pid),) = [(node.name, node.pid) for node in silent.children]
+    assert (name, pid) == ("deep", worker)
+    assert command().returncode == 1
+    os.kill(below.pid, signal.SIGCONT)
+
+
 def test_no_message_goes_to_a_worker() -> None:
     sup = start(ChildSpec("c", Counter), ChildSpec("stopped", Counter))
     alone = Counter.start_link(name="alone")
@@ -119,8 +161,8 @@ def test_no_message_goes_to_a_worker() -> None:
     before = sup.child("c").statistics()
     found = {node.id: node for root in snapshot() for node in root.all()}
     assert found["stopped"].state == found["alone"].state == "running"
-    assert found["alone"].unread is not None
-    assert found["alone"].unread >= 1000
+    assert found["alone"].mailbox is not None
+    assert found["alone"].mailbox >= 1000
     assert sup.child("c").statistics()["calls"] == before["calls"]
     for name in ("stopped", "alone"):
         pid = found[name].pid
@@ -136,7 +178,8 @@ def test_a_supervisor_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPat
     pid = sup.child("inner", SupervisorRef).pid
     stop(pid)
     found = by_id(only())
-    assert (found["inner"].state, found["inner"].children) == ("silent", [])
+    assert found["inner"].state == "silent"
+    assert [child.id for child in found["inner"].children] == ["a"]
     assert found["c"].state == "running"
     os.kill(pid, signal.SIGCONT)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -281,6 +282,21 @@ class Keeper(GenServer):
             case "names":
                 return sorted(self.stored_fds())
         return None
+
+
+class Locks(GenServer):
+    """Waits for the lock of each file that it is told of."""
+
+    def init(self) -> None:
+        self.locked = 0
+
+    def handle_cast(self, request: str) -> None:
+        with open(request, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.locked += 1
+
+    def handle_call(self, request: Any, sender: Sender) -> int:
+        return self.locked
 
 
 class Starter(GenServer):

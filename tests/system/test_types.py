@@ -51,7 +51,7 @@ async def shown() -> None:
 def test_the_documents_and_examples_are_typed(tmp_path: Path) -> None:
     files = list(EXAMPLES.glob("*.py"))
     assert mypy(tmp_path, *files) == ""
-    for name in ("supervisor.md", "programs.md", "pipelines.md"):
+    for name in ("devices.md", "supervisor.md", "programs.md", "pipelines.md"):
         directory = tmp_path / name.removesuffix(".md")
         directory.mkdir()
         parts: dict[str, str] = {}
