@@ -16,7 +16,11 @@ demo: $(READY)
 test: $(READY)
 	@sh .ci/packages ping:iputils-ping ip:iproute2 iperf3:iperf3 tcpdump:tcpdump unshare:util-linux sysctl:procps ethtool:ethtool udhcpc:udhcpc ab:apache2-utils escript:erlang-base tshark:tshark systemd-tmpfiles:systemd-standalone-tmpfiles
 	-@sh .ci/packages runsc:runsc  # not in every Debian
+	-@sh .ci/packages /usr/include/zmq.h:libzmq3-dev gcc:gcc gcc:libc6-dev && sh .ci/node $(NODE)
 	$(RUN) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+# What examples in JavaScript need. They are left out where it cannot be had.
+NODE := .node
 
 # Trials that take minutes: hundreds of kills and callers.
 soak: $(READY)
@@ -65,4 +69,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-peers .matrix $(NODE) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

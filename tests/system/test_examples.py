@@ -3,19 +3,25 @@
 import contextlib
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zmq
+from devices import TUN
 from processes import (
     EXAMPLES,
     PATIENCE,
     ROOT,
     TUNCER,
+    Program,
     Run,
     another_namespace,
     eventually,
@@ -29,6 +35,7 @@ from supervisor import NoProcess, handler, named
 from supervisor.tree import snapshot
 from tuncer import tunctl
 from tuncer.pipeline import PipelineRef
+from tuncer.protocol import wire_format
 
 
 def test_ping_responder(run: Run) -> None:
@@ -391,3 +398,75 @@ def test_netem(run: Run) -> None:
                 serving.expect("listening")
                 said = inside(one, "iperf3", "-c", "10.4.0.2", "-t", "2", "-J")
             assert 2e6 < json.loads(said)["end"]["sum_received"]["bits_per_second"] < 9e6
+
+
+NODE = ROOT / ".node" / "node_modules"
+
+
+def subscriber(language: str, directory: Path) -> tuple[list[str], dict[str, str]]:
+    """Return how a subscriber in this language is run, and in which environment."""
+    if language == "js":
+        if not NODE.exists() or shutil.which("node") is None:
+            pytest.skip("node, and its packages zeromq and @msgpack/msgpack, are not there")
+        return ["node", str(EXAMPLES / "subscriber.js")], {**os.environ, "NODE_PATH": str(NODE)}
+    if shutil.which("cc") is None or not Path("/usr/include/zmq.h").exists():
+        pytest.skip("a C compiler and libzmq3-dev are not there")
+    compiled = directory / "subscriber"
+    flags = ["-Wall", "-Wextra", "-Werror", "-g", "-fsanitize=address,undefined"]
+    source = str(EXAMPLES / "subscriber.c")
+    subprocess.run(["cc", *flags, "-o", str(compiled), source, "-lzmq"], check=True)
+    return [str(compiled)], {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def counted(example: Program, received: int) -> dict[str, Any]:
+    """Read lines until so many packets were received; return the last one."""
+    while True:
+        found: dict[str, Any] = json.loads(example.expect("received"))
+        if found["received"] >= received:
+            return found
+
+
+@pytest.mark.parametrize("language", ["c", "js"])
+def test_subscribers_in_other_languages(language: str, tmp_path: Path) -> None:
+    command, environment = subscriber(language, tmp_path)
+    with tuncer.create("lab0", TUN) as dev:
+        dev.up("10.9.0.1/24", link_local=False)
+        with program(*command, dev.endpoint, env=environment) as example:
+            eventually(lambda: dev.statistics()["subscribers"])
+            for _ in range(100):
+                send_one("10.9.0.2", b"before")
+            first = counted(example, 100)
+            os.kill(dev.pid, signal.SIGKILL)
+            eventually(lambda: dev.statistics()["subscribers"])
+            for _ in range(100):
+                send_one("10.9.0.2", b"behind!")
+            last = counted(example, 200)
+            example.process.kill()
+    assert (first["device"], first["received"], first["lost"]) == ("lab0", 100, 0)
+    assert first["bytes"] == 100 * (28 + len("before"))
+    assert (last["received"], last["lost"], last["next"]) == (200, 0, first["first"] + 200)
+    assert last["bytes"] == first["bytes"] + 100 * (28 + len("behind!"))
+
+
+def test_the_subscriber_in_c_bears_malformed_messages(tmp_path: Path) -> None:
+    command, environment = subscriber("c", tmp_path)
+    rng = random.Random(3)
+    context = zmq.Context()
+    publisher = context.socket(zmq.XPUB)
+    publisher.bind(f"ipc://{tmp_path}/endpoint")
+    whole = wire_format.encode(b"lab0", 7, [b"abc", b"defg"], 1 << 60, 1)
+    with program(*command, f"ipc://{tmp_path}/endpoint", env=environment) as example:
+        assert publisher.poll(PATIENCE * 1000)
+        for _ in range(300):
+            frames = [bytearray(frame) for frame in whole]
+            frame = frames[rng.randrange(3)]
+            for _ in range(rng.randint(1, 4)):
+                frame[rng.randrange(len(frame))] = rng.randrange(256)
+            del frame[rng.randrange(len(frame) + 1) :]
+            publisher.send_multipart([b"odd", *frames[1:]][: rng.choice([1, 2, 3, 3, 3])])
+        publisher.send_multipart([b"odd", *whole, b"more"])
+        publisher.send_multipart(wire_format.encode(b"last", 7, [b"abc", b"defg"], 1 << 60, 1))
+        found = json.loads(example.expect('"last"'))
+        assert (found["first"], found["received"], found["bytes"]) == (7, 2, 7)
+        example.process.kill()
+    context.destroy(0)

@@ -1,0 +1,44 @@
+// A subscriber in JavaScript: packets of any device, by ZeroMQ and the wire format of docs/wire-format.md.
+//
+// Run:    npm install zeromq @msgpack/msgpack
+//         node examples/subscriber.js ENDPOINT ...
+//         An endpoint is what `dev.endpoint` says, or that of a pipeline's `Zmq` sink.
+// See:    A line of JSON for each batch: how many packets came of each device, and how many were lost.
+//         Kill the device's worker: it goes on, and counts no packet twice.
+
+"use strict";
+
+const { decode } = require("@msgpack/msgpack");
+const { Subscriber } = require("zeromq");
+
+const counts = new Map();
+
+/** Count a batch. */
+function take(device, head, packets) {
+  const seq = Number(head.seq);
+  if (!counts.has(device)) {
+    counts.set(device, { device, first: seq, received: 0, lost: 0, bytes: 0, next: seq });
+  }
+  const count = counts.get(device);
+  const again = Math.max(0, count.next - seq); // sent again after a restart of the worker
+  const fresh = packets.slice(again);
+  count.lost += Math.max(0, seq - count.next);
+  count.received += fresh.length;
+  count.bytes += fresh.reduce((sum, packet) => sum + packet.length, 0);
+  count.next = Math.max(count.next, seq + packets.length);
+  return count;
+}
+
+async function main(endpoints) {
+  const socket = new Subscriber({ reconnectInterval: 1, reconnectMaxInterval: 1000 });
+  endpoints.forEach((endpoint) => socket.connect(endpoint));
+  socket.subscribe();
+  for await (const [topic, header, payload] of socket) {
+    const head = decode(header, { useBigInt64: true }); // times have more than 53 bits
+    if (head.v === 1) {
+      console.log(JSON.stringify(take(topic.toString(), head, decode(payload))));
+    }
+  }
+}
+
+main(process.argv.slice(2));
