@@ -19,7 +19,7 @@ test: $(READY)
 	-@sh .ci/packages /usr/include/zmq.h:libzmq3-dev gcc:gcc gcc:libc6-dev && sh .ci/node $(NODE)
 	$(RUN) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-# What examples in JavaScript need. They are left out where it cannot be had.
+# What tests use of node: examples in JavaScript, and pyright. They are left out where it cannot be had.
 NODE := .node
 
 # Trials that take minutes: hundreds of kills and callers.

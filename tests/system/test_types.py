@@ -1,6 +1,8 @@
 """What mypy says: nothing about programs as the documents show them, and much about mistakes."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -157,3 +159,27 @@ def test_mistakes_are_found_and_types_are_known(tmp_path: Path) -> None:
         n: line.partition("  # ")[2] for n, line in enumerate(lines, 1) if "reveal_type" in line
     }
     assert types == expected
+
+
+NODE = ROOT / ".node" / "node_modules"
+
+
+@pytest.mark.timeout(120)
+def test_pyright_finds_the_same_mistakes(tmp_path: Path) -> None:
+    if not (NODE / "pyright").exists() or shutil.which("node") is None:
+        pytest.skip("node, and its package pyright, are not there")
+    (tmp_path / "block.py").write_text(MISTAKES)
+    options = {"extraPaths": [str(ROOT)], "typeCheckingMode": "strict", "pythonVersion": "3.11"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(options))
+    done = subprocess.run(
+        [str(NODE / ".bin" / "pyright"), "--pythonpath", sys.executable, "--outputjson"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    errors = {one["range"]["start"]["line"] for one in found if one["severity"] == "error"}
+    lines = enumerate(MISTAKES.splitlines())
+    assert errors == {number for number, line in lines if line.endswith("# error")}
