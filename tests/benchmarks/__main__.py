@@ -80,6 +80,17 @@ processes hand on a packet at a time by `multiprocessing.Queue`; scapy's run in 
 process. A process boundary is what a stage that does nothing costs more in a process of its own
 than in the source's, on {cores} cores.
 
+## Tunnels
+
+| TCP through a tunnel over a veth | Mbit/s | of the plain loop |
+| --- | --- | --- |
+{tunnels}
+
+The plain loop reads a packet, sends it as a datagram, and the other way round: one process of
+Python, and nothing else. [tunnel.py](../examples/tunnel.py) has its device in a process of its
+own. Each end is two processes then, on {cores} cores for both ends, iperf3 and all. MTU 1472 over
+UDP, 1500 over TCP. Encrypted packets go many to a message.
+
 ## Actors and supervisors
 
 | measured | ours | peer | its | ratio | range |
@@ -272,6 +283,20 @@ def of_pipelines(python: str, rounds: int) -> str:
     return "\n".join(rows)
 
 
+def of_tunnels(python: str, rounds: int) -> str:
+    """Return the rows of the tunnels' table."""
+    kinds = {"plain": "a plain loop, UDP", "udp": "tunnel.py, UDP"}
+    kinds["curve"] = "tunnel.py, ZeroMQ over TCP, CURVE"
+    command = ["unshare", "--net", python, str(HERE / "tunnels.py")]
+    found = [{kind: run([*command, kind])["mbit"] for kind in kinds} for _ in range(rounds)]
+    rows = []
+    for kind, title in kinds.items():
+        ratio = median(one[kind] / one["plain"] for one in found)
+        print(f"{title}: {ratio:.3g}", flush=True)
+        rows.append(f"| {title} | {median(one[kind] for one in found):,.0f} | {ratio:.2f} |")
+    return "\n".join(rows)
+
+
 def report(
     rows: list[str],
     own: str,
@@ -279,6 +304,7 @@ def report(
     packets: str,
     parts: dict[str, float],
     pipelines: str,
+    tunnels: str,
 ) -> str:
     ask = 'io:format("~s", [erlang:system_info(otp_release)]), halt().'
     otp = subprocess.check_output(["erl", "-noshell", "-eval", ask], text=True)
@@ -292,6 +318,7 @@ def report(
         rows="\n".join(rows),
         packets=packets,
         pipelines=pipelines,
+        tunnels=tunnels,
         own=own,
     )
 
@@ -310,8 +337,9 @@ def main() -> None:
         rows = [compare(pair, rounds) for pair in pairs(python, peers, directory)]
         own = alone(python, rounds)
     pipelines = of_pipelines(python, rounds)
+    tunnels = of_tunnels(python, rounds)
     table = data_plane.table(packets)
-    PLACE.write_text(report(rows, own, rounds, table, parts, pipelines))
+    PLACE.write_text(report(rows, own, rounds, table, parts, pipelines, tunnels))
     PLACE.with_suffix(".json").write_text(json.dumps(packets, indent=1) + "\n")
     PLACE.with_suffix(".svg").write_text(data_plane.plot(packets))
     print(f"written to {PLACE}")

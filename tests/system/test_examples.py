@@ -336,38 +336,55 @@ def test_lab_dns(run: Run, tmp_path: Path) -> None:
         example.process.wait(PATIENCE)
 
 
-def test_tunnel(run: Run) -> None:
+@pytest.mark.parametrize("way", ["udp", "curve"])
+def test_tunnel(run: Run, way: str, tmp_path: Path) -> None:
     """Packets pass in both directions, at full size; over an unplugged link, and kills."""
+    script = [sys.executable, str(EXAMPLES / "tunnel.py")]
+    keys: list[tuple[str, ...]] = [(), ()]
+    if way == "curve":
+        for name in ("left", "right", "stranger"):
+            subprocess.run([*script, "keys", name], cwd=tmp_path, check=True)
+        keys = [("left.key_secret", "right.key"), ("right.key_secret", "left.key")]
+    size = 1500 if way == "curve" else 1472
     with another_namespace() as one, another_namespace() as two:
         pids = [str(one), str(two)]
 
         def inside(where: int, *command: str) -> str:
             return run("nsenter", "--net", "-t", pids[where], *command)
 
+        def end(where: int, keys: tuple[str, ...]) -> list[str]:
+            here, other = f"192.0.2.{where + 1}", f"192.0.2.{2 - where}"
+            addresses = (f"10.5.0.{where + 1}/24", here, other)
+            return ["nsenter", "--net", "-t", pids[where], *script, *addresses, *keys]
+
         run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
-        ends = []
         for where, name in enumerate(("left", "right")):
             run("ip", "link", "set", name, "netns", pids[where])
             inside(where, "ip", "address", "add", f"192.0.2.{where + 1}/24", "dev", name)
             inside(where, "ip", "link", "set", name, "up")
-            addresses = (f"10.5.0.{where + 1}/24", f"192.0.2.{where + 1}", f"192.0.2.{2 - where}")
-            script = str(EXAMPLES / "tunnel.py")
-            ends.append(("nsenter", "--net", "-t", pids[where], sys.executable, script, *addresses))
-        with program(*ends[0]) as first, program(*ends[1]) as second:
+        with program(*end(0, keys[0]), cwd=tmp_path) as first:
             first.expect("ready")
-            second.expect("ready")
-            inside(0, "ping", "-c3", "-i0.05", "-W5", "10.5.0.2")
-            inside(1, "ping", "-c3", "-i0.05", "-W5", "-s", str(1472 - 28), "-M", "do", "10.5.0.1")
-            inside(0, "ip", "link", "set", "left", "down")
-            with pytest.raises(AssertionError, match="100% packet loss"):
-                inside(1, "ping", "-c2", "-i0.05", "-W0.2", "10.5.0.1")
-            inside(0, "ip", "link", "set", "left", "up")
-            inside(1, "ping", "-c1", "-w10", "10.5.0.1")
-            server = ["nsenter", "--net", "-t", pids[0], "iperf3", "-s", "-1", "--forceflush"]
-            with program(*server) as serving:
-                serving.expect("listening")
-                said = inside(1, "iperf3", "-c", "10.5.0.1", "-t", "1", "-J")
-                assert json.loads(said)["end"]["sum_received"]["bytes"] > 1_000_000
+            if way == "curve":
+                with program(*end(1, ("stranger.key_secret", "left.key")), cwd=tmp_path) as other:
+                    other.expect("ready")
+                    with pytest.raises(AssertionError, match="100% packet loss"):
+                        inside(1, "ping", "-c3", "-i0.2", "-W0.2", "10.5.0.1")
+            with program(*end(1, keys[1]), cwd=tmp_path) as second:
+                second.expect("ready")
+                inside(0, "ping", "-c1", "-w10", "10.5.0.2")
+                inside(0, "ping", "-c3", "-i0.05", "-W5", "10.5.0.2")
+                full = ("-s", str(size - 28), "-M", "do")
+                inside(1, "ping", "-c3", "-i0.05", "-W5", *full, "10.5.0.1")
+                inside(0, "ip", "link", "set", "left", "down")
+                with pytest.raises(AssertionError, match="100% packet loss"):
+                    inside(1, "ping", "-c2", "-i0.05", "-W0.2", "10.5.0.1")
+                inside(0, "ip", "link", "set", "left", "up")
+                inside(1, "ping", "-c1", "-w20", "10.5.0.1")
+                server = ["nsenter", "--net", "-t", pids[0], "iperf3", "-s", "-1", "--forceflush"]
+                with program(*server) as serving:
+                    serving.expect("listening")
+                    said = inside(1, "iperf3", "-c", "10.5.0.1", "-t", "1", "-J")
+                    assert json.loads(said)["end"]["sum_received"]["bytes"] > 1_000_000
 
 
 def test_netem(run: Run) -> None:
