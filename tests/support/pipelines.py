@@ -112,6 +112,17 @@ def few() -> Iterator[bytes]:
     return packets_of(300)
 
 
+def trickle() -> Iterator[bytes]:
+    for number in range(300):
+        time.sleep(0.001)
+        yield udp(number)
+
+
+def mostly_dropped(packet: Packet) -> Packet | None:
+    """Let pass what whole transactions have, and nothing of others."""
+    return packet if number_in(packet.data) // 256 in {0, 3, 4, 7} else None
+
+
 def eightfold(packet: Packet) -> list[Packet]:
     return [packet] * 8
 
@@ -195,6 +206,43 @@ class Fragile(Stage):
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         self.write(fd, value)
+
+
+class Delays(Stage):
+    """Holds packets back for a moment; over a crash, too."""
+
+    kept = ("held",)
+
+    def init(self, seconds: float) -> None:
+        self.seconds = seconds
+        if not self.restored:
+            self.held: list[list[Any]] = []
+        self.call_every(0.001, self.release)
+
+    def handle_batch(self, packets: Packets) -> None:
+        due = time.monotonic() + self.seconds
+        self.held += [[due, packet.data, packet.seq] for packet in packets]
+
+    def release(self) -> None:
+        now = time.monotonic()
+        while self.held and self.held[0][0] <= now:
+            self.emit(self._packet(*self.held.pop(0)))
+
+    def handle_end(self) -> list[Packet]:
+        left = [self._packet(*one) for one in self.held]
+        self.held = []
+        return left
+
+    def _packet(self, _: float, data: bytes, seq: int) -> Packet:
+        return Packet(data, seq, 0, "delayed")
+
+
+class Emits(Stage):
+    """Emits what it gets."""
+
+    def handle_batch(self, packets: Packets) -> None:
+        for packet in packets:
+            self.emit(packet)
 
 
 class Gate(Stage):

@@ -5,6 +5,7 @@ import io
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from traffic import send_numbered, send_one
 import tuncer
 from supervisor import ProcessDown, Supervisor, handler
 from tuncer.pipeline import (
+    Feed,
     Pcap,
     Pipeline,
     PipelineRef,
@@ -394,6 +396,63 @@ def test_under_ones_own_supervisor_a_killed_pipeline_supervisor_loses_nothing(
     assert sorted(in_file(file)) == list(range(20_000))
     assert sum(sum(one.values()) for one in running.gather(Count.get)) == 20_000
     sup.stop()
+
+
+def test_a_stage_emits_packets_of_its_own(file: Path) -> None:
+    delays = pipelines.Delays.spec(0.05, workers=2, by="flow")
+    running = Pipeline("p", pipelines.trickle(), [delays, pipelines.same], Pcap(file)).start_link()
+    stats = wait(running)
+    assert sorted(in_file(file)) == list(range(300))
+    for flow in range(pipelines.FLOWS):
+        of_flow = [number for number in in_file(file) if number % pipelines.FLOWS == flow]
+        assert of_flow == sorted(of_flow)
+    assert stats.stages[0].made == stats.stages[0].dropped == 300
+    running.stop()
+
+
+def test_what_is_emitted_survives_kills_with_what_is_kept(file: Path) -> None:
+    """What a timer changes of what is kept, and what it emits, are one commit."""
+    rng = random.Random(5)
+    delays = pipelines.Delays.spec(0.02, workers=1)
+    stages = [delays, stage(pipelines.same, workers=1)]
+    running = Pipeline("p", Feed(), stages, Pcap(file), intensity=1000).start_link()
+
+    def feed() -> None:
+        running.feed(pipelines.trickle())
+        running.end_feed()
+        running.wait()
+
+    waiter = threading.Thread(target=feed)
+    waiter.start()
+    kills = 0
+    while waiter.is_alive():
+        rows = [row.ref for row in running.which_children() if row.ref is not None]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rng.choice(rows).pid, signal.SIGKILL)
+            kills += 1
+        waiter.join(rng.uniform(0.01, 0.05))
+    assert kills > 3
+    check_counts(running.stats())
+    assert sorted(in_file(file)) == list(range(300))
+    running.stop()
+
+
+def test_where_nothing_can_be_emitted() -> None:
+    (failed,) = Pipeline("p", pipelines.few, [pipelines.Emits]).test([b"x"]).errors
+    assert str(failed[2]) == "Emits runs in no worker, and emits nothing"
+    emits = stage(pipelines.Emits, workers=2, by="ordered", on_error="skip")
+    running = Pipeline("p", pipelines.few, [emits]).start_link()
+    stats = wait(running)
+    assert stats.stages[0].failed == 300
+    running.stop()
+
+
+def test_order_over_transactions_of_which_nothing_is_left(file: Path) -> None:
+    stages = [pipelines.mostly_dropped, stage(pipelines.same, workers=3, by="ordered")]
+    running = Pipeline("p", source, [*stages, pipelines.same_too], Pcap(file)).start_link()
+    wait(running)
+    assert in_file(file) == [n for n in range(2000) if n // 256 in {0, 3, 4, 7}]
+    running.stop()
 
 
 class Late(Stage):

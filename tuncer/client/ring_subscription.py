@@ -73,6 +73,11 @@ class RingSubscription(QueueSubscription):
         """A number by which the device's present log is known: a new device has another one."""
         return 0 if self._ring is None else self._ring.control.mark
 
+    @property
+    def next_seq(self) -> int:
+        """The number of the next packet."""
+        return self._seq
+
     def go_back(self, seq: int) -> None:
         """Go on at an earlier packet, which a former process of this reader has not done with.
 

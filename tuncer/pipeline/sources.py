@@ -155,7 +155,7 @@ class PortSource(_BulkSource):
             found.go_back(self.position)
         elif self._made:  # a new one, which this pipeline has made: nothing of it is left out
             found.go_back(0)
-        self.identity = found.ring_mark
+        self.identity, self.position = found.ring_mark, found.next_seq
         self._subscription = found
 
     def _more(self, most: int) -> list[Packet] | None:

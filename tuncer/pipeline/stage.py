@@ -70,6 +70,25 @@ class Stage(GenServer):
     """
 
     was_restored = False
+    emitter: Callable[[Sequence[Item]], None] | None = None
+
+    def emit(self, *packets: Item) -> None:
+        """Have packets of the stage itself go on, as if ``handle_batch`` had yielded them.
+
+        For timers, messages and handlers: what they change of ``kept`` is committed with that.
+        Packets that are emitted go on before the next batch is handled; those that are emitted
+        while one is handled, behind what comes of it.
+
+        Args:
+            *packets: packets, or what ``to`` returns.
+
+        Raises:
+            RuntimeError: the pipeline has ended; or the stage has ``by="ordered"`` and several
+                workers, or runs in ``Pipeline.test``, where there are no timers.
+        """
+        if self.emitter is None:
+            raise RuntimeError(f"{type(self).__qualname__} runs in no worker, and emits nothing")
+        self.emitter(packets)
 
     @property
     def restored(self) -> bool:

@@ -8,6 +8,7 @@ store (see ``arena``). Between two transactions it serves messages and timers.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ _LONGEST = 1 << 62  # bytes, more than there are
 _MOST_BYTES = 1 << 20  # of what a source gives to a transaction
 _TURNS = 8  # transactions between two looks at messages
 _NOTHING = (1 << 63) - 1  # an input: the transaction ends this worker, and takes nothing
+_EMITTED = (1 << 63) - 2  # an input: the packets are of stages themselves, and nothing is taken
 
 
 def wake_name(worker: int) -> str:
@@ -122,6 +124,9 @@ class Worker(Host):
         self._pending: _Pending | None = None
         self._polled = -1
         self._timer: Timer | None = None
+        self._emitted: list[tuple[int, list[Item]]] = []
+        """Stages, and packets of theirs that are to go on."""
+        self._is_ordered = self._segment.by == "ordered" and self._segment.workers > 1
         self._hidden = 0  # failures that were not logged, as others were just before
         self._places_of_heads = [self._place_of_head(edge) for edge in self._inputs]
         self._places_of_tails = [self._place_of_tail(edge) for edge in self._outputs]
@@ -134,6 +139,7 @@ class Worker(Host):
         self._begin_ends(place)
         self._share = self._sharing(place.segment)
         self._forced = self._recover()
+        self._commit_source()
         self.add_reader(self._wake, self._turn)
         self._wake_all()
 
@@ -175,6 +181,7 @@ class Worker(Host):
             call = load_reference(told.start)
             if told.is_class:
                 stage = self._objects[told.name] = self.make(call)
+                stage.emitter = functools.partial(self._emit, number)
                 call = stage.handle_batch
             is_batch = told.is_class or told.batch
             runner = Runner(told.name, call, is_batch, told.on_error, self._note_failure, names)
@@ -210,6 +217,18 @@ class Worker(Host):
         is_last = place.segment == len(self._plan.segments) - 1 - bool(self._plan.exclusive)
         self._default = first if is_last else None
         self._is_last = is_last
+
+    def _commit_source(self) -> None:
+        """Commit where the source begins, at the first start.
+
+        An incarnation that is killed before its first transaction has a successor, which does not
+        begin at a later packet, and does not wait for a device that is being restarted, too.
+        """
+        words, source = self._words, self._source
+        if source is not None and source.identity and not words[plan.SOURCE_IDENTITY]:
+            words[plan.SOURCE_POSITION] = source.position
+            words[plan.SOURCE_IDENTITY] = source.identity
+            self._page.commit(words)
 
     def _sharing(self, segment: int) -> Callable[[Sequence[Item]], shards.Shares] | None:
         """Return what shares packets out among the workers of the next segment."""
@@ -284,6 +303,8 @@ class Worker(Host):
         While outputs have no room for what came of some packets, those packets are in what is kept
         already: then it is committed with them.
         """
+        if self._emitted:  # what a callback has changed is committed with what it has emitted
+            return
         if self._keeps and self._pending is None and self._write_kept():
             self._page.commit(self._words)
 
@@ -325,6 +346,10 @@ class Worker(Host):
         """Take packets, and run the stages; tell whether there was anything to do."""
         if self._words[plan.ENDED]:
             return False
+        if self._emitted:
+            emitted = _Hand([], _EMITTED, 0, 0, 0, is_last=True)
+            self._pending = self._prepared(emitted, self._take_emitted())
+            return True
         what = ""
         hand: _Hand | None = None
         if self._forced is not None:
@@ -338,7 +363,7 @@ class Worker(Host):
             if not self._is_over():  # packets that are to come first may have not come yet
                 return False
             hand = _Hand([], _NOTHING, 0, 0, 0, is_last=True)
-            in_the_end = engine.end_all(self._runners, self._objects)
+            in_the_end = engine.end_all(self._runners, self._objects) + self._take_emitted()
             self._pending = self._prepared(hand, in_the_end)
             return True
         words = self._page.words
@@ -354,11 +379,34 @@ class Worker(Host):
             self._pending = self._done_with(hand)
         return True
 
+    def _emit(self, stage: int, items: Sequence[Item]) -> None:
+        """Have packets of a stage itself go on, in a transaction of their own."""
+        name = self._segment.stages[stage].name
+        if self._words[plan.ENDED]:
+            raise RuntimeError(f"stage {name!r} has ended: nothing goes on from it any more")
+        if self._is_ordered:
+            raise RuntimeError(
+                f"stage {name!r}: packets that are not of a batch have no place in the order that"
+                " by='ordered' restores"
+            )
+        self._emitted.append((stage, list(items)))
+        self._again()
+
+    def _take_emitted(self) -> list[Item]:
+        """Return what comes of the packets that stages have emitted."""
+        emitted, self._emitted = self._emitted, []
+        found: list[Item] = []
+        for stage, items in emitted:
+            own = self._runners[stage].end(lambda items=items: items)  # type: ignore[misc]
+            found += run_all(self._runners[stage + 1 :], own)
+        return found
+
     def _done_with(self, hand: _Hand) -> _Pending:
         """Run the stages, and prepare what came of it; leave the reason if that raises."""
         try:
             run = run_all if self._trace is None else self._trace.run_all
-            return self._prepared(hand, run(self._runners, hand.items))
+            found = run(self._runners, hand.items)
+            return self._prepared(hand, found + self._take_emitted() if self._emitted else found)
         except BaseException as error:
             self._page.leave_reason(engine.text_of(error))
             raise
@@ -530,18 +578,17 @@ class Worker(Host):
             delivered, items = self._sorted_by_sink(items)
         if self._share is None:
             return _Pending(hand, [], delivered)
-        is_ordered = self._segment.by == "ordered" and self._segment.workers > 1
         ticket, is_last = hand.ticket, hand.is_last
         if self._share == self._to_next:
             ticket, is_last = self._words[plan.TICKET], True
-        elif not is_ordered:
+        elif not self._is_ordered:
             ticket, is_last = 0, True
         shares = self._share(items)
         if self._trace is not None:
             self._trace.shared_out(shares)
         found = [
             self._encoded(share, ticket, is_last=is_last)
-            if share or (is_ordered and hand.is_last and hand.input != _NOTHING)
+            if share or (self._is_ordered and hand.is_last and hand.input != _NOTHING)
             else []
             for share in shares
         ]
@@ -629,6 +676,8 @@ class Worker(Host):
             self._deliver(number, packets)
         for number, several in wanted:
             self._put(number, several, is_shed=self._plan.full == "drop" and number in full)
+        if self._share == self._to_next and wanted:
+            self._words[plan.TICKET] += 1
         self._commit(pending.hand)
         for number, _ in wanted:
             os.eventfd_write(self._fds[wake_name(self._outputs[number].consumer)], 1)
@@ -678,7 +727,7 @@ class Worker(Host):
         self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
         if self._source is not None:
             self._source.committed()
-        else:
+        elif hand.input != _EMITTED:
             producer = self._inputs[hand.input].producer
             if self._pages[producer].is_waiting():
                 os.eventfd_write(self._fds[wake_name(producer)], 1)
@@ -694,13 +743,11 @@ class Worker(Host):
         self._added.clear()
         if not hand.is_given_up and Routed in set(map(type, hand.items)):
             words[plan.PASSED] += sum(type(item) is Routed for item in hand.items)
-        if self._share == self._to_next:
-            words[plan.TICKET] += 1
         if self._source is not None:
             words[plan.SOURCE_POSITION] = self._source.position
             words[plan.SOURCE_IDENTITY] = self._source.identity
             words[plan.MISSED] = self._missed_before + self._source.missed
-        elif hand.input != _NOTHING:
+        elif hand.input not in {_NOTHING, _EMITTED}:
             at = slot.input(hand.input)
             words[at + plan.POSITION], words[at + plan.DONE] = hand.position, hand.done
             words[at + plan.TAKEN] += len(hand.items)

@@ -1,13 +1,15 @@
 """Sources: where they go on after a crash."""
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pipelines import number_in, udp
 
-from tuncer import Packet
+from tuncer import DeviceError, Packet
 from tuncer.pipeline import opened, pcapng
 from tuncer.pipeline.plan import EndPlan
 from tuncer.pipeline.sources import Source
@@ -100,3 +102,22 @@ def test_a_timed_file_keeps_its_distances(file: Path) -> None:
     assert len(seen) == 10
     assert all(at >= 0.02 * n for n, at in enumerate(seen))
     source.close()
+
+
+def test_a_restarted_source_does_not_wait_for_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device's worker may be restarted behind it, by the same supervisor."""
+    asked: list[str] = []
+
+    def is_away(options: dict[str, Any]) -> None:
+        asked.append(options["name"])
+        raise DeviceError(errno.ENODEV, "it is being restarted", "lab0")
+
+    monkeypatch.setattr("tuncer.pipeline.sources.device_of", is_away)
+    options = {"name": "lab0", "namespace": None, "device": None, "queue": 0}
+    plan = EndPlan("lab0", "port", options)
+    opened.source(plan, 5, 77, None)
+    assert asked == []
+    first = opened.source(plan, 0, 0, None)
+    assert asked == ["lab0"]
+    assert first.read(1, 1) == []
+    assert first.delay() is not None
