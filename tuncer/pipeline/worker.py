@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from supervisor import NoReply, Sender
@@ -23,8 +23,6 @@ from tuncer.pipeline import (
     feed,
     opened,
     plan,
-    records,
-    shards,
     sinks,
     sources,
 )
@@ -40,10 +38,14 @@ from tuncer.pipeline.arena import (
 from tuncer.pipeline.engine import COUNTERS, Runner, run_all
 from tuncer.pipeline.failures import Suspicion
 from tuncer.pipeline.feed_source import FeedSource
-from tuncer.pipeline.plan import Edge, Plan
-from tuncer.pipeline.records import Item, Record, Routed
+from tuncer.pipeline.hand import EMITTED, NOTHING, Hand
+from tuncer.pipeline.inputs import Inputs
+from tuncer.pipeline.outputs import Outputs, Wanted
+from tuncer.pipeline.plan import Plan
+from tuncer.pipeline.records import Item, Routed
 from tuncer.pipeline.stage import Stage, kept_of
 from tuncer.pipeline.tracing import Trace, Tracer
+from tuncer.pipeline.worker_sinks import Delivered, WorkerSinks
 from tuncer.protocol.packet import Packet
 
 log = logging.getLogger("tuncer")
@@ -55,8 +57,6 @@ _MOST = 256  # packets of a transaction
 _LONGEST = 1 << 62  # bytes, more than there are
 _MOST_BYTES = 1 << 20  # of what a source gives to a transaction
 _TURNS = 8  # transactions between two looks at messages
-_NOTHING = (1 << 63) - 1  # an input: the transaction ends this worker, and takes nothing
-_EMITTED = (1 << 63) - 2  # an input: the packets are of stages themselves, and nothing is taken
 
 
 def wake_name(worker: int) -> str:
@@ -64,30 +64,12 @@ def wake_name(worker: int) -> str:
     return f"{WAKE} {worker}"
 
 
-class _Hand(NamedTuple):
-    """What a worker has taken, and not committed yet."""
-
-    items: list[Item]
-    input: int
-    position: int
-    """Of the next packet's record in the input."""
-    done: int
-    """Packets of that record that are done with then."""
-    ticket: int
-    is_last: bool
-    """Whether these are the last ones of their ticket."""
-    is_given_up: bool = False
-    """Whether they are lost, or quarantined."""
-
-
 class _Pending(NamedTuple):
     """What came of a hand: it waits for room in the outputs."""
 
-    hand: _Hand
-    records: list[list[Record]]
-    """Those of each output."""
-    delivered: list[tuple[int, list[Packet]]]
-    """Sinks, and what they get."""
+    hand: Hand
+    records: Wanted
+    delivered: Delivered
 
 
 class Worker(Host):
@@ -110,34 +92,26 @@ class Worker(Host):
         self._page = self._arena.page(number)
         self._slot = self._plan.slot(number)
         self._words = self._page.read()
-        self._inputs = self._plan.inputs(number)
-        self._outputs = self._plan.outputs(number)
-        self._logs = {e.log: self._arena.log(e.log) for e in (*self._inputs, *self._outputs)}
-        self._heads = [0] * len(self._inputs)
-        self._pages = {
-            other: self._arena.page(other)
-            for edge in (*self._inputs, *self._outputs)
-            for other in (edge.producer, edge.consumer)
-        }
         self._most_bytes = min(_MOST_BYTES, edge_log.most(self._plan.log_bytes) // 2)
-        self._next_input = 0
         self._pending: _Pending | None = None
         self._polled = -1
         self._timer: Timer | None = None
         self._emitted: list[tuple[int, list[Item]]] = []
         """Stages, and packets of theirs that are to go on."""
-        self._is_ordered = self._segment.by == "ordered" and self._segment.workers > 1
         self._hidden = 0  # failures that were not logged, as others were just before
-        self._places_of_heads = [self._place_of_head(edge) for edge in self._inputs]
-        self._places_of_tails = [self._place_of_tail(edge) for edge in self._outputs]
         self._added: dict[int, int] = {}
         """What the next commit adds to counters: until then a kill has changed nothing."""
         ends = [self._arena.page(shard) for shard in range(len(self._plan.sources))]
         self._tracer = Tracer(self._arena, self._page, self._words, self._plan.id(number), ends)
         self._trace: Trace | None = None
+        memory = self._arena, self._words
+        self._inputs = Inputs(self._plan, number, *memory)
+        self._outputs = Outputs(self._plan, number, *memory, self._without_key)
         self._begin_stages()
-        self._begin_ends(place)
-        self._share = self._sharing(place.segment)
+        self._begin_source(place)
+        self._sinks = WorkerSinks(
+            self._plan, number, self._words, self._arena.identity, self._again
+        )
         self._forced = self._recover()
         self._commit_source()
         self.add_reader(self._wake, self._turn)
@@ -196,8 +170,8 @@ class Worker(Host):
                     raise TypeError(f"{told.start}.init returns nothing, not {result!r:.100}")
         self._keeps = self._plan.keeps(self._plan.places[self._number])
 
-    def _begin_ends(self, place: plan.Place) -> None:
-        words, slot = self._words, self._slot
+    def _begin_source(self, place: plan.Place) -> None:
+        words = self._words
         self._source: sources.Source | None = None
         self._source_is_over = False
         self._missed_before = words[plan.MISSED]
@@ -205,18 +179,6 @@ class Worker(Host):
             told = self._plan.sources[place.shard]
             position, identity = words[plan.SOURCE_POSITION], words[plan.SOURCE_IDENTITY]
             self._source = opened.source(told, position, identity, self._kept_of_source)
-        self._sinks: list[sinks.Sink] = []
-        self._sink_numbers: dict[str, int] = {}
-        for number, sink in enumerate(self._plan.sinks_of(place.segment)):
-            at = slot.sink(number)
-            position = words[at + plan.SINK_POSITION]
-            self._sinks.append(opened.sink(sink, position, self._arena.identity, self._again))
-            self._sink_numbers[sink.name] = number
-        self._sink_names = list(self._sink_numbers)
-        first = self._plan.sinks[0].name if self._plan.sinks else None
-        is_last = place.segment == len(self._plan.segments) - 1 - bool(self._plan.exclusive)
-        self._default = first if is_last else None
-        self._is_last = is_last
 
     def _commit_source(self) -> None:
         """Commit where the source begins, at the first start.
@@ -229,19 +191,6 @@ class Worker(Host):
             words[plan.SOURCE_POSITION] = source.position
             words[plan.SOURCE_IDENTITY] = source.identity
             self._page.commit(words)
-
-    def _sharing(self, segment: int) -> Callable[[Sequence[Item]], shards.Shares] | None:
-        """Return what shares packets out among the workers of the next segment."""
-        if not self._outputs:
-            return None
-        following = self._plan.segments[segment + 1]
-        if following.workers == 1 or following.by == "any":
-            return self._to_any
-        if following.by == "ordered":
-            return self._to_next
-        if following.by == "flow":
-            return shards.by_flow(following.workers)
-        return shards.by_key(following.workers, load_reference(following.by), self._without_key)
 
     def _without_key(self, packet: Packet, error: Exception) -> Item | None:
         """Do with a packet what the next stage's ``on_error`` says: its ``by=`` has raised."""
@@ -347,11 +296,11 @@ class Worker(Host):
         if self._words[plan.ENDED]:
             return False
         if self._emitted:
-            emitted = _Hand([], _EMITTED, 0, 0, 0, is_last=True)
+            emitted = Hand([], EMITTED)
             self._pending = self._prepared(emitted, self._take_emitted())
             return True
         what = ""
-        hand: _Hand | None = None
+        hand: Hand | None = None
         if self._forced is not None:
             hand = self._hand(*self._forced[1:], is_again=True)
             if hand is not None:
@@ -362,7 +311,7 @@ class Worker(Host):
         if hand is None:
             if not self._is_over():  # packets that are to come first may have not come yet
                 return False
-            hand = _Hand([], _NOTHING, 0, 0, 0, is_last=True)
+            hand = Hand([], NOTHING)
             in_the_end = engine.end_all(self._runners, self._objects) + self._take_emitted()
             self._pending = self._prepared(hand, in_the_end)
             return True
@@ -372,7 +321,7 @@ class Worker(Host):
         self._trace = self._traced(hand)
         if what in {"skip", "quarantine"}:
             self._give_up(hand, what)
-            self._skip_at_sinks()
+            self._sinks.given_up()
             hand = hand._replace(is_given_up=True)
             self._pending = self._prepared(hand, [])
         else:
@@ -384,7 +333,7 @@ class Worker(Host):
         name = self._segment.stages[stage].name
         if self._words[plan.ENDED]:
             raise RuntimeError(f"stage {name!r} has ended: nothing goes on from it any more")
-        if self._is_ordered:
+        if self._outputs.is_ordered:
             raise RuntimeError(
                 f"stage {name!r}: packets that are not of a batch have no place in the order that"
                 " by='ordered' restores"
@@ -401,7 +350,7 @@ class Worker(Host):
             found += run_all(self._runners[stage + 1 :], own)
         return found
 
-    def _done_with(self, hand: _Hand) -> _Pending:
+    def _done_with(self, hand: Hand) -> _Pending:
         """Run the stages, and prepare what came of it; leave the reason if that raises."""
         try:
             run = run_all if self._trace is None else self._trace.run_all
@@ -411,21 +360,15 @@ class Worker(Host):
             self._page.leave_reason(engine.text_of(error))
             raise
 
-    def _traced(self, hand: _Hand) -> Trace | None:
+    def _traced(self, hand: Hand) -> Trace | None:
         """Return the trace of what was taken, if anybody traces it."""
         if self._source is not None:
             name = self._plan.sources[self._plan.places[self._number].shard].name
             return self._tracer.begin(hand.items, name, name)
-        origin = self._plan.id(self._inputs[hand.input].producer)
+        origin = self._plan.id(self._inputs.producer(hand.input))
         return self._tracer.begin(hand.items, None, origin)
 
-    def _skip_at_sinks(self) -> None:
-        """Have the sinks forget what a predecessor may have offered to them."""
-        for number, sink in enumerate(self._sinks):
-            sink.given_up()
-            self._words[self._slot.sink(number) + plan.SINK_POSITION] = sink.position
-
-    def _give_up(self, hand: _Hand, what: str) -> None:
+    def _give_up(self, hand: Hand, what: str) -> None:
         """Count packets that have killed a worker."""
         counter = plan.LOST if what == "skip" else plan.QUARANTINED
         self._added[counter] = len(hand.items)
@@ -447,7 +390,7 @@ class Worker(Host):
 
     # -- inputs ------------------------------------------------------------------------------------
 
-    def _hand(self, of: int, most: int, *, is_again: bool) -> _Hand | None:
+    def _hand(self, of: int, most: int, *, is_again: bool) -> Hand | None:
         """Take packets: those that a predecessor had in hand when it was killed, or the next ones.
 
         Args:
@@ -456,12 +399,12 @@ class Worker(Host):
             is_again: a predecessor had them.
         """
         if self._source is None:
-            return self._hand_of_inputs(of, most)
+            return self._inputs.take(of, most)
         return self._hand_of_source(self._source, of, most, is_again=is_again)
 
     def _hand_of_source(
         self, source: sources.Source, of: int, most: int, *, is_again: bool
-    ) -> _Hand | None:
+    ) -> Hand | None:
         """Take packets of the source; again those that a predecessor had in hand, if there are any.
 
         Those are taken also when the sources are to end, and whenever they are due.
@@ -479,7 +422,7 @@ class Worker(Host):
             self._wait_for_source()
             return None
         self._added[plan.READ] = len(found)
-        return _Hand(list(found), source.of, 0, 0, 0, is_last=True)
+        return Hand(list(found), source.of)
 
     def _wait_for_source(self) -> None:
         """Have this worker called back when the source may have packets."""
@@ -502,214 +445,48 @@ class Worker(Host):
                 self.remove_reader(self._polled)
         self._polled = -1
 
-    def _hand_of_inputs(self, of: int, most: int) -> _Hand | None:
-        """Take packets of one input: of that one, of the one whose turn it is, or of the next."""
-        before = self._plan.segments[self._plan.places[self._number].segment - 1]
-        is_ordered = before.by == "ordered" and before.workers > 1
-        count = len(self._inputs)
-        if of >= 0:
-            order: Sequence[int] = [of]
-        elif is_ordered:
-            order = [self._words[plan.TURN] % count]
-        else:
-            order = [(self._next_input + n) % count for n in range(count)]
-        for number in order:
-            at = self._slot.input(number)
-            if self._words[at + plan.POSITION] < self._head(number):
-                self._next_input = number + 1
-                return self._hand_of(number, at, most)
-        return None
-
-    def _head(self, number: int) -> int:
-        """Return how far an input was written."""
-        edge, position = self._inputs[number], self._words[self._slot.input(number)]
-        if self._heads[number] <= position:
-            place = self._places_of_heads[number]
-            self._heads[number] = self._pages[edge.producer].read(place, 1)[0]
-        return self._heads[number]
-
-    def _place_of_head(self, edge: Edge) -> int:
-        """Return where in the slot of an input's producer stands how far it was written."""
-        outputs = self._plan.outputs(edge.producer)
-        return self._plan.slot(edge.producer).output(outputs.index(edge)) + plan.HEAD
-
-    def _place_of_tail(self, edge: Edge) -> int:
-        """Return where in the slot of an output's consumer stands how far it was read."""
-        inputs = self._plan.inputs(edge.consumer)
-        return self._plan.slot(edge.consumer).input(inputs.index(edge)) + plan.POSITION
-
-    def _hand_of(self, number: int, at: int, most: int) -> _Hand:
-        log_of = self._logs[self._inputs[number].log]
-        position, done = self._words[at + plan.POSITION], self._words[at + plan.DONE]
-        record, after = edge_log.read(log_of, position)
-        head = records.head_of(record)
-        items = records.decode(record, done, most) if head.packets else []
-        done += len(items)
-        is_last = done == head.packets
-        return _Hand(
-            items,
-            number,
-            after if is_last else position,
-            0 if is_last else done,
-            head.ticket,
-            is_last=is_last and head.is_last,
-        )
-
     def _is_over(self) -> bool:
         """Tell whether nothing will come any more, and everything was taken."""
         if self._source is not None:
             return self._source_is_over or self._arena.draining
-        for number, edge in enumerate(self._inputs):
-            # In this order: a producer commits its last record before, or with, its end.
-            if not self._pages[edge.producer].read(plan.ENDED, 1)[0]:
-                return False
-            self._heads[number] = 0
-            if self._head(number) > self._words[self._slot.input(number)]:
-                self._again()
-                return False
+        if not self._inputs.have_ended():
+            return False
+        # In this order: a producer commits its last record before, or with, its end.
+        if not self._inputs.are_read():
+            self._again()
+            return False
         return True
 
-    # -- outputs -----------------------------------------------------------------------------------
-
-    def _prepared(self, hand: _Hand, items: list[Item]) -> _Pending:
+    def _prepared(self, hand: Hand, items: list[Item]) -> _Pending:
         """Return what goes to which sink, and which records go to which output."""
-        delivered: list[tuple[int, list[Packet]]] = []
-        if self._is_last or self._sinks:
-            delivered, items = self._sorted_by_sink(items)
-        if self._share is None:
-            return _Pending(hand, [], delivered)
-        ticket, is_last = hand.ticket, hand.is_last
-        if self._share == self._to_next:
-            ticket, is_last = self._words[plan.TICKET], True
-        elif not self._is_ordered:
-            ticket, is_last = 0, True
-        shares = self._share(items)
-        if self._trace is not None:
-            self._trace.shared_out(shares)
-        found = [
-            self._encoded(share, ticket, is_last=is_last)
-            if share or (self._is_ordered and hand.is_last and hand.input != _NOTHING)
-            else []
-            for share in shares
-        ]
-        return _Pending(hand, found, delivered)
-
-    def _encoded(self, items: list[Item], ticket: int, *, is_last: bool) -> list[Record]:
-        """Return records of packets, each of which fits into an empty log.
-
-        Raises:
-            ValueError: all of them together do not.
-        """
-        most = edge_log.most(self._plan.log_bytes)
-        found = [records.encode(items, ticket, is_last=is_last)]
-        if found[0].size > most and len(items) > 1:
-            half = len(items) // 2
-            found = self._encoded(items[:half], ticket, is_last=False)
-            found += self._encoded(items[half:], ticket, is_last=is_last)
-        if edge_log.needed_for([record.size for record in found]) > self._plan.log_bytes:
-            raise ValueError(
-                f"stages have made {sum(record.size for record in found)} bytes at once, and an"
-                f" edge has room for {self._plan.log_bytes}: give the pipeline more log_bytes="
-            )
-        return found
-
-    def _sorted_by_sink(
-        self, items: list[Item]
-    ) -> tuple[list[tuple[int, list[Packet]]], list[Item]]:
-        """Return what goes to the sinks here, and what goes to those of another worker."""
-        if not items:
-            return [], items
-        default = self._sink_numbers.get(self._default) if self._default is not None else None
-        if default is not None and Routed not in set(map(type, items)):
-            return [(default, items)], []  # type: ignore[list-item]  # packets alone
-        found: dict[int, list[Packet]] = {}
-        others: list[Item] = []
-        for item in items:
-            name, packet = item if isinstance(item, Routed) else (self._default, item)
-            number = self._sink_numbers.get(name) if name is not None else None
-            if number is not None:
-                found.setdefault(number, []).append(packet)
-            elif name is not None and name in self._plan.exclusive:
-                others.append(Routed(name, packet))
-        return list(found.items()), others
-
-    def _to_any(self, items: Sequence[Item]) -> shards.Shares:
-        """Give packets to the worker that has the least to do."""
-        workers = len(self._outputs)
-        least = min(range(workers), key=self._filled) if workers > 1 else 0
-        return shards.to_one(least, workers, items)
-
-    def _to_next(self, items: Sequence[Item]) -> shards.Shares:
-        """Give packets to the worker whose turn it is."""
-        workers = len(self._outputs)
-        return shards.to_one(self._words[plan.TICKET] % workers, workers, items)
-
-    def _filled(self, number: int) -> int:
-        """Return how many bytes in an output its consumer has not done with."""
-        edge = self._outputs[number]
-        position = self._pages[edge.consumer].read(self._places_of_tails[number], 1)[0]
-        return self._words[self._slot.output(number) + plan.HEAD] - position
-
-    def _has_room(self, number: int, wanted: list[Record]) -> bool:
-        begin = head = self._words[self._slot.output(number) + plan.HEAD]
-        capacity = self._plan.log_bytes
-        for record in wanted:
-            head += edge_log.needed(record.size, head, capacity)
-        return head - begin <= capacity - self._filled(number)
+        delivered, others = self._sinks.sorted(items)
+        return _Pending(hand, self._outputs.records_of(hand, others, self._trace), delivered)
 
     # -- the end of a transaction ------------------------------------------------------------------
 
     def _finish(self, pending: _Pending) -> bool:
         """Deliver, write and commit; return False if there is no room yet."""
-        wanted = [(number, several) for number, several in enumerate(pending.records) if several]
-        full = [number for number, several in wanted if not self._has_room(number, several)]
-        if full and self._plan.full == "wait":
+        wanted = pending.records
+        shed = self._outputs.full(wanted)
+        if shed and self._plan.full == "wait":
             self._page.wait(waiting=True)
-            if not all(self._has_room(number, several) for number, several in wanted):
+            shed = self._outputs.full(wanted)
+            if shed:
                 return False  # a consumer wakes this worker after its next commit
         self._page.wait(waiting=False)
-        for number, packets in pending.delivered:
-            if not self._sinks[number].offer(packets):
-                self._again_after(self._sinks[number].delay())
-                return False
-        for number, packets in pending.delivered:
-            self._deliver(number, packets)
-        for number, several in wanted:
-            self._put(number, several, is_shed=self._plan.full == "drop" and number in full)
-        if self._share == self._to_next and wanted:
-            self._words[plan.TICKET] += 1
+        waiting = self._sinks.waiting(pending.delivered)
+        if waiting is not None:
+            self._again_after(waiting.delay())
+            return False
+        self._sinks.deliver(pending.delivered, self._trace)
+        self._outputs.write(wanted, shed, self._trace)
         self._commit(pending.hand)
+        consumers = self._outputs.consumers()
         for number, _ in wanted:
-            os.eventfd_write(self._fds[wake_name(self._outputs[number].consumer)], 1)
+            os.eventfd_write(self._fds[wake_name(consumers[number])], 1)
         return True
 
-    def _deliver(self, number: int, packets: list[Packet]) -> None:
-        """Deliver packets to a sink."""
-        sink, at = self._sinks[number], self._slot.sink(number)
-        failed = sink.deliver(packets)
-        self._words[at + plan.WRITTEN] += len(packets) - failed
-        self._words[at + plan.FAILED] += failed
-        self._words[at + plan.SINK_POSITION] = sink.position
-        if self._trace is not None:
-            self._trace.delivered(self._sink_names[number], packets, failed)
-
-    def _put(self, number: int, several: list[Record], *, is_shed: bool) -> None:
-        """Write records to an output; or count their packets as shed."""
-        words, at, edge = self._words, self._slot.output(number), self._outputs[number]
-        packets = sum(record.packets for record in several)
-        if self._trace is not None:
-            self._trace.put(number, self._plan.id(edge.consumer), is_shed=is_shed)
-        if is_shed:
-            words[at + plan.SHED] += packets
-            return
-        for record in several:
-            head = words[at + plan.HEAD]
-            words[at + plan.HEAD] = edge_log.write(
-                self._logs[edge.log], head, record.parts, record.size
-            )
-        words[at + plan.PUT] += packets
-
-    def _commit(self, hand: _Hand) -> None:
+    def _commit(self, hand: Hand) -> None:
         """Put in force what was done with a hand, and tell whom it concerns."""
         self._count(hand)
         if self._keeps:
@@ -721,18 +498,17 @@ class Worker(Host):
         self._pending = None
         if trace is not None:
             os.eventfd_write(self._fds[DONE], 1)
-        if hand.input == _NOTHING:
+        if hand.input == NOTHING:
             self._end()
             return
         self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
         if self._source is not None:
             self._source.committed()
-        elif hand.input != _EMITTED:
-            producer = self._inputs[hand.input].producer
-            if self._pages[producer].is_waiting():
-                os.eventfd_write(self._fds[wake_name(producer)], 1)
+        elif hand.input != EMITTED and self._inputs.is_waited_for(hand.input):
+            producer = self._inputs.producer(hand.input)
+            os.eventfd_write(self._fds[wake_name(producer)], 1)
 
-    def _count(self, hand: _Hand) -> None:
+    def _count(self, hand: Hand) -> None:
         """Write positions and counters into the words that are to be committed."""
         words, slot = self._words, self._slot
         for number, runner in enumerate(self._runners):
@@ -747,13 +523,9 @@ class Worker(Host):
             words[plan.SOURCE_POSITION] = self._source.position
             words[plan.SOURCE_IDENTITY] = self._source.identity
             words[plan.MISSED] = self._missed_before + self._source.missed
-        elif hand.input not in {_NOTHING, _EMITTED}:
-            at = slot.input(hand.input)
-            words[at + plan.POSITION], words[at + plan.DONE] = hand.position, hand.done
-            words[at + plan.TAKEN] += len(hand.items)
-            if hand.is_last:
-                words[plan.TURN] = hand.ticket + 1
-        words[plan.ENDED] = hand.input == _NOTHING
+        elif hand.input not in {NOTHING, EMITTED}:
+            self._inputs.count(hand)
+        words[plan.ENDED] = hand.input == NOTHING
 
     def _suspicion_now(self) -> Suspicion:
         words = self._page.words
@@ -764,8 +536,8 @@ class Worker(Host):
         self._stop_polling()
         if self._source is not None:
             self._source.ended()
-        for edge in self._outputs:
-            os.eventfd_write(self._fds[wake_name(edge.consumer)], 1)
+        for consumer in self._outputs.consumers():
+            os.eventfd_write(self._fds[wake_name(consumer)], 1)
         os.eventfd_write(self._fds[DONE], 1)
         log.info("%s: %s has ended", self._plan.name, self._plan.id(self._number))
 
@@ -794,5 +566,4 @@ class Worker(Host):
             stage.terminate(reason)
         if self._source is not None:
             self._source.close()
-        for sink in self._sinks:
-            sink.close()
+        self._sinks.close()
