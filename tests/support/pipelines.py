@@ -245,6 +245,20 @@ class Emits(Stage):
             self.emit(packet)
 
 
+class Ticks(Stage):
+    """Emits something all the time, and dies of one packet."""
+
+    def init(self) -> None:
+        self.tick()
+
+    def tick(self) -> None:
+        self.emit(Packet(udp(1 << 40), 0, 0, "tick"))
+        self.call_later(0.0005, self.tick)
+
+    def handle_batch(self, packets: Packets) -> Iterator[Packet]:
+        yield from map(kills_at_77, packets)
+
+
 class Gate(Stage):
     """Passes packets on when somebody has opened it, by a file."""
 

@@ -437,6 +437,17 @@ def test_what_is_emitted_survives_kills_with_what_is_kept(file: Path) -> None:
     running.stop()
 
 
+def test_what_is_emitted_does_not_hide_which_packet_kills(tmp_path: Path, file: Path) -> None:
+    quarantine = tmp_path / "quarantine"
+    running = Pipeline(
+        "p", source, [stage(pipelines.Ticks)], Pcap(file), quarantine=quarantine, intensity=1000
+    ).start_link()
+    running.wait(PATIENCE)
+    assert in_file(quarantine) == [77]
+    assert [n for n in in_file(file) if n != 1 << 40] == [n for n in range(2000) if n != 77]
+    running.stop()
+
+
 def test_where_nothing_can_be_emitted() -> None:
     (failed,) = Pipeline("p", pipelines.few, [pipelines.Emits]).test([b"x"]).errors
     assert str(failed[2]) == "Emits runs in no worker, and emits nothing"

@@ -501,10 +501,12 @@ class Worker(Host):
         if hand.input == NOTHING:
             self._end()
             return
+        if hand.input == EMITTED:  # of the packets that are suspected none was done with
+            return
         self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
         if self._source is not None:
             self._source.committed()
-        elif hand.input != EMITTED and self._inputs.is_waited_for(hand.input):
+        elif self._inputs.is_waited_for(hand.input):
             producer = self._inputs.producer(hand.input)
             os.eventfd_write(self._fds[wake_name(producer)], 1)
 
