@@ -5,7 +5,9 @@ import io
 import os
 import random
 import signal
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from processes import PATIENCE, eventually
 from traffic import number_of, send_numbered
 
 import tuncer
-from tuncer.pipeline import Pcap, Pipeline, PipelineRef, Port, pcapng, stage
+from tuncer.pipeline import Feed, Pcap, Pipeline, PipelineRef, Port, pcapng, stage
 
 KILLS = 200
 
@@ -80,3 +82,33 @@ def test_kills_of_a_pipeline_from_a_device(tmp_path: Path) -> None:
     quarantined = sum(segment.quarantined for segment in stats.segments)
     assert numbers == sorted(set(numbers))
     assert len(numbers) >= 200_000 - stats.sources[0].missed - quarantined
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kills_of_two_pipelines_and_what_a_program_feeds(tmp_path: Path, seed: int) -> None:
+    """A program feeds a pipeline, and that another one: each packet arrives once."""
+    out, bad = tmp_path / "out.pcapng", tmp_path / "bad.pcapng"
+    flows = Count.spec(workers=2, by="flow")
+    second = Pipeline("second", Feed(), [flows], Pcap(out), quarantine=bad, intensity=1000)
+    below = second.start_link()
+    stages = [stage(pipelines.same, workers=2)]
+    above = Pipeline("first", Feed(), stages, second, quarantine=bad, intensity=1000).start_link()
+    count = 300_000
+    fed = threading.Thread(target=above.feed, args=(map(pipelines.udp, range(count)),))
+    fed.start()
+    kill_workers(above, seed, KILLS // 2)
+    kill_workers(below, seed, KILLS // 2)
+    fed.join(300)
+    assert not fed.is_alive()
+    for running in (above, below):
+        running.end_feed()
+        running.wait(60)
+        check_counts(running.stats())
+    quarantined = in_file(bad) if bad.exists() else []
+    found = Counter(in_file(out) + quarantined)
+    assert [n for n in range(count) if found[n] != 1] == []
+    counted = sum(sum(one.values()) for one in below.gather(Count.get))
+    assert count - len(quarantined) <= counted <= count
+    above.stop()
+    below.stop()

@@ -33,6 +33,10 @@ def numbered(count: int) -> Iterator[bytes]:
     return map(udp, range(count))
 
 
+def with_paths() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 def workers_of(running: PipelineRef) -> list[Ref]:
     return [row.ref for row in running.which_children() if row.ref is not None]
 
@@ -171,7 +175,7 @@ def test_from_pipeline_to_pipeline_over_kills(file: Path, monkeypatch: Any) -> N
 
 
 def test_skipped_packets_are_not_taken_for_the_next_ones(file: Path) -> None:
-    """What a killed worker had given on is lost to its own counts, but hides no later packets."""
+    """What is lost in one pipeline does not come to the next, and hides no later packets there."""
     below = Pipeline("second", Feed(), [], Pcap(file)).start_link()
     stages = [stage(pipelines.to_alarm_at_77, on_kill="skip")]
     sinks = {"out": Feed("second"), "alarm": pipelines.dies}
@@ -180,7 +184,52 @@ def test_skipped_packets_are_not_taken_for_the_next_ones(file: Path) -> None:
     below.end_feed()
     wait(below)
     assert stats.segments[0].lost == 256
-    assert in_file(file) == [n for n in range(2000) if n != 77]
+    assert in_file(file) == list(range(256, 2000))
+    above.stop()
+    below.stop()
+
+
+def test_halved_packets_come_in_their_order_to_the_next_pipeline(
+    tmp_path: Path, file: Path, monkeypatch: Any
+) -> None:
+    """Packets of another input must not take the numbers of those that were given on already."""
+    monkeypatch.setenv("PACKETS", "20000")
+    quarantine = tmp_path / "quarantine"
+    below = Pipeline("second", Feed(), [], Pcap(file)).start_link()
+    stages = [stage(pipelines.to_alarm_at_77, workers=2)]
+    sinks = {"out": Feed("second"), "alarm": pipelines.dies}
+    above = Pipeline("first", source, stages, sinks, quarantine=quarantine).start_link()
+    wait(above)
+    below.end_feed()
+    wait(below)
+    assert in_file(quarantine) == [77]
+    assert sorted(in_file(file)) == [n for n in range(20_000) if n != 77]
+    above.stop()
+    below.stop()
+
+
+def test_who_fed_a_killed_worker_and_has_gone_is_not_waited_for_long(
+    file: Path, monkeypatch: Any
+) -> None:
+    below = Pipeline("second", Feed(), [], Pcap(file)).start_link()
+    sinks = {"out": Feed("second"), "alarm": pipelines.dies}
+    stages = [stage(pipelines.to_alarm_at_77)]
+    above = Pipeline("first", Feed(), stages, sinks, intensity=1000).start_link()
+    program = (
+        "import os, pipelines, signal, threading\n"
+        "from supervisor import named\n"
+        "from tuncer.pipeline import feeding\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
+        "feeding.feed('first', map(pipelines.udp, [77] * 3))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=with_paths(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert above.feed(map(udp, range(100, 400))) == 300
+    above.end_feed()
+    wait(above)
+    below.end_feed()
+    wait(below)
+    assert in_file(file) == list(range(100, 400))
     above.stop()
     below.stop()
 
@@ -277,7 +326,7 @@ def test_ctrl_c_ends_a_program_that_feeds(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=with_paths(),
     ) as started:
         assert started.stdout is not None
         assert started.stdout.readline() == "ready\n"

@@ -35,8 +35,13 @@ def requests(
 class FeedSink(Sink):
     """Another pipeline. It commits packets before this one does, and knows which it has taken.
 
+    Packets that this worker gives again after a kill are known there by their numbers. So it must
+    give the same ones in the same order, or begin another epoch.
+
     While it is away, or has no room, the packets wait here, and the worker takes no others.
     """
+
+    is_numbered = True
 
     def __init__(
         self, position: int, name: str, pipeline: str, producer: bytes, wake: Callable[[], None]

@@ -36,6 +36,9 @@ _OFFSETS = (1 << _OFFSET_BITS) - 1
 class Sink(ABC):
     """Where packets go."""
 
+    is_numbered = False
+    """Whether its receivers leave out packets of which they have had the numbers."""
+
     def __init__(self) -> None:
         self.position = 0
         """Committed with what was delivered: a successor goes on there."""
@@ -267,6 +270,8 @@ class PcapSink(Sink):
 
 class ZmqSink(Sink):
     """A ZeroMQ endpoint of the wire format. The position is the next packet's number."""
+
+    is_numbered = True
 
     def __init__(self, position: int, endpoint: str, topic: str) -> None:
         super().__init__()

@@ -56,6 +56,7 @@ ARENA, WAKE, DONE = "pipeline arena", "wake", "pipeline done"
 _MOST = 256  # packets of a transaction
 _LONGEST = 1 << 62  # bytes, more than there are
 _MOST_BYTES = 1 << 20  # of what a source gives to a transaction
+_PATIENCE = 5.0  # seconds in which those who feed a source send again what was in hand at a kill
 _TURNS = 8  # transactions between two looks at messages
 
 
@@ -94,6 +95,8 @@ class Worker(Host):
         self._words = self._page.read()
         self._most_bytes = min(_MOST_BYTES, edge_log.most(self._plan.log_bytes) // 2)
         self._pending: _Pending | None = None
+        self._is_delivered = False
+        """Whether the pending packets are delivered, but for sinks that number them."""
         self._polled = -1
         self._timer: Timer | None = None
         self._emitted: list[tuple[int, list[Item]]] = []
@@ -113,7 +116,15 @@ class Worker(Host):
             self._plan, number, self._words, self._arena.identity, self._again
         )
         self._forced = self._recover()
+        self._is_shared = self._source is not None and self._source.is_shared
         self._commit_source()
+        if self._forced is None:
+            # A predecessor may have been killed in a transaction that nothing repeats: of packets
+            # that stages emitted, or gave in the end.
+            if self._sinks.given_up():
+                self._page.commit(self._words)
+        elif self._is_shared:
+            self.call_later(_PATIENCE, self._stop_waiting)
         self.add_reader(self._wake, self._turn)
         self._wake_all()
 
@@ -295,19 +306,10 @@ class Worker(Host):
         """Take packets, and run the stages; tell whether there was anything to do."""
         if self._words[plan.ENDED]:
             return False
-        if self._emitted:
-            emitted = Hand([], EMITTED)
-            self._pending = self._prepared(emitted, self._take_emitted())
+        hand, what = self._next_hand()
+        if hand is not None and hand.input == EMITTED:
+            self._pending = self._prepared(hand, self._take_emitted())
             return True
-        what = ""
-        hand: Hand | None = None
-        if self._forced is not None:
-            hand = self._hand(*self._forced[1:], is_again=True)
-            if hand is not None:
-                what, self._forced = self._forced[0], None
-        is_free = self._forced is None or (self._source is not None and self._source.is_shared)
-        if hand is None and is_free:
-            hand = self._hand(-1, self._limit, is_again=False)
         if hand is None:
             if not self._is_over():  # packets that are to come first may have not come yet
                 return False
@@ -327,6 +329,43 @@ class Worker(Host):
         else:
             self._pending = self._done_with(hand)
         return True
+
+    def _next_hand(self) -> tuple[Hand | None, str]:
+        """Return what is taken next; and what is done with it, if stages are not to have it.
+
+        What was in hand at a kill comes first, in the same order as before it: a sink may have
+        given packets on that are not committed, and they are known there by their numbers.
+        """
+        if self._forced is not None:
+            what, of, count = self._forced
+            hand = self._hand(of, count, is_again=True)
+            if hand is not None:
+                self._forced = None
+                return hand, what
+            if not self._is_shared or self._sinks.are_numbered:
+                return None, ""
+        words = self._page.words
+        if words[SUSPECTS] and self._forced is None:
+            hand = self._hand(words[HAND_INPUT], self._limit, is_again=self._is_shared)
+            if hand is not None or not self._is_shared:
+                return hand, ""
+            self._give_up_order()  # whoever feeds has gone, and does not send the rest again
+        if self._emitted:
+            return Hand([], EMITTED), ""
+        return self._hand(-1, self._limit, is_again=False), ""
+
+    def _give_up_order(self) -> None:
+        """Go on with other packets than those that were in hand at a kill."""
+        self._forced = None
+        self._suspect(Suspicion())
+        if self._sinks.given_up():
+            self._page.commit(self._words)
+
+    def _stop_waiting(self) -> None:
+        """Wait no longer for those who fed a predecessor, and do not send their packets again."""
+        if self._forced is not None:
+            self._give_up_order()
+            self._again()
 
     def _emit(self, stage: int, items: Sequence[Item]) -> None:
         """Have packets of a stage itself go on, in a transaction of their own."""
@@ -474,11 +513,14 @@ class Worker(Host):
             if shed:
                 return False  # a consumer wakes this worker after its next commit
         self._page.wait(waiting=False)
+        if not self._is_delivered:
+            self._sinks.deliver(pending.delivered, self._trace)
+            self._is_delivered = True
         waiting = self._sinks.waiting(pending.delivered)
         if waiting is not None:
             self._again_after(waiting.delay())
             return False
-        self._sinks.deliver(pending.delivered, self._trace)
+        self._sinks.deliver_numbered(pending.delivered, self._trace)
         self._outputs.write(wanted, shed, self._trace)
         self._commit(pending.hand)
         consumers = self._outputs.consumers()
@@ -495,7 +537,7 @@ class Worker(Host):
         if trace is not None:
             self._tracer.write(trace)
         self._page.commit(self._words)
-        self._pending = None
+        self._pending, self._is_delivered = None, False
         if trace is not None:
             os.eventfd_write(self._fds[DONE], 1)
         if hand.input == NOTHING:
@@ -503,7 +545,8 @@ class Worker(Host):
             return
         if hand.input == EMITTED:  # of the packets that are suspected none was done with
             return
-        self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
+        if self._forced is None:  # otherwise these were others' than those that were in hand
+            self._suspect(failures.after_commit(len(hand.items), self._suspicion_now()))
         if self._source is not None:
             self._source.committed()
         elif self._inputs.is_waited_for(hand.input):

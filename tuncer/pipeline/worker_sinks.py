@@ -73,22 +73,44 @@ class WorkerSinks:
         return None
 
     def deliver(self, delivered: Delivered, trace: Trace | None) -> None:
-        """Deliver packets, and count them."""
-        words = self._words
-        for number, packets in delivered:
-            sink, at = self._sinks[number], self._slot.sink(number)
-            failed = sink.deliver(packets)
-            words[at + plan.WRITTEN] += len(packets) - failed
-            words[at + plan.FAILED] += failed
-            words[at + plan.SINK_POSITION] = sink.position
-            if trace is not None:
-                trace.delivered(self._names[number], packets, failed)
+        """Deliver packets to sinks that do not number them: to functions, that is, among others.
 
-    def given_up(self) -> None:
-        """Have the sinks forget what a predecessor may have offered to them."""
+        Those come first. What kills its worker there has not been given to a sink that numbers
+        packets, which would have to be given the rest of them by the same numbers.
+        """
+        for number, packets in delivered:
+            if not self._sinks[number].is_numbered:
+                self._deliver(number, packets, trace)
+
+    def deliver_numbered(self, delivered: Delivered, trace: Trace | None) -> None:
+        """Deliver packets to sinks that number them: directly before the commit."""
+        for number, packets in delivered:
+            if self._sinks[number].is_numbered:
+                self._deliver(number, packets, trace)
+
+    def _deliver(self, number: int, packets: list[Packet], trace: Trace | None) -> None:
+        words, sink, at = self._words, self._sinks[number], self._slot.sink(number)
+        failed = sink.deliver(packets)
+        words[at + plan.WRITTEN] += len(packets) - failed
+        words[at + plan.FAILED] += failed
+        words[at + plan.SINK_POSITION] = sink.position
+        if trace is not None:
+            trace.delivered(self._names[number], packets, failed)
+
+    def given_up(self) -> bool:
+        """Have the sinks forget what a predecessor may have offered; tell if that changes words."""
+        is_changed = False
         for number, sink in enumerate(self._sinks):
+            before = sink.position
             sink.given_up()
+            is_changed |= sink.position != before
             self._words[self._slot.sink(number) + plan.SINK_POSITION] = sink.position
+        return is_changed
+
+    @property
+    def are_numbered(self) -> bool:
+        """Whether packets of a sink are known by their numbers to whoever gets them."""
+        return any(sink.is_numbered for sink in self._sinks)
 
     def close(self) -> None:
         """Close all."""
