@@ -122,7 +122,8 @@ class Feed:
 
     As a sink: the pipeline of this name, which has such a source. It may be of another program. A
     ``Pipeline`` as a sink is the same. Over kills of any worker no packet is lost between the two,
-    or comes twice, if the stages make the same of the same packets.
+    or comes twice, if the stages make the same of the same packets; what they emit by themselves,
+    or give in the end, may come twice.
 
     Args:
         pipeline: as a sink, the name.
