@@ -30,6 +30,17 @@ def snapshot() -> list[Node]:
     return sorted(roots, key=lambda node: (node.id, node.pid))
 
 
+def kind_of(ref: Ref) -> str:
+    """Return the class of a supervisor, as "module:Class"; "" of any other actor.
+
+    Raises:
+        ActorError: it has ended, or does not answer.
+    """
+    if not kernel.is_supervisor(ref.pid):
+        return ""
+    return str(ask_system(ref, ["tree"], _PATIENCE)["class"])
+
+
 class _Seen(NamedTuple):
     """What the kernel says of this user's actors."""
 

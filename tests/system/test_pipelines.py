@@ -309,7 +309,7 @@ def test_a_kill_before_neighbours_are_told(
 
 def test_a_pipeline_that_was_stopped_below_a_supervisor_begins_anew(file: Path) -> None:
     described = Pipeline("p", source, [Count], Pcap(file))
-    sup = Supervisor.start_link([described.child_spec()], intensity=10)
+    sup = Supervisor.start_link([described.child_spec(restart="permanent")], intensity=10)
     for _ in range(2):
         running = sup.child("p", PipelineRef)
         wait(running)

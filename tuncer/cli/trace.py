@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from supervisor import ActorError, whereis
+from supervisor import ActorError, Ref, whereis
+from supervisor.tree import kind_of
 
 
 def add_command(commands: Any) -> None:
@@ -32,6 +33,9 @@ def run(options: argparse.Namespace) -> int:
     if running is None:
         print(f"tuncer: there is no pipeline {options.pipeline!r}", file=sys.stderr)
         return 1
+    if not _is_pipeline(running):
+        print(f"tuncer: {options.pipeline!r} is no pipeline", file=sys.stderr)
+        return 1
     try:
         found = running.trace_packets(options.count, options.timeout)
     except (ActorError, RuntimeError, ValueError) as error:
@@ -48,6 +52,14 @@ def run(options: argparse.Namespace) -> int:
         print(f"tuncer: {waited}, {done} of them have left the pipeline", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_pipeline(ref: Ref) -> bool:
+    """Tell whether an actor is a pipeline: any other would take a call of these for its own."""
+    try:
+        return kind_of(ref).endswith(":PipelineSupervisor")
+    except ActorError:
+        return False
 
 
 def _print(found: list[Any]) -> None:

@@ -78,6 +78,11 @@ class RingSubscription(QueueSubscription):
         """The number of the next packet."""
         return self._seq
 
+    @property
+    def head(self) -> int:
+        """The number of the next packet that the device will read."""
+        return self._seq if self._ring is None else self._ring.control.head
+
     def go_back(self, seq: int) -> None:
         """Go on at an earlier packet, which a former process of this reader has not done with.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -86,7 +88,8 @@ class Pcap:
             reads it, and feeds the pipeline, see ``Feed``.
         timed: as a source: packets come at the distances of their times.
         rotate_bytes: as a sink: a file of so many bytes is the last one's; the next one begins.
-            Files are then called ``name-00000.pcapng``, ``name-00001.pcapng`` and so on.
+            Files are then called ``name-00000.pcapng``, ``name-00001.pcapng`` and so on, behind
+            those that are there of earlier runs.
         rotate_seconds: the same after so many seconds.
     """
 
@@ -94,6 +97,20 @@ class Pcap:
     timed: bool = False
     rotate_bytes: int | None = None
     rotate_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the arguments.
+
+        Raises:
+            TypeError, ValueError: which one is wrong.
+        """
+        for name in ("rotate_bytes", "rotate_seconds"):
+            given = getattr(self, name)
+            kinds = int if name == "rotate_bytes" else (int, float)
+            if given is not None and (isinstance(given, bool) or not isinstance(given, kinds)):
+                raise TypeError(f"{name} is a number, not {given!r:.100}")
+            if given is not None and not 0 < given < math.inf:
+                raise ValueError(f"{name} is above 0, not {given}")
 
     @property
     def is_file(self) -> bool:
@@ -170,6 +187,8 @@ def is_fed_by_program(source: Any) -> bool:
         return not source.is_file
     if isinstance(source, (list, tuple)):
         return bool(source) and all(isinstance(one, (bytes, Packet)) for one in source)
+    if isinstance(source, io.IOBase):
+        raise TypeError(f"a stream is a source as Pcap(stream), not by itself: {source!r:.100}")
     if isinstance(source, (Port, Zmq, Feed, Device, str, bytes, Packet, Mapping)):
         return False
     return isinstance(source, Iterable) and not callable(source)

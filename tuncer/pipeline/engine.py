@@ -256,4 +256,8 @@ def run_all(runners: Sequence[Runner], items: list[Item]) -> list[Item]:
 
 def text_of(error: BaseException) -> str:
     """Return an exception with its traceback, as a quarantine tells it."""
-    return "".join(traceback.format_exception(error)).rstrip()
+    try:
+        text = "".join(traceback.format_exception(error)).rstrip()
+    except Exception as worse:  # noqa: BLE001 - whatever its __str__ raises
+        text = f"{type(error).__qualname__}, whose text raises {type(worse).__qualname__}"
+    return text.encode(errors="backslashreplace").decode()

@@ -121,8 +121,9 @@ class Outputs:
             found += self._encoded(items[half:], ticket, is_last=is_last)
         if edge_log.needed_for([record.size for record in found]) > self._plan.log_bytes:
             raise ValueError(
-                f"stages have made {sum(record.size for record in found)} bytes at once, and an"
-                f" edge has room for {self._plan.log_bytes}: give the pipeline more log_bytes="
+                f"{sum(record.size for record in found)} bytes are to go on at once, and an edge of"
+                f" {self._plan.log_bytes} bytes takes half of that for sure: give the pipeline more"
+                " log_bytes="
             )
         return found
 

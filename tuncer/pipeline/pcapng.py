@@ -265,6 +265,8 @@ def _packet(
     if start + size > len(body):
         raise reader.damaged("a packet that is longer than its block")
     when = _nanoseconds(time, one.resolution)
+    if when >= 1 << 64:
+        raise reader.damaged("a packet of a time that is later than any")
     return Captured(body[start : start + size], when, one.framing, one.name, reader.position)
 
 

@@ -106,6 +106,8 @@ class Pipeline:
     def child_spec(self, id: str | None = None, **options: Any) -> ChildSpec:  # noqa: A002 - OTP's word
         """Return the specification of the pipeline, for a supervisor of one's own.
 
+        A pipeline that was stopped by ``PipelineRef.stop`` stays so: ``restart`` is "transient".
+
         Args:
             id: what that calls it; by default the pipeline's name.
             **options: as of ``ChildSpec``.
@@ -119,8 +121,9 @@ class Pipeline:
                     f"pipeline {self.name!r}: {source!r:.100} lives in this program: give it a"
                     " source that every process can read, or Feed(), and feed it"
                 )
+        told: dict[str, Any] = {"restart": "transient", **options}
         arguments = self._arguments()
-        return ChildSpec(id or self.name, PipelineSupervisor, arguments, name=self.name, **options)
+        return ChildSpec(id or self.name, PipelineSupervisor, arguments, name=self.name, **told)
 
     def test(
         self,
@@ -168,7 +171,8 @@ class Pipeline:
         if [source.kind for source in sources].count("feed") > 1:
             raise ValueError("a pipeline is fed by one source at most: give it a single Feed()")
         _check(specs, sinks)
-        _check_files(sources, sinks)
+        _check_files(sources, sinks, self.quarantine)
+        _check_twice(sources, sinks)
         _check_ends(specs)
         groups: list[list[StageSpec]] = [[]]
         for spec in specs:
@@ -312,13 +316,35 @@ def _check_ends(specs: list[StageSpec]) -> None:
             )
 
 
-def _check_files(sources: Sequence[EndPlan], sinks: Sequence[EndPlan]) -> None:
+def _check_twice(sources: Sequence[EndPlan], sinks: Sequence[EndPlan]) -> None:
+    """Check that no queue of a device is read twice, and no endpoint bound twice.
+
+    Raises:
+        ValueError: one is.
+    """
+    read = [
+        (str(end.options["namespace"]), end.name, end.options["queue"])
+        for end in sources
+        if end.kind == "port"
+    ]
+    bound = [end.options["endpoint"] for end in sinks if end.kind == "zmq"]
+    for what, found in (("a device is a source", read), ("an endpoint is a sink", bound)):
+        twice = next((one for one in found if found.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{what} twice: {twice}")
+
+
+def _check_files(
+    sources: Sequence[EndPlan], sinks: Sequence[EndPlan], quarantine: str | os.PathLike[str] | None
+) -> None:
     """Check that no file is written twice, nor written and read.
 
     Raises:
         ValueError: one is.
     """
     written = [os.path.realpath(end.options["path"]) for end in sinks if end.kind == "pcap"]
+    if quarantine is not None:
+        written.append(os.path.realpath(quarantine))
     read = {os.path.realpath(end.options["path"]) for end in sources if end.kind == "pcap"}
     for path in written:
         if path in read:

@@ -130,8 +130,8 @@ class PipelineRef(SupervisorRef):
         self.drain()
         with contextlib.suppress(CallTimeout):
             self.wait(deadline)
+        self.call(["stopping"], timeout=None)  # from now on no worker takes or delivers anything
         found = self.stats()
-        self.call(["stopping"], timeout=None)
         super().stop()
         return found
 
@@ -153,7 +153,7 @@ class PipelineRef(SupervisorRef):
             ValueError, TypeError: not so many, or no time.
             RuntimeError: somebody else traces the pipeline.
         """
-        tracing.check_count(count)
+        tracing.check(count, timeout)
         found = self.call(["trace", count, float(timeout)], timeout=timeout + _DEADLINE)
         if found is None:
             raise RuntimeError(f"somebody else traces {self}")

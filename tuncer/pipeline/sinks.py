@@ -19,7 +19,7 @@ import zmq
 from supervisor.lowlevel import load_reference
 from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
-from tuncer.pipeline import pcapng
+from tuncer.pipeline import engine, pcapng
 from tuncer.pipeline.attached import device_of
 from tuncer.protocol import wire_format
 from tuncer.protocol.packet import DeviceError, Packet
@@ -31,6 +31,8 @@ _LOOK = 0.01  # seconds between two looks whether it is there again
 _LONGEST_SUBSCRIPTION = 1024  # bytes of what a subscriber may send
 _OFFSET_BITS = 44  # of a position: bytes in a file; above them the file's number
 _OFFSETS = (1 << _OFFSET_BITS) - 1
+_DIGITS = 5  # of a file's number
+_A_MESSAGE = 256 << 10  # bytes of packets in a ZeroMQ message, unless one has more
 
 
 class Sink(ABC):
@@ -65,6 +67,25 @@ class Sink(ABC):
         return
 
 
+class _OnceASecond:
+    """Logs failures: at most one a second, with the number of those in between."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._hidden = 0
+
+    def tell(self, text: str, who: str, number: int, error: Exception) -> None:
+        """Log a failure, or count it."""
+        now = time.monotonic()
+        if now < self._until:
+            self._hidden += 1
+            return
+        more = f" ({self._hidden} more before)" if self._hidden else ""
+        detail = engine.text_of(error) if not isinstance(error, OSError) else str(error)
+        log.error("%s%s: %s", text % (who, number), more, detail)
+        self._until, self._hidden = now + 1.0, 0
+
+
 class PortSink(Sink):
     """A device. After a crash a batch may be written again."""
 
@@ -72,6 +93,7 @@ class PortSink(Sink):
         super().__init__()
         self._options, self._name = options, options["name"]
         self._device: Device | None = None
+        self._log = _OnceASecond()
 
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Write packets to the device."""
@@ -94,10 +116,10 @@ class PortSink(Sink):
                 if time.monotonic() < deadline:  # it is being restarted, or made again
                     time.sleep(_LOOK)
                     continue
-                log.warning("%s: %d packets were not written: %s", self._name, len(datas), error)
+                self._log.tell("%s: %d packets were not written", self._name, len(datas), error)
                 return failed + len(datas)
             except (OSError, ValueError) as error:
-                log.warning("%s: a packet was not written: %s", self._name, error)
+                self._log.tell("%s: %d packet was not written", self._name, 1, error)
                 failed += 1
                 datas = datas[written_before(error) + 1 :]
         return failed
@@ -110,6 +132,7 @@ class FunctionSink(Sink):
         super().__init__()
         self._name = name
         self._call = load_reference(start)
+        self._log = _OnceASecond()
 
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Call the function for each packet."""
@@ -117,8 +140,8 @@ class FunctionSink(Sink):
         for packet in packets:
             try:
                 self._call(packet)
-            except Exception:
-                log.exception("sink %r has failed for packet %d", self._name, packet.seq)
+            except Exception as error:  # noqa: BLE001 - whatever the user's function raises
+                self._log.tell("sink %r has failed for packet %d", self._name, packet.seq, error)
                 failed += 1
         return failed
 
@@ -142,6 +165,11 @@ class PcapSink(Sink):
     def __init__(
         self, position: int, path: str, rotate_bytes: int | None, rotate_seconds: float | None
     ) -> None:
+        """Go on with the file where a predecessor has committed, or begin.
+
+        Raises:
+            OSError: it cannot be written, at the first start.
+        """
         super().__init__()
         self._path = Path(path)
         self._bytes, self._seconds = rotate_bytes, rotate_seconds
@@ -150,18 +178,25 @@ class PcapSink(Sink):
         self._began = time.monotonic()
         self._file: IO[bytes] | None = None
         self.position = position
+        if position == 0:
+            self._number = self._first_free()
+            self._name().open("ab").close()  # which says why that is impossible
+        elif self._rotates:
+            # Of a predecessor that was killed before it had committed anything in it.
+            self._name(self._number + 1).unlink(missing_ok=True)
         self._open()
+
+    @property
+    def _rotates(self) -> bool:
+        return self._bytes is not None or self._seconds is not None
 
     def _open(self) -> bool:
         """Open the present file, and cut it to what is committed; tell whether that was possible.
 
-        A new section begins there: it describes its interfaces anew. Files behind it are of a
-        predecessor that was killed before it had committed them, or of an earlier pipeline.
+        A new section begins there: it describes its interfaces anew.
         """
         path = self._name()
         try:
-            for stale in self._names_behind():
-                stale.unlink()
             is_there = self._offset > 0 and path.exists()
             if self._offset and not is_there:
                 log.error("%s was removed: another file begins", path)
@@ -190,22 +225,21 @@ class PcapSink(Sink):
         self._offset = self._file.tell()
         self.position = self._number << _OFFSET_BITS | self._offset
 
-    def _names_behind(self) -> list[Path]:
-        """Return the files of higher numbers that are there."""
-        if self._bytes is None and self._seconds is None:
-            return []
+    def _first_free(self) -> int:
+        """Return the number of the first file: behind those that are there, of earlier runs."""
+        if not self._rotates:
+            return 0
         found = self._path.parent.glob(f"{glob.escape(self._path.stem)}-*{self._path.suffix}")
         cut = len(self._path.stem) + 1
-        return [
-            path
-            for path in found
-            if path.stem[cut:].isdecimal() and int(path.stem[cut:]) > self._number
-        ]
+        texts = [path.stem[cut:] for path in found]
+        numbers = [int(text) for text in texts if text.isdecimal() and len(text) == _DIGITS]
+        return max(numbers, default=-1) + 1
 
-    def _name(self) -> Path:
-        if self._bytes is None and self._seconds is None:
+    def _name(self, number: int | None = None) -> Path:
+        if not self._rotates:
             return self._path
-        return self._path.with_name(f"{self._path.stem}-{self._number:05}{self._path.suffix}")
+        number = self._number if number is None else number
+        return self._path.with_name(f"{self._path.stem}-{number:0{_DIGITS}}{self._path.suffix}")
 
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Write packets, all of them or none."""
@@ -292,9 +326,14 @@ class ZmqSink(Sink):
         for framing, run in itertools.groupby(packets, lambda packet: packet.framing):
             datas = [packet.data for packet in run]
             when = packets[0].timestamp
-            told = (self._topic, self.position, datas, when, 0)
-            self._socket.send_multipart(wire_format.encode(*told, framing=framing), zmq.NOBLOCK)
-            self.position += len(datas)
+            while datas:
+                sizes = itertools.accumulate(map(len, datas))
+                count = max(1, sum(size <= _A_MESSAGE for size in sizes))
+                told = (self._topic, self.position, datas[:count], when, 0)
+                frames = wire_format.encode(*told, framing=framing)
+                self._socket.send_multipart(frames, zmq.NOBLOCK)
+                self.position += count
+                datas = datas[count:]
         return 0
 
     def close(self) -> None:

@@ -30,11 +30,18 @@ log = logging.getLogger("tuncer")
 
 _AGAIN = 0.05  # seconds until a device that is away is looked for again
 _NO_IDENTITY = 0
+_PACKETS = (Packet, bytes, bytearray, memoryview)
+_NUMBERS = range(1 << 64)  # what the numbers and times of packets may be
+_QUEUES = range(1 << 16)
+_LONGEST_START = 64  # bytes before a packet
+_LONGEST_NAME = 255  # bytes of a topic
 
 
 class Source(ABC):
     """Where packets come from."""
 
+    can_repeat = True
+    """Whether it gives again what was in hand at a kill."""
     is_shared = False
     """Whether several producers feed it, whose packets need not come in the same order again."""
 
@@ -64,6 +71,13 @@ class Source(ABC):
             most: packets, at most.
             most_bytes: bytes, at most, unless the first packet alone has more.
         """
+
+    def has_more_to_drain(self) -> bool:
+        """Tell, when the sources are to end, whether there are packets that came before that.
+
+        They are those that would be lost: a file has its packets the next time, too.
+        """
+        return False
 
     def kept(self) -> Any:
         """Return what is committed beside the position: a term; None: nothing."""
@@ -138,10 +152,19 @@ class PortSource(_BulkSource):
         self._options = options
         self._made = options["device"] is None
         self._subscription: RingSubscription | None = None
+        self._end: int | None = None
         if identity == _NO_IDENTITY:
             self._attach()
         # Otherwise this is a restart, and the device's worker may wait to be restarted behind it,
         # by the same supervisor: then this start must not wait for the device.
+
+    def has_more_to_drain(self) -> bool:
+        """Tell whether the device's log had packets, when this was asked first, that wait still."""
+        if self._subscription is None:
+            return False
+        if self._end is None:
+            self._end = self._subscription.head
+        return self.position < self._end
 
     def _attach(self) -> None:
         """Subscribe, if the device is there."""
@@ -277,6 +300,13 @@ class FunctionSource(_BulkSource):
             if not given:
                 raise
             self._packets = _raising(error)  # behind what it has yielded before
+        wrong = next((one for one in given if not isinstance(one, _PACKETS)), None)
+        if wrong is not None:
+            text = f"source {self._name!r} yields packets, or bytes, not {wrong!r:.100}"
+            given = list(itertools.takewhile(lambda one: isinstance(one, _PACKETS), given))
+            if not given:
+                raise TypeError(text)
+            self._packets = _raising(TypeError(text))  # behind what it has yielded before
         first, now = self.position, time.time_ns()
         if set(map(type, given)) == {bytes}:
             numbers = range(first, first + len(given))
@@ -288,13 +318,13 @@ class FunctionSource(_BulkSource):
     def _packet(self, given: Any, seq: int, now: int) -> Packet:
         if isinstance(given, Packet):
             return given
-        if isinstance(given, (bytes, bytearray, memoryview)):
-            return Packet(bytes(given), seq, now, self._name)
-        raise TypeError(f"source {self._name!r} yields packets, or bytes, not {given!r:.100}")
+        return Packet(bytes(given), seq, now, self._name)
 
 
 class ZmqSource(_BulkSource):
     """A ZeroMQ endpoint of the wire format. The position is the next packet's number."""
+
+    can_repeat = False
 
     def __init__(self, position: int, identity: int, endpoint: str, topic: str) -> None:
         super().__init__(position, identity)
@@ -325,7 +355,21 @@ class ZmqSource(_BulkSource):
                 return found
 
     def _packets(self, message: wire_format.Message) -> list[Packet]:
-        """Return the packets of a message that are new; count those that are missing."""
+        """Return the packets of a message that are new; count those that are missing.
+
+        Raises:
+            ValueError: its numbers are such as no device and no pipeline sends.
+        """
+        last = message.seq + len(message.packets)
+        if not (
+            message.seq in _NUMBERS
+            and last in _NUMBERS
+            and message.timestamp in _NUMBERS
+            and message.queue in _QUEUES
+            and message.framing.start <= _LONGEST_START
+            and len(message.topic) <= _LONGEST_NAME
+        ):
+            raise ValueError("its numbers, or its topic, are such as nobody sends")
         seen = max(0, self.position - message.seq) if self.identity else 0
         first = message.seq + seen
         lost = max(0, first - self.position) if self.identity else 0

@@ -77,14 +77,16 @@ class Stage(GenServer):
 
         For timers, messages and handlers: what they change of ``kept`` is committed with that.
         Packets that are emitted go on before the next batch is handled; those that are emitted
-        while one is handled, behind what comes of it.
+        while one is handled, behind what comes of it. After the end of the source they are dropped,
+        and a warning says so.
 
         Args:
             *packets: packets, or what ``to`` returns.
 
         Raises:
-            RuntimeError: the pipeline has ended; or the stage has ``by="ordered"`` and several
-                workers, or runs in ``Pipeline.test``, where there are no timers.
+            BufferError: 16 MiB wait already, as the next stage has no room.
+            RuntimeError: the stage has ``by="ordered"`` and several workers, or runs in
+                ``Pipeline.test``, where there are no timers.
         """
         if self.emitter is None:
             raise RuntimeError(f"{type(self).__qualname__} runs in no worker, and emits nothing")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from supervisor.lowlevel import pack_exact, unpack
 from tuncer.pipeline import plan
 from tuncer.pipeline.arena import MOST_TRACED, Arena, Page
-from tuncer.pipeline.engine import Runner
+from tuncer.pipeline.engine import Runner, text_of
 from tuncer.pipeline.records import Item, Routed
 from tuncer.protocol.headers import flow_text
 from tuncer.protocol.packet import Packet
@@ -28,6 +28,7 @@ READ, TAKEN, PUT = "read", "taken", "put"
 
 _LENGTH = 4  # bytes before the steps of a transaction
 _LONGEST_NOTE = 200
+_LONGEST = 3600  # seconds of a trace: meanwhile nobody else can trace the pipeline
 
 
 class Key(NamedTuple):
@@ -105,7 +106,7 @@ class Trace:
 
     def note(self, key: Key, where: str, verdict: str, *, count: int = 1, note: str = "") -> None:
         """Note a step."""
-        text = note[:_LONGEST_NOTE]
+        text = note[:_LONGEST_NOTE].encode(errors="backslashreplace").decode()
         self.steps.append(Step(*key, time.time_ns(), self._worker, where, verdict, count, text))
 
     def count(self, items: Iterable[Item]) -> Counter[Key]:
@@ -134,7 +135,7 @@ class Trace:
     def failed(self, packet: Packet | None, error: BaseException) -> None:
         """Take note of a packet for which a stage has raised an exception."""
         if packet is not None:
-            self._errors[key_of(packet)] = f"{type(error).__name__}: {error}"
+            self._errors[key_of(packet)] = text_of(error).rpartition("\n")[2]
 
     def _sorted(self, items: list[Item]) -> dict[Key, _Found]:
         found: dict[Key, _Found] = defaultdict(lambda: _Found([], []))
@@ -312,14 +313,17 @@ def is_over(found: Sequence[TracedPacket], wanted: int) -> bool:
     return len(found) >= wanted and all(packet.done for packet in found[:wanted])
 
 
-def check_count(count: Any) -> int:
-    """Check how many packets are to be traced.
+def check(count: Any, timeout: Any) -> None:
+    """Check how many packets are to be traced, and for how long.
 
     Raises:
-        ValueError, TypeError: not so many.
+        ValueError, TypeError: not so many, or not so long.
     """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"a trace takes a number of seconds, not {timeout!r:.100}")
+    if not 0 <= timeout <= _LONGEST:
+        raise ValueError(f"a trace takes 0 to {_LONGEST} seconds, not {timeout}")
     if isinstance(count, bool) or not isinstance(count, int):
         raise TypeError(f"a trace is of a number of packets, not {count!r:.100}")
     if not 1 <= count <= MOST_TRACED:
         raise ValueError(f"a trace is of 1 to {MOST_TRACED} packets, not {count}")
-    return count

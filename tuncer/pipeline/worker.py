@@ -11,6 +11,7 @@ import contextlib
 import functools
 import logging
 import os
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +58,8 @@ _MOST = 256  # packets of a transaction
 _LONGEST = 1 << 62  # bytes, more than there are
 _MOST_BYTES = 1 << 20  # of what a source gives to a transaction
 _PATIENCE = 5.0  # seconds in which those who feed a source send again what was in hand at a kill
+_MOST_EMITTED = 16 << 20  # bytes that stages may have emitted, and that wait for room
+_OVERHEAD = 64  # bytes that a packet takes in a log besides its own
 _TURNS = 8  # transactions between two looks at messages
 
 
@@ -99,8 +102,10 @@ class Worker(Host):
         """Whether the pending packets are delivered, but for sinks that number them."""
         self._polled = -1
         self._timer: Timer | None = None
-        self._emitted: list[tuple[int, list[Item]]] = []
-        """Stages, and packets of theirs that are to go on."""
+        self._emitted: deque[tuple[int, list[Item], int]] = deque()
+        """Stages, packets of theirs that are to go on, and how many bytes these take."""
+        self._emitted_bytes = 0
+        self._has_told_of_end = False
         self._hidden = 0  # failures that were not logged, as others were just before
         self._added: dict[int, int] = {}
         """What the next commit adds to counters: until then a kill has changed nothing."""
@@ -121,7 +126,7 @@ class Worker(Host):
         if self._forced is None:
             # A predecessor may have been killed in a transaction that nothing repeats: of packets
             # that stages emitted, or gave in the end.
-            if self._sinks.given_up():
+            if self._sinks.given_up() or self._sinks.have_begun:
                 self._page.commit(self._words)
         elif self._is_shared:
             self.call_later(_PATIENCE, self._stop_waiting)
@@ -229,11 +234,25 @@ class Worker(Host):
         before = Suspicion(words[KILLS], words[LIMIT], words[SUSPECTS])
         of, count = words[HAND_INPUT], words[HAND_COUNT]
         self._reason = self._page.reason(hand) or "its worker was killed"
+        if self._source is not None and not self._source.can_repeat:
+            self._lose(count)
+            return None
         verdict = failures.after_kill(count, before, self._segment.on_kill)  # type: ignore[arg-type]
         self._suspect(verdict.suspicion)
         if verdict.what == "retry":
             count = verdict.suspicion.limit
         return None if verdict.what == "go on" else (verdict.what, of, count)
+
+    def _lose(self, count: int) -> None:
+        """Count packets that were in hand at a kill, and that the source does not give again."""
+        assert self._source is not None
+        log.warning("%s: %d packets were in hand at a kill: lost", self._plan.name, count)
+        self._suspect(Suspicion())
+        if self._source.identity:  # then it tells them itself, by their numbers, as missed
+            return
+        self._words[plan.READ] += count
+        self._words[plan.LOST] += count
+        self._page.commit(self._words)
 
     def _suspect(self, suspicion: Suspicion) -> None:
         words = self._page.words
@@ -298,13 +317,17 @@ class Worker(Host):
         for _ in range(_TURNS):
             if self._pending is None and not self._take():
                 return
-            if self._pending is not None and not self._finish(self._pending):
-                return
+            try:
+                if self._pending is not None and not self._finish(self._pending):
+                    return
+            except BaseException as error:  # of a sink, or of what is kept
+                self._page.leave_reason(engine.text_of(error))
+                raise
         self._again()
 
     def _take(self) -> bool:
         """Take packets, and run the stages; tell whether there was anything to do."""
-        if self._words[plan.ENDED]:
+        if self._words[plan.ENDED] or self._arena.stopped:
             return False
         hand, what = self._next_hand()
         if hand is not None and hand.input == EMITTED:
@@ -314,7 +337,9 @@ class Worker(Host):
             if not self._is_over():  # packets that are to come first may have not come yet
                 return False
             hand = Hand([], NOTHING)
-            in_the_end = engine.end_all(self._runners, self._objects) + self._take_emitted()
+            in_the_end = engine.end_all(self._runners, self._objects)
+            while self._emitted:
+                in_the_end += self._take_emitted()
             self._pending = self._prepared(hand, in_the_end)
             return True
         words = self._page.words
@@ -371,20 +396,35 @@ class Worker(Host):
         """Have packets of a stage itself go on, in a transaction of their own."""
         name = self._segment.stages[stage].name
         if self._words[plan.ENDED]:
-            raise RuntimeError(f"stage {name!r} has ended: nothing goes on from it any more")
+            if not self._has_told_of_end:
+                text = "%s: stage %r emits packets after the end: they are dropped"
+                log.warning(text, self._plan.name, name)
+            self._has_told_of_end = True
+            return
         if self._outputs.is_ordered:
             raise RuntimeError(
                 f"stage {name!r}: packets that are not of a batch have no place in the order that"
                 " by='ordered' restores"
             )
-        self._emitted.append((stage, list(items)))
+        packets = [item.packet if isinstance(item, Routed) else item for item in items]
+        size = sum(len(packet.data) + _OVERHEAD for packet in packets)
+        if self._emitted_bytes + size > _MOST_EMITTED:
+            raise BufferError(
+                f"stage {name!r}: {self._emitted_bytes} bytes wait already that it has emitted: the"
+                " next stage has no room for them"
+            )
+        self._emitted.append((stage, list(items), size))
+        self._emitted_bytes += size
         self._again()
 
     def _take_emitted(self) -> list[Item]:
         """Return what comes of the packets that stages have emitted."""
-        emitted, self._emitted = self._emitted, []
         found: list[Item] = []
-        for stage, items in emitted:
+        taken = 0
+        while self._emitted and (taken == 0 or taken + self._emitted[0][2] <= self._most_bytes):
+            stage, items, size = self._emitted.popleft()
+            taken += size
+            self._emitted_bytes -= size
             own = self._runners[stage].end(lambda items=items: items)  # type: ignore[misc]
             found += run_all(self._runners[stage + 1 :], own)
         return found
@@ -394,7 +434,9 @@ class Worker(Host):
         try:
             run = run_all if self._trace is None else self._trace.run_all
             found = run(self._runners, hand.items)
-            return self._prepared(hand, found + self._take_emitted() if self._emitted else found)
+            while self._emitted:  # what is kept is committed with all that it tells of
+                found = found + self._take_emitted()
+            return self._prepared(hand, found)
         except BaseException as error:
             self._page.leave_reason(engine.text_of(error))
             raise
@@ -448,7 +490,7 @@ class Worker(Host):
 
         Those are taken also when the sources are to end, and whenever they are due.
         """
-        if self._arena.draining and not is_again:
+        if self._arena.draining and not is_again and not source.has_more_to_drain():
             return None
         source.hurry, source.wanted = is_again, of
         found = source.read(most, self._most_bytes)
@@ -487,7 +529,8 @@ class Worker(Host):
     def _is_over(self) -> bool:
         """Tell whether nothing will come any more, and everything was taken."""
         if self._source is not None:
-            return self._source_is_over or self._arena.draining
+            is_drained = self._arena.draining and not self._source.has_more_to_drain()
+            return self._source_is_over or is_drained
         if not self._inputs.have_ended():
             return False
         # In this order: a producer commits its last record before, or with, its end.
@@ -504,7 +547,9 @@ class Worker(Host):
     # -- the end of a transaction ------------------------------------------------------------------
 
     def _finish(self, pending: _Pending) -> bool:
-        """Deliver, write and commit; return False if there is no room yet."""
+        """Deliver, write and commit; return False if there is no room yet, or it is too late."""
+        if self._arena.stopped:
+            return False
         wanted = pending.records
         shed = self._outputs.full(wanted)
         if shed and self._plan.full == "wait":
@@ -531,7 +576,8 @@ class Worker(Host):
     def _commit(self, hand: Hand) -> None:
         """Put in force what was done with a hand, and tell whom it concerns."""
         self._count(hand)
-        if self._keeps:
+        is_part = hand.input == EMITTED and bool(self._emitted)
+        if self._keeps and not is_part:  # with the last that stages have emitted
             self._write_kept()
         trace, self._trace = self._trace, None
         if trace is not None:

@@ -37,10 +37,15 @@ class WorkerSinks:
         segment = of.places[number].segment
         self._exclusive = of.exclusive
         self._sinks: list[Sink] = []
+        self.have_begun = False
+        """Whether one begins elsewhere than where a predecessor has committed."""
         self._numbers: dict[str, int] = {}
         for position, told in enumerate(of.sinks_of(segment)):
             committed = words[self._slot.sink(position) + plan.SINK_POSITION]
-            self._sinks.append(opened.sink(told, committed, identity, wake))
+            sink = opened.sink(told, committed, identity, wake)
+            self.have_begun |= sink.position != committed
+            words[self._slot.sink(position) + plan.SINK_POSITION] = sink.position
+            self._sinks.append(sink)
             self._numbers[told.name] = position
         self._names = list(self._numbers)
         first = of.sinks[0].name if of.sinks else None
