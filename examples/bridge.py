@@ -6,6 +6,7 @@ Run:    sudo .venv/bin/python examples/bridge.py NAMESPACE NAMESPACE ...
 See:    the namespaces reach one another. Kill the worker of a port: nobody notices.
 """
 
+import contextlib
 import sys
 import time
 
@@ -41,7 +42,8 @@ class Bridge(tuncer.Follower):
                 if port != batch.device:
                     out.setdefault(port, []).append(frame)
         for port, frames in out.items():
-            self.ports[port].send(*frames)
+            with contextlib.suppress(OSError):  # it is down: on a wire these are lost, too
+                self.ports[port].send(*frames)
 
     def forget(self) -> None:
         """Forget addresses that have not sent for long."""

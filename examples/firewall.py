@@ -54,12 +54,15 @@ def main(arguments: list[str]) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         verb, *rule = line.split() or [""]
-        if verb in {"drop", "allow"} and rule and rule[0] in PROTOCOLS:
-            port = int(rule[1]) if len(rule) > 1 else None
+        port = int(rule[1]) if len(rule) > 1 and rule[1].isdecimal() else None
+        is_known = rule[:1] and rule[0] in PROTOCOLS and (len(rule) == 1 or port is not None)
+        if verb in {"drop", "allow"} and is_known:
             running.within(retry=5.0).gather(Firewall.change, verb, rule[0], port)
             print("changed", flush=True)
         elif not verb:
             print(*running.stats().stages, flush=True)
+        else:
+            print(f"no rule: {line.strip()!r}", flush=True)
     running.stop()
 
 

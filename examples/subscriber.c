@@ -89,7 +89,7 @@ static void skip(struct reader *in, int depth) {
 /* -- batches ------------------------------------------------------------------------------------ */
 
 /* Reads the numbers of a header that this reader knows, and skips the others. */
-static bool read_header(struct reader in, uint64_t *version, uint64_t *seq) {
+static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint64_t *queue) {
     uint64_t keys, size;
     if (head(&in, &keys) != MAP)
         return false;
@@ -101,6 +101,8 @@ static bool read_header(struct reader in, uint64_t *version, uint64_t *seq) {
             in.bad |= head(&in, version) != NUMBER;
         else if (key && size == 3 && !memcmp(key, "seq", 3))
             in.bad |= head(&in, seq) != NUMBER;
+        else if (key && size == 5 && !memcmp(key, "queue", 5))
+            in.bad |= head(&in, queue) != NUMBER;
         else
             skip(&in, 0);
     }
@@ -109,17 +111,19 @@ static bool read_header(struct reader in, uint64_t *version, uint64_t *seq) {
 
 struct device {
     char name[128];
+    uint64_t queue; /* each queue of a device has numbers of its own */
     uint64_t first, next, received, lost, bytes;
 } devices[DEVICES];
 
-static struct device *find(const char *name, uint64_t seq) {
+static struct device *find(const char *name, uint64_t queue, uint64_t seq) {
     for (int n = 0; n < DEVICES; n++) {
         struct device *one = &devices[n];
         if (!*one->name) {
             snprintf(one->name, sizeof one->name, "%s", name);
+            one->queue = queue;
             one->first = one->next = seq;
         }
-        if (!strcmp(one->name, name))
+        if (!strcmp(one->name, name) && one->queue == queue)
             return one;
     }
     return NULL;
@@ -127,10 +131,10 @@ static struct device *find(const char *name, uint64_t seq) {
 
 /* Counts a batch; what was sent again after a restart of the worker is left out. */
 static bool count(const char *name, struct reader header, struct reader payload) {
-    uint64_t version = 0, seq = 0, packets, size;
-    if (!read_header(header, &version, &seq) || version != 1 || head(&payload, &packets) != ARRAY)
+    uint64_t version = 0, seq = 0, queue = 0, packets, size;
+    if (!read_header(header, &version, &seq, &queue) || version != 1 || head(&payload, &packets) != ARRAY)
         return false;
-    struct device *one = find(name, seq);
+    struct device *one = find(name, queue, seq);
     if (!one)
         return false;
     if (seq > one->next)
@@ -145,9 +149,9 @@ static bool count(const char *name, struct reader header, struct reader payload)
     }
     if (seq + packets > one->next)
         one->next = seq + packets;
-    printf("{\"device\": \"%s\", \"first\": %" PRIu64 ", \"received\": %" PRIu64 ", \"lost\": %" PRIu64
+    printf("{\"device\": \"%s\", \"queue\": %" PRIu64 ", \"first\": %" PRIu64 ", \"received\": %" PRIu64 ", \"lost\": %" PRIu64
            ", \"bytes\": %" PRIu64 ", \"next\": %" PRIu64 "}\n",
-           one->name, one->first, one->received, one->lost, one->bytes, one->next);
+           one->name, one->queue, one->first, one->received, one->lost, one->bytes, one->next);
     fflush(stdout);
     return true;
 }

@@ -13,13 +13,15 @@ const { Subscriber } = require("zeromq");
 
 const counts = new Map();
 
-/** Count a batch. */
+/** Count a batch. Each queue of a device has numbers of its own. */
 function take(device, head, packets) {
   const seq = Number(head.seq);
-  if (!counts.has(device)) {
-    counts.set(device, { device, first: seq, received: 0, lost: 0, bytes: 0, next: seq });
+  const queue = Number(head.queue ?? 0);
+  const key = `${device} ${queue}`;
+  if (!counts.has(key)) {
+    counts.set(key, { device, queue, first: seq, received: 0, lost: 0, bytes: 0, next: seq });
   }
-  const count = counts.get(device);
+  const count = counts.get(key);
   const again = Math.max(0, count.next - seq); // sent again after a restart of the worker
   const fresh = packets.slice(again);
   count.lost += Math.max(0, seq - count.next);
@@ -34,9 +36,12 @@ async function main(endpoints) {
   endpoints.forEach((endpoint) => socket.connect(endpoint));
   socket.subscribe();
   for await (const [topic, header, payload] of socket) {
-    const head = decode(header, { useBigInt64: true }); // times have more than 53 bits
-    if (head.v === 1) {
+    try {
+      const head = decode(header, { useBigInt64: true }); // times have more than 53 bits
+      if (head.v !== 1) throw new Error(`version ${head.v}`);
       console.log(JSON.stringify(take(topic.toString(), head, decode(payload))));
+    } catch (error) {
+      console.error(`a message is ignored: ${error.message}`);
     }
   }
 }

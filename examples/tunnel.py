@@ -36,9 +36,11 @@ WAITING = 100  # batches that wait for the link: what comes while it is away is 
 
 
 def write(device: Device, packets: Sequence[bytes]) -> None:
-    """Write what the other host has sent to the device."""
-    with contextlib.suppress(OSError):  # it is no IP packet, or the device is down
-        device.send(*packets)
+    """Write what the other host has sent to the device, if these are IP packets."""
+    found = [packet for packet in packets if packet and packet[0] >> 4 in {4, 6}]
+    with contextlib.suppress(OSError):  # the device is down
+        if found:
+            device.send(*found)
 
 
 async def over_udp(device: Device, here: str, other: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
@@ -10,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from processes import PATIENCE, eventually
+from processes import PATIENCE, eventually, kill
 
-from supervisor import handler
+from supervisor import NoProcess, Ref, handler
 from tuncer import Packet
 from tuncer.pipeline import Packets, PipelineRef, Stage, Statistics, pcapng, to
 
@@ -47,6 +48,35 @@ def source() -> Iterator[bytes]:
 
 def same(packet: Packet) -> Packet:
     return packet
+
+
+def fails(packet: Packet) -> None:
+    raise ValueError("always")
+
+
+def fails_unspeakably(packet: Packet) -> Packet:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    if number_in(packet.data) % 2:
+        raise Unspeakable
+    raise ValueError("bad \udcff")
+
+
+def ten_and_then_text() -> Iterator[Any]:
+    yield from packets_of(10)
+    yield "text"
+
+
+def slowly(packet: Packet) -> Packet:
+    time.sleep(0.002)
+    return packet
+
+
+def append_byte(packet: Packet) -> None:
+    with open(os.environ["BYTES"], "ab") as file:
+        file.write(b".")
 
 
 def twice(packet: Packet) -> list[Packet]:
@@ -237,6 +267,29 @@ class Delays(Stage):
         return Packet(data, seq, 0, "delayed")
 
 
+class Chatters(Stage):
+    """Emits 28 KB every 5 ms."""
+
+    kept = ("emitted",)
+
+    def init(self) -> None:
+        if not self.restored:
+            self.emitted = 0
+        self.call_every(0.005, self.tick)
+
+    def tick(self) -> None:
+        for _ in range(20):
+            self.emitted += 1
+            self.emit(Packet(udp(self.emitted, size=1364), self.emitted, 0, "own"))
+
+    def handle_batch(self, packets: Packets) -> Packets:
+        return packets
+
+    @handler
+    def count(self) -> int:
+        return self.emitted
+
+
 class Emits(Stage):
     """Emits what it gets."""
 
@@ -288,6 +341,12 @@ def check_counts(stats: Statistics) -> None:
     into["source"] = sum(one.read for one in stats.sources)
     for segment in stats.segments:
         assert segment.taken == into[segment.name], segment
+
+
+def blow(ref: Ref) -> None:
+    """Kill a worker, unless it has been killed just before."""
+    with contextlib.suppress(NoProcess, ProcessLookupError):
+        kill(ref.pid)
 
 
 def wait(running: PipelineRef) -> Statistics:

@@ -465,8 +465,9 @@ def test_subscribers_in_other_languages(language: str, tmp_path: Path) -> None:
     assert last["bytes"] == first["bytes"] + 100 * (28 + len("behind!"))
 
 
-def test_the_subscriber_in_c_bears_malformed_messages(tmp_path: Path) -> None:
-    command, environment = subscriber("c", tmp_path)
+@pytest.mark.parametrize("language", ["c", "js"])
+def test_subscribers_bear_malformed_messages_and_know_queues(language: str, tmp_path: Path) -> None:
+    command, environment = subscriber(language, tmp_path)
     rng = random.Random(3)
     context = zmq.Context()
     publisher = context.socket(zmq.XPUB)
@@ -485,5 +486,8 @@ def test_the_subscriber_in_c_bears_malformed_messages(tmp_path: Path) -> None:
         publisher.send_multipart(wire_format.encode(b"last", 7, [b"abc", b"defg"], 1 << 60, 1))
         found = json.loads(example.expect('"last"'))
         assert (found["first"], found["received"], found["bytes"]) == (7, 2, 7)
+        publisher.send_multipart(wire_format.encode(b"last", 0, [b"abc"], 1 << 60, 1, None, 1))
+        found = json.loads(example.expect('"last"'))
+        assert (found["queue"], found["received"], found["lost"]) == (1, 1, 0)
         example.process.kill()
     context.destroy(0)

@@ -15,8 +15,8 @@ from typing import Any
 
 import pipelines
 import pytest
-from pipelines import Count, check_counts, in_file, source, udp, wait
-from processes import PATIENCE, eventually, kill
+from pipelines import Count, blow, check_counts, in_file, source, udp, wait
+from processes import PATIENCE, eventually
 
 from supervisor import NoProcess, ProcessDown, Ref, Supervisor, named
 from tuncer.pipeline import Feed, Pcap, Pipeline, PipelineRef, pcapng, stage
@@ -136,7 +136,7 @@ def test_kills_while_a_program_feeds(file: Path) -> None:
     kills = 0
     while fed.is_alive():
         for ref in rng.sample(workers_of(running), 1):
-            kill(ref.pid)
+            blow(ref)
             kills += 1
         fed.join(rng.uniform(0, 0.1))
     running.end_feed()
@@ -160,7 +160,7 @@ def test_from_pipeline_to_pipeline_over_kills(file: Path, monkeypatch: Any) -> N
     waiter.start()
     kills = 0
     while waiter.is_alive():
-        kill(rng.choice(workers_of(above) + workers_of(below)).pid)
+        blow(rng.choice(workers_of(above) + workers_of(below)))
         kills += 1
         waiter.join(rng.uniform(0, 0.1))
     stats = above.stats()

@@ -427,9 +427,8 @@ def test_what_is_emitted_survives_kills_with_what_is_kept(file: Path) -> None:
     kills = 0
     while waiter.is_alive():
         rows = [row.ref for row in running.which_children() if row.ref is not None]
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(rng.choice(rows).pid, signal.SIGKILL)
-            kills += 1
+        pipelines.blow(rng.choice(rows))
+        kills += 1
         waiter.join(rng.uniform(0.01, 0.05))
     assert kills > 3
     check_counts(running.stats())
@@ -446,6 +445,90 @@ def test_what_is_emitted_does_not_hide_which_packet_kills(tmp_path: Path, file: 
     assert in_file(quarantine) == [77]
     assert [n for n in in_file(file) if n != 1 << 40] == [n for n in range(2000) if n != 77]
     running.stop()
+
+
+def test_what_is_emitted_waits_for_room_and_is_not_lost(tmp_path: Path, file: Path) -> None:
+    gate = tmp_path / "gate"
+    stages = [pipelines.Chatters.spec(workers=1), pipelines.Gate.spec(str(gate), workers=1)]
+    running = Pipeline("p", Feed(), stages, Pcap(file), log_bytes=1 << 18).start_link()
+    eventually(lambda: sum(running.gather(pipelines.Chatters.count)) > 1000)
+    gate.touch()
+    running.end_feed()
+    wait(running)
+    emitted = sum(running.gather(pipelines.Chatters.count))
+    eventually(lambda: sum(running.gather(pipelines.Chatters.count)) > emitted)  # it goes on
+    found = in_file(file)
+    assert found == list(range(1, len(found) + 1))
+    assert 1000 < len(found) <= emitted
+    running.stop()
+
+
+def test_stop_is_exact_about_what_remained(tmp_path: Path, monkeypatch: Any) -> None:
+    """What is told as waiting is not delivered afterwards."""
+    monkeypatch.setenv("BYTES", str(tmp_path / "bytes"))
+    stages = [stage(pipelines.slowly, workers=1)]
+    running = Pipeline("p", Feed(), stages, pipelines.append_byte).start_link()
+    running.feed(map(pipelines.udp, range(2000)))
+    eventually(lambda: running.stats().sinks[0].written)
+    stats = running.stop(0.05)
+    (edge, *_), (sink,) = stats.edges, stats.sinks
+    assert 0 < sink.written < 2000
+    assert sink.written + edge.waiting == 2000
+    assert (tmp_path / "bytes").stat().st_size == sink.written
+
+
+def test_stop_takes_what_the_device_had_read(run: Run) -> None:
+    port = Port("in0", addresses=["10.9.0.1/24"])
+    running = Pipeline("p", port, [stage(pipelines.slowly)]).start_link()
+    with send_numbered("10.9.0.2", 20_000, 1000) as sender:
+        assert sender.wait(PATIENCE) == 0
+    stats = running.stop(None)
+    (source_counts,) = stats.sources
+    assert source_counts.read + source_counts.missed >= 1000
+    assert stats.stages[0].out == source_counts.read
+
+
+def test_stopped_below_a_supervisor_it_stays_so(file: Path) -> None:
+    sup = Supervisor.start_link([Pipeline("p", source, [], Pcap(file)).child_spec()])
+    running = sup.child("p", PipelineRef)
+    wait(running)
+    running.stop()
+    eventually(lambda: [row.ref for row in sup.which_children()], [None])
+    assert in_file(file) == list(range(2000))
+    sup.stop()
+
+
+def test_packets_of_zeromq_that_were_in_hand_at_a_kill_are_lost_and_no_others(
+    file: Path, tmp_path: Path
+) -> None:
+    endpoint = f"ipc://{tmp_path}/endpoint"
+    context = zmq.Context()
+    sender = context.socket(zmq.XPUB)
+    sender.bind(endpoint)
+    quarantine = tmp_path / "quarantine"
+    stages = [pipelines.kills_at_77]
+    running = Pipeline("p", Zmq(endpoint), stages, Pcap(file), quarantine=quarantine).start_link()
+
+    def send(numbers: range) -> None:
+        frames = wire_format.encode(b"lab0", numbers.start, list(map(pipelines.udp, numbers)), 1, 0)
+        sender.send_multipart(frames)
+
+    def subscribed(first: bytes) -> None:
+        while sender.recv()[:1] != first:
+            pass
+
+    subscribed(b"\1")
+    send(range(70))
+    eventually(lambda: running.stats().sinks[0].written, 70)
+    send(range(70, 80))
+    subscribed(b"\1")  # of the successor
+    send(range(80, 180))
+    eventually(lambda: running.stats().sinks[0].written, 170)
+    stats = running.stop()
+    assert not quarantine.exists()
+    assert in_file(file) == [*range(70), *range(80, 180)]
+    assert stats.sources[0].missed == 10
+    context.destroy(0)
 
 
 def test_where_nothing_can_be_emitted() -> None:
@@ -500,6 +583,15 @@ def test_timers_and_calls_beside_packets() -> None:
     ("make", "says"),
     [
         (lambda: Pipeline("a b", source), "a name has 1 to 64 letters"),
+        (lambda: Pcap("x", rotate_bytes="1M"), "rotate_bytes is a number"),  # type: ignore[arg-type]
+        (lambda: Pcap("x", rotate_seconds=0), "rotate_seconds is above 0"),
+        (lambda: Pipeline("p", source, [], Pcap("x"), quarantine="x"), "write the same file"),
+        (lambda: Pipeline("p", [Port("a0"), Port("a0")]), "a device is a source twice"),
+        (
+            lambda: Pipeline("p", source, [], {"a": Zmq("ipc://x"), "b": Zmq("ipc://x")}),
+            "an endpoint is a sink twice",
+        ),
+        (lambda: Pipeline("p", io.BytesIO()), r"a stream is a source as Pcap\(stream\)"),
         (lambda: Pipeline("p", 5), "a source is a Port, a Pcap, a Zmq, a Feed, a Device, a"),
         (lambda: Pipeline("p", source, [5]), "a stage is a function of a packet, or a subclass"),
         (lambda: Pipeline("p", source, [lambda p: p]), "must stand at the top level of a module"),

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import signal
 import subprocess
 import threading
 import time
@@ -14,6 +12,7 @@ from typing import Any
 
 import pipelines
 import pytest
+from actors import Counter
 from pipelines import Count, udp
 from processes import PATIENCE, TUNCER, eventually, run
 
@@ -41,11 +40,6 @@ def fed(pipeline: Pipeline, packets: Iterator[bytes] | None = None) -> Iterator[
         running.drain()
         thread.join(PATIENCE)
         running.stop()
-
-
-def blow(pid: int) -> None:
-    with suppress(ProcessLookupError):  # it was killed just before
-        os.kill(pid, signal.SIGKILL)
 
 
 def ways(running: PipelineRef, count: int) -> list[list[tuple[str, str]]]:
@@ -110,9 +104,27 @@ def test_over_kills_each_step_comes_once() -> None:
             rows = [row for row in running.which_children() if row.ref is not None]
             victim = rows[len(rows) // 2].ref
             assert victim is not None
-            threading.Timer(0.002, blow, (victim.pid,)).start()
+            threading.Timer(0.002, pipelines.blow, (victim,)).start()
             for way in ways(running, 20):
                 assert len(way) == len(set(way)) == 6
+
+
+def test_a_failure_without_a_text_is_told() -> None:
+    with fed(Pipeline("p", Feed(), [pipelines.fails_unspeakably])) as running:
+        notes = {p.steps[-1].note for p in running.trace_packets(2, PATIENCE)}
+        assert notes == {
+            "pipelines.fails_unspeakably.<locals>.Unspeakable: <exception str() failed>",
+            "ValueError: bad \\udcff",
+        }
+        assert running.stats().segments[0].quarantined == 0
+
+
+def test_the_command_leaves_other_actors_alone() -> None:
+    other = Counter.start_link(name="other")
+    command = [TUNCER, "trace", "other"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "tuncer: 'other' is no pipeline\n")
+    assert other.call("get") == 0
 
 
 def test_what_kills_its_worker_is_seen_to_be_quarantined() -> None:
@@ -165,6 +177,9 @@ def test_too_few_packets_and_two_who_trace() -> None:
     for wrong in (0, 65, True, "5"):
         with pytest.raises((TypeError, ValueError), match="a trace is of"):
             running.trace_packets(wrong)  # type: ignore[arg-type]
+    for never in (float("inf"), float("nan"), -1, True, "5"):
+        with pytest.raises((TypeError, ValueError), match="a trace takes"):
+            running.trace_packets(1, never)  # type: ignore[arg-type]
     running.stop()
 
 

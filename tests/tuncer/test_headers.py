@@ -204,6 +204,15 @@ def test_cut_and_altered_packets_raise_nothing(
     look_at_all(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
 
 
+def test_padding_of_a_frame_is_no_header() -> None:
+    for proto in (17, 1):
+        empty = bytes(IP(src="10.0.0.1", dst="10.0.0.2", proto=proto, len=20))
+        padded = bytes(Ether(**MACS))[:12] + b"\x08\x00" + empty + b"PADDINGPADDING"
+        packet = Frame(padded, 0, 0, "tap0")
+        assert (packet.ports, packet.icmp) == (None, None)
+        assert packet.ip is not None
+
+
 def test_endless_extension_headers_end() -> None:
     packet = bytes(IPv6(nh=0))[:40] + (b"\0" * 8) * 1000
     assert headers.ip(packet) is None

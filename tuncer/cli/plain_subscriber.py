@@ -20,17 +20,18 @@ def main() -> None:
     socket.setsockopt(zmq.SUBSCRIBE, b"")
     for endpoint in sys.argv[1:]:
         socket.connect(endpoint)
-    expected: dict[str, int] = {}
-    counts: dict[str, dict[str, int]] = {}
+    expected: dict[tuple[str, int], int] = {}  # each queue of a device has numbers of its own
+    counts: dict[tuple[str, int], dict[str, int]] = {}
     while True:
         topic, header, payload = socket.recv_multipart()
         device, head, packets = topic.decode(), msgpack.unpackb(header), msgpack.unpackb(payload)
-        first = expected.setdefault(device, head["seq"])
-        count = counts.setdefault(device, {"first": first, "received": 0, "lost": 0})
+        key = device, head.get("queue", 0)
+        first = expected.setdefault(key, head["seq"])
+        count = counts.setdefault(key, {"first": first, "received": 0, "lost": 0})
         count["lost"] += max(0, head["seq"] - first)
         seen = max(0, first - head["seq"])  # sent again after a restart: drop what was here before
         count["received"] += len(packets[seen:])
-        expected[device] = count["next"] = max(first, head["seq"] + len(packets))
+        expected[key] = count["next"] = max(first, head["seq"] + len(packets))
         print(json.dumps({"device": device, **count}), flush=True)
 
 

@@ -40,6 +40,32 @@ def test_what_was_not_committed_is_cut_off(tmp_path: Path) -> None:
     assert numbers(path) == []
 
 
+def test_rotation_leaves_other_files_alone(tmp_path: Path) -> None:
+    others = ["out-20240131.pcapng", "out-2.pcapng", "out-00006.pcapng"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"mine")
+    sink = sink_of(tmp_path / "out.pcapng", size=200)
+    for n in range(6):
+        sink.deliver([packet(n)])
+    sink.close()
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in others)
+    ours = sorted(file for file in tmp_path.glob("out-0*") if file.name not in others)
+    assert ours[0].name == "out-00007.pcapng"
+    assert [n for file in ours for n in numbers(file)] == list(range(6))
+
+
+def test_a_file_that_cannot_be_written_fails_the_start(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        sink_of(tmp_path / "none" / "out.pcapng")
+
+
+def test_a_function_that_fails_is_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    sink = opened.sink(EndPlan("out", "function", {"start": "pipelines:fails"}), 0, b"", int)
+    assert sink.deliver([packet(n) for n in range(5000)]) == 5000
+    assert len(caplog.records) <= 3
+    assert "ValueError: always" in caplog.text
+
+
 def test_rotation_over_a_crash(tmp_path: Path) -> None:
     path = tmp_path / "out.pcapng"
     one = sink_of(path, size=200)

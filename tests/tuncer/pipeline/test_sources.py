@@ -12,7 +12,9 @@ from pipelines import number_in, udp
 from tuncer import DeviceError, Packet
 from tuncer.pipeline import opened, pcapng
 from tuncer.pipeline.plan import EndPlan
-from tuncer.pipeline.sources import Source
+from tuncer.pipeline.sources import Source, ZmqSource
+from tuncer.protocol import wire_format
+from tuncer.protocol.packet import Framing
 
 
 def source_of(kind: str, position: int = 0, **options: object) -> Source:
@@ -101,6 +103,33 @@ def test_a_timed_file_keeps_its_distances(file: Path) -> None:
         time.sleep(source.delay() or 0.0)
     assert len(seen) == 10
     assert all(at >= 0.02 * n for n, at in enumerate(seen))
+    source.close()
+
+
+def test_what_is_wrong_ends_a_function_behind_what_it_has_given() -> None:
+    source = source_of("function", start="pipelines:ten_and_then_text")
+    assert len(source.read(256, 1 << 20) or []) == 10
+    with pytest.raises(TypeError, match="yields packets, or bytes, not 'text'"):
+        source.read(256, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seq": (1 << 64) - 1},
+        {"timestamp": -1},
+        {"queue": -1},
+        {"queue": 1 << 40},
+        {"framing": Framing(False, 999)},
+        {"topic": b"t" * 70_000},
+    ],
+)
+def test_numbers_that_nobody_sends_are_refused(wrong: dict[str, Any]) -> None:
+    message = wire_format.Message(b"t0", 5, 6, 0, 0, [b"x"], None, Framing())
+    source = ZmqSource(0, 0, "ipc:///tmp/nobody", "")
+    assert len(source._packets(message)) == 1
+    with pytest.raises(ValueError, match="such as nobody sends"):
+        source._packets(message._replace(**wrong))
     source.close()
 
 
