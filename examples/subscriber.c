@@ -89,7 +89,8 @@ static void skip(struct reader *in, int depth) {
 /* -- batches ------------------------------------------------------------------------------------ */
 
 /* Reads the numbers of a header that this reader knows, and skips the others. */
-static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint64_t *queue) {
+static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint64_t *queue,
+                        bool *end) {
     uint64_t keys, size;
     if (head(&in, &keys) != MAP)
         return false;
@@ -103,14 +104,17 @@ static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint
             in.bad |= head(&in, seq) != NUMBER;
         else if (key && size == 5 && !memcmp(key, "queue", 5))
             in.bad |= head(&in, queue) != NUMBER;
-        else
+        else {
+            *end |= key && size == 3 && !memcmp(key, "end", 3);
             skip(&in, 0);
+        }
     }
     return !in.bad;
 }
 
 struct device {
     char name[128];
+    bool ended;
     uint64_t queue; /* each queue of a device has numbers of its own */
     uint64_t first, next, received, lost, bytes;
 } devices[DEVICES];
@@ -132,11 +136,15 @@ static struct device *find(const char *name, uint64_t queue, uint64_t seq) {
 /* Counts a batch; what was sent again after a restart of the worker is left out. */
 static bool count(const char *name, struct reader header, struct reader payload) {
     uint64_t version = 0, seq = 0, queue = 0, packets, size;
-    if (!read_header(header, &version, &seq, &queue) || version != 1 || head(&payload, &packets) != ARRAY)
+    bool end = false;
+    if (!read_header(header, &version, &seq, &queue, &end) || version != 1 || head(&payload, &packets) != ARRAY)
         return false;
     struct device *one = find(name, queue, seq);
     if (!one)
         return false;
+    if (one->ended) /* a device of the same name begins with other numbers */
+        one->next = seq;
+    one->ended = end;
     if (seq > one->next)
         one->lost += seq - one->next;
     for (uint64_t n = 0; n < packets && !payload.bad; n++) {

@@ -28,6 +28,7 @@ function take(device, head, packets) {
   count.received += fresh.length;
   count.bytes += fresh.reduce((sum, packet) => sum + packet.length, 0);
   count.next = Math.max(count.next, seq + packets.length);
+  if (head.end) counts.delete(key); // a device of the same name begins with other numbers
   return count;
 }
 

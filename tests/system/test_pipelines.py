@@ -584,6 +584,8 @@ def test_timers_and_calls_beside_packets() -> None:
     [
         (lambda: Pipeline("a b", source), "a name has 1 to 64 letters"),
         (lambda: Pcap("x", rotate_bytes="1M"), "rotate_bytes is a number"),  # type: ignore[arg-type]
+        (lambda: stage(pipelines.same, watchdog=-1), "watchdog is above 0"),
+        (lambda: stage(pipelines.same, batch=1), "batch is True or False"),
         (lambda: Pcap("x", rotate_seconds=0), "rotate_seconds is above 0"),
         (lambda: Pipeline("p", source, [], Pcap("x"), quarantine="x"), "write the same file"),
         (lambda: Pipeline("p", [Port("a0"), Port("a0")]), "a device is a source twice"),
@@ -672,3 +674,19 @@ def test_a_devices_endpoint_is_a_source(file: Path) -> None:
         eventually(lambda: send_one("10.9.0.2", b"x") or running.stats().sources[0].read)
         running.stop()
     assert in_file(file)
+
+
+def test_a_pipeline_that_begins_anew_is_heard(tmp_path: Path, file: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/endpoint"
+    below = Pipeline("below", Zmq(endpoint), [], Pcap(file)).start_link()
+    for count in (500, 300):
+        above = Pipeline("above", Feed(), [], Zmq(endpoint)).start_link()
+        before = below.stats().sources[0].read
+        while below.stats().sources[0].read == before:  # until it has subscribed
+            above.feed([pipelines.udp(0)])
+        above.feed(map(pipelines.udp, range(1, count)))
+        eventually(lambda: in_file(file)[-1], count - 1)
+        above.stop()
+    assert below.stats().sources[0].missed == 0
+    assert in_file(file).count(250) == 2
+    below.stop()

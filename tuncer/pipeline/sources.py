@@ -381,7 +381,8 @@ class ZmqSource(_BulkSource):
         if not found and lost:  # a message without packets tells of a gap
             self.missed += lost
             self.position = first
-        self.identity = 1  # the position is known
+        # After the last message of a device, or of a pipeline, its successor counts from 0.
+        self.identity = 1 if message.end is None else 0
         return found
 
     def _advance(self, packets: list[Packet]) -> None:

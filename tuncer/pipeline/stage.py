@@ -5,6 +5,7 @@ A stage is a function of a packet, a function of many packets, or a ``Stage`` cl
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -175,8 +176,18 @@ class StageSpec:
             raise ValueError(
                 f"{who}: on_error is 'skip', 'crash' or 'to:NAME', not {self.on_error!r:.100}"
             )
+        if not isinstance(self.batch, bool):
+            raise TypeError(f"{who}: batch is True or False, not {self.batch!r:.100}")
+        self._check_watchdog(who)
         if self.on_kill not in {"retry", "skip"}:
             raise ValueError(f"{who}: on_kill is 'retry' or 'skip', not {self.on_kill!r:.100}")
+
+    def _check_watchdog(self, who: str) -> None:
+        given = self.watchdog
+        if given is not None and (isinstance(given, bool) or not isinstance(given, (int, float))):
+            raise TypeError(f"{who}: watchdog is a number of seconds, not {given!r:.100}")
+        if given is not None and not 0 < given < math.inf:
+            raise ValueError(f"{who}: watchdog is above 0, not {given}")
 
     def _check_start(self) -> None:
         is_class = isinstance(self.start, type)
