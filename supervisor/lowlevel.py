@@ -29,6 +29,7 @@ from supervisor.spawn.in_thread import made_in_thread
 from supervisor.spawn.launch import stop_linked
 from supervisor.spawn.references import load as load_reference
 from supervisor.spawn.references import reference_to
+from supervisor.supervision.child_spec import check_intensity
 from supervisor.supervision.strategy import Restart
 
 FIRST_CODE = Code.FIRST_OF_OTHERS
@@ -47,6 +48,7 @@ __all__ = [
     "Restart",
     "Timer",
     "call_async",
+    "check_intensity",
     "close_all",
     "crash_safe_value",
     "decode_ref",

@@ -584,6 +584,8 @@ def test_timers_and_calls_beside_packets() -> None:
     [
         (lambda: Pipeline("a b", source), "a name has 1 to 64 letters"),
         (lambda: Pcap("x", rotate_bytes="1M"), "rotate_bytes is a number"),  # type: ignore[arg-type]
+        (lambda: Pipeline("p", source, intensity=-1), "intensity"),
+        (lambda: Pipeline("p", source, period=0), "period"),
         (lambda: stage(pipelines.same, watchdog=-1), "watchdog is above 0"),
         (lambda: stage(pipelines.same, batch=1), "batch is True or False"),
         (lambda: Pcap("x", rotate_seconds=0), "rotate_seconds is above 0"),

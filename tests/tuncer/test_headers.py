@@ -225,3 +225,16 @@ def test_a_packet_is_pickled_with_its_framing(framing: Framing) -> None:
     assert again == packet
     assert type(again) is type(packet)
     assert isinstance(again, Frame) == framing.is_frame
+
+
+def test_fragments_of_ipv6_with_options_behind_the_fragment_header_stay_together() -> None:
+    def part(offset: int, more: int, payload: Any) -> bytes:
+        fragment = IPv6ExtHdrFragment(id=7, offset=offset, m=more, nh=60)
+        return bytes(IPv6(src="fd00::1", dst="fd00::2") / fragment / payload)
+
+    options = bytes(IPv6ExtHdrDestOpt(nh=17)) + bytes(UDP(sport=5, dport=6))
+    table = FragmentTable()
+    first, second = table.flow(part(0, 1, options)), table.flow(part(2, 0, b"rest"))
+    assert first == second
+    assert first is not None
+    assert flow_text(first) == "udp [fd00::1]:5 [fd00::2]:6"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -22,6 +23,8 @@ from tuncer.protocol.packet import Packet, packet_class
 log = logging.getLogger("tuncer")
 
 _ROOM = 4 * PACKETS  # packets that wait in this process to be sent
+_numbers = itertools.count()
+"""Of packets that this program feeds as bytes: so a trace can tell them apart."""
 _AWAY = 30.0  # seconds in which a worker that has ended may have a successor
 
 
@@ -60,11 +63,11 @@ def packets_of(source: Iterable[Packet | bytes] | Pcap, device: str) -> Iterator
     if isinstance(source, Pcap):
         yield from captured(source)
         return
-    for number, given in enumerate(source):
+    for given in source:
         if isinstance(given, Packet):
             yield given
         elif isinstance(given, (bytes, bytearray, memoryview)):
-            yield Packet(bytes(given), number, time.time_ns(), device)
+            yield Packet(bytes(given), next(_numbers), time.time_ns(), device)
         else:
             raise TypeError(f"a pipeline is fed with packets, or bytes, not {given!r:.100}")
 

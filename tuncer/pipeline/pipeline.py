@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from supervisor import ChildSpec
-from supervisor.lowlevel import pack_exact, reference_to
+from supervisor.lowlevel import check_intensity, pack_exact, reference_to
 from tuncer.pipeline import feeding, in_process
 from tuncer.pipeline.ends import (
     Feed,
@@ -86,6 +86,7 @@ class Pipeline:
             raise ValueError(
                 f"log_bytes is a multiple of {_PAGE}, {_FEWEST_BYTES} to {_MOST_BYTES}, not {size}"
             )
+        check_intensity(f"pipeline {self.name!r}", self.intensity, self.period)
         self.plan()
         ports_of(self.source, self._named_sinks().values())
 

@@ -320,7 +320,9 @@ class FragmentTable:
             return found
         size = 8 if where.version == 4 else 32
         first = where.begin + (12 if where.version == 4 else 8)
-        datagram = data[first : first + size] + fragment.id.to_bytes(4, "big") + found[-1:]
+        datagram = data[first : first + size] + fragment.id.to_bytes(4, "big")
+        if where.version == 4:  # of IPv6 only the first one tells the protocol (RFC 8200, 4.5)
+            datagram += found[-1:]
         if fragment.offset:
             return self._flows.get(datagram, found)
         if len(self._flows) >= self._most:
