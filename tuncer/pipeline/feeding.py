@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO
 
 from supervisor import named
 from tuncer.pipeline import pcapng
@@ -162,14 +162,7 @@ def end(pipeline: str) -> None:
     named(name_of(pipeline)).within(None, retry=_AWAY).call(END.term())
 
 
-class _Fed(Protocol):
-    """What a pipeline's reference can."""
-
-    def feed(self, packets: Any) -> int: ...
-    def end_feed(self) -> None: ...
-
-
-def feed_in_thread(running: _Fed, source: Iterable[Packet | bytes] | Pcap, name: str) -> None:
+def feed_in_thread(pipeline: str, source: Iterable[Packet | bytes] | Pcap) -> None:
     """Feed a pipeline from this program, beside all else, until the source has no more packets.
 
     What the source raises is logged, and ends it.
@@ -177,10 +170,10 @@ def feed_in_thread(running: _Fed, source: Iterable[Packet | bytes] | Pcap, name:
 
     def run() -> None:
         try:
-            running.feed(source)
+            feed(pipeline, source)
         except Exception:
-            log.exception("%s: the source ends early", name)
+            log.exception("%s: the source ends early", pipeline)
         with contextlib.suppress(Exception):  # the pipeline has ended
-            running.end_feed()
+            end(pipeline)
 
-    threading.Thread(target=run, name=f"source of {name}", daemon=True).start()
+    threading.Thread(target=run, name=f"source of {pipeline}", daemon=True).start()

@@ -101,7 +101,7 @@ class Pipeline:
         running = cast("PipelineRef", found)
         for source in _each(self.source):
             if is_fed_by_program(source):
-                feeding.feed_in_thread(running, source, self.name)
+                feeding.feed_in_thread(self.name, source)
         return running
 
     def child_spec(self, id: str | None = None, **options: Any) -> ChildSpec:  # noqa: A002 - OTP's word
