@@ -187,11 +187,15 @@ def is_fed_by_program(source: Any) -> bool:
         return not source.is_file
     if isinstance(source, (list, tuple)):
         return bool(source) and all(isinstance(one, (bytes, Packet)) for one in source)
-    if isinstance(source, io.IOBase):
-        raise TypeError(f"a stream is a source as Pcap(stream), not by itself: {source!r:.100}")
     if isinstance(source, (Port, Zmq, Feed, Device, str, bytes, Packet, Mapping)):
         return False
     return isinstance(source, Iterable) and not callable(source)
+
+
+def each_of(source: Any) -> list[Any]:
+    """Return the sources that a pipeline was given."""
+    several = isinstance(source, (list, tuple)) and not is_fed_by_program(source)
+    return list(source) if several else [source]
 
 
 def source_plans(source: Any) -> list[EndPlan]:
@@ -200,6 +204,8 @@ def source_plans(source: Any) -> list[EndPlan]:
     Raises:
         TypeError, ValueError: this is no source.
     """
+    if isinstance(source, io.IOBase):
+        raise TypeError(f"a stream is a source as Pcap(stream), not by itself: {source!r:.100}")
     if isinstance(source, Feed) or is_fed_by_program(source):
         return [EndPlan("feed", "feed", {})]
     if isinstance(source, (list, tuple)):
@@ -262,9 +268,8 @@ def ports_of(source: Any, sinks: Iterable[Any]) -> dict[str, Port]:
     Raises:
         ValueError: two of them have the same name, and differ.
     """
-    sources = source if isinstance(source, (list, tuple)) else [source]
     found: dict[str, Port] = {}
-    for port in (*sources, *sinks):
+    for port in (*each_of(source), *sinks):
         is_made = isinstance(port, Port) and port.device is None
         if is_made and found.setdefault(port.name, port) != port:
             raise ValueError(f"the device {port.name!r} is described twice, and differently")

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from supervisor import CallFuture, MailboxFull, NoProcess, ProcessDown, named
 from tuncer.pipeline import records
 from tuncer.pipeline.feed import BYTES, PACKETS, Position, Request, name_of
+from tuncer.pipeline.records import in_bytes
 from tuncer.pipeline.sinks import Sink
-from tuncer.pipeline.sources import in_bytes
 from tuncer.protocol.packet import Packet
 
 log = logging.getLogger("tuncer")

@@ -11,7 +11,8 @@ from typing import Any
 
 from tuncer.pipeline import records
 from tuncer.pipeline.feed import Request, Taken, requested
-from tuncer.pipeline.sources import Source, in_bytes
+from tuncer.pipeline.records import in_bytes
+from tuncer.pipeline.sources import Source
 from tuncer.protocol.packet import Packet
 
 _DAMAGED = (struct.error, ValueError, IndexError, TypeError, UnicodeDecodeError)

@@ -18,7 +18,7 @@ from tuncer.pipeline import pcapng
 from tuncer.pipeline.ends import Pcap
 from tuncer.pipeline.feed import END, PACKETS, Position, name_of
 from tuncer.pipeline.feed_sink import requests
-from tuncer.protocol.packet import Packet, packet_class
+from tuncer.protocol.packet import Packet
 
 log = logging.getLogger("tuncer")
 
@@ -45,8 +45,7 @@ def captured(source: Pcap) -> Iterator[Packet]:
                 began = began or (time.monotonic(), record.timestamp)
                 due = began[0] + (record.timestamp - began[1]) / 1e9
                 time.sleep(max(0.0, due - time.monotonic()))
-            kind = packet_class(record.framing)
-            yield kind(record.data, number, record.timestamp, record.interface)
+            yield record.packet(number)
 
 
 def packets_of(source: Iterable[Packet | bytes] | Pcap, device: str) -> Iterator[Packet]:

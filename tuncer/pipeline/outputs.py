@@ -40,6 +40,8 @@ class Outputs:
         """
         self._plan = of
         self._edges = of.outputs(number)
+        self.consumers = [edge.consumer for edge in self._edges]
+        """The workers that read the outputs, in the order of these."""
         self._slot, self._words = of.slot(number), words
         self._logs = [arena.log(edge.log) for edge in self._edges]
         self._pages = [arena.page(edge.consumer) for edge in self._edges]
@@ -166,10 +168,6 @@ class Outputs:
                     self._logs[number], head, record.parts, record.size
                 )
             words[at + plan.PUT] += packets
-
-    def consumers(self) -> list[int]:
-        """Return the workers that read the outputs, in the order of these."""
-        return [edge.consumer for edge in self._edges]
 
 
 def _place_of_tail(of: Plan, edge: Edge) -> int:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from tuncer.protocol.packet import Framing
+from tuncer.protocol.packet import Framing, Packet, packet_class
 
 SECTION, INTERFACE, SIMPLE, STATISTICS, ENHANCED = 0x0A0D0D0A, 1, 3, 5, 6
 _BYTE_ORDER = 0x1A2B3C4D
@@ -44,6 +44,11 @@ class Captured(NamedTuple):
     """The interface's name, if the file tells it."""
     end: int
     """Where in the file the next record begins."""
+
+    def packet(self, seq: int) -> Packet:
+        """Return it as a packet of this number."""
+        kind = packet_class(self.framing)
+        return kind(self.data, seq, self.timestamp, self.interface)
 
 
 # -- writing ---------------------------------------------------------------------------------------

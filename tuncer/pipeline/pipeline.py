@@ -15,6 +15,7 @@ from tuncer.pipeline.ends import (
     Feed,
     Pcap,
     Port,
+    each_of,
     is_fed_by_program,
     ports_of,
     sink_plan,
@@ -99,7 +100,7 @@ class Pipeline:
         """
         found = PipelineSupervisor.start_link(*self._arguments(), name=self.name)
         running = cast("PipelineRef", found)
-        for source in _each(self.source):
+        for source in each_of(self.source):
             if is_fed_by_program(source):
                 feeding.feed_in_thread(self.name, source)
         return running
@@ -116,7 +117,7 @@ class Pipeline:
         Raises:
             TypeError: its source is an iterable, or a stream, of this program.
         """
-        for source in _each(self.source):
+        for source in each_of(self.source):
             if is_fed_by_program(source):
                 raise TypeError(
                     f"pipeline {self.name!r}: {source!r:.100} lives in this program: give it a"
@@ -204,7 +205,7 @@ class Pipeline:
     def _sink(self, name: str, sink: Any) -> EndPlan:
         """Return a sink. Raises as ``sink_plan``."""
         if isinstance(sink, Pipeline):
-            if not any(isinstance(source, Feed) for source in _each(sink.source)):
+            if not any(isinstance(source, Feed) for source in each_of(sink.source)):
                 raise ValueError(f"sink {name!r}: the source of {sink.name!r} is no Feed()")
             sink = Feed(sink.name)
         if isinstance(sink, Feed) and sink.pipeline == self.name:
@@ -219,12 +220,6 @@ class Pipeline:
                 check_name("a sink", name)
             return dict(self.sinks)
         return {"out": self.sinks}
-
-
-def _each(source: Any) -> list[Any]:
-    """Return the sources that a pipeline was given."""
-    several = isinstance(source, (list, tuple)) and not is_fed_by_program(source)
-    return list(source) if several else [source]
 
 
 def _device(port: Port) -> list[Any]:

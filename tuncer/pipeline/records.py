@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +29,19 @@ class Routed(NamedTuple):
 
 Item: TypeAlias = Packet | Routed
 """What passes from stage to stage."""
+
+
+def in_bytes(packets: list[Packet], most_bytes: int) -> int:
+    """Return how many packets have no more bytes than wanted; at least 1."""
+    sizes = list(map(len, map(operator.itemgetter(0), packets)))
+    if sum(sizes) <= most_bytes:
+        return len(packets)
+    return max(1, sum(size <= most_bytes for size in itertools.accumulate(sizes)))
+
+
+def packet_of(item: Item) -> Packet:
+    """Return the packet itself, wherever it goes."""
+    return item.packet if isinstance(item, Routed) else item
 
 
 class Record(NamedTuple):

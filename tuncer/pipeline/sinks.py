@@ -21,6 +21,7 @@ from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
 from tuncer.pipeline import engine, pcapng
 from tuncer.pipeline.attached import device_of
+from tuncer.pipeline.records import in_bytes
 from tuncer.protocol import wire_format
 from tuncer.protocol.packet import DeviceError, Packet
 
@@ -324,16 +325,15 @@ class ZmqSink(Sink):
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Publish packets, those of one framing as a message."""
         for framing, run in itertools.groupby(packets, lambda packet: packet.framing):
-            datas = [packet.data for packet in run]
-            when = packets[0].timestamp
-            while datas:
-                sizes = itertools.accumulate(map(len, datas))
-                count = max(1, sum(size <= _A_MESSAGE for size in sizes))
-                told = (self._topic, self.position, datas[:count], when, 0)
+            left = list(run)
+            while left:
+                count = in_bytes(left, _A_MESSAGE)
+                datas = [packet.data for packet in left[:count]]
+                told = (self._topic, self.position, datas, packets[0].timestamp, 0)
                 frames = wire_format.encode(*told, framing=framing)
                 self._socket.send_multipart(frames, zmq.NOBLOCK)
                 self.position += count
-                datas = datas[count:]
+                left = left[count:]
         return 0
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import operator
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -22,6 +21,7 @@ from supervisor.lowlevel import load_reference
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.pipeline import pcapng
 from tuncer.pipeline.attached import device_of
+from tuncer.pipeline.records import in_bytes
 from tuncer.protocol import wire_format
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.packet import DeviceError, Packet, packet_class
@@ -132,14 +132,6 @@ class _BulkSource(Source):
         """Move the position behind packets that are being returned."""
 
 
-def in_bytes(packets: list[Packet], most_bytes: int) -> int:
-    """Return how many packets have no more bytes than wanted; at least 1."""
-    sizes = list(map(len, map(operator.itemgetter(0), packets)))
-    if sum(sizes) <= most_bytes:
-        return len(packets)
-    return max(1, sum(size <= most_bytes for size in itertools.accumulate(sizes)))
-
-
 class PortSource(_BulkSource):
     """A device, or one queue of it.
 
@@ -243,8 +235,7 @@ class PcapSource(_BulkSource):
             if self._timed and not self.hurry and self._wait() > 0:
                 break
             self._next = None
-            kind = packet_class(record.framing)
-            found.append(kind(record.data, self._seq, record.timestamp, record.interface))
+            found.append(record.packet(self._seq))
             self._seq += 1
             self._ends.append(record.end)
         return found
@@ -300,20 +291,20 @@ class FunctionSource(_BulkSource):
             if not given:
                 raise
             self._packets = _raising(error)  # behind what it has yielded before
-        wrong = next((one for one in given if not isinstance(one, _PACKETS)), None)
-        if wrong is not None:
-            text = f"source {self._name!r} yields packets, or bytes, not {wrong!r:.100}"
-            given = list(itertools.takewhile(lambda one: isinstance(one, _PACKETS), given))
-            if not given:
-                raise TypeError(text)
-            self._packets = _raising(TypeError(text))  # behind what it has yielded before
         first, now = self.position, time.time_ns()
         if set(map(type, given)) == {bytes}:
             numbers = range(first, first + len(given))
             same = itertools.repeat(now), itertools.repeat(self._name), itertools.repeat(0)
             fields = zip(given, numbers, *same, itertools.repeat(0), strict=False)
             return list(map(functools.partial(tuple.__new__, Packet), fields))
-        return [self._packet(one, first + n, now) for n, one in enumerate(given)] or None
+        right = list(itertools.takewhile(lambda one: isinstance(one, _PACKETS), given))
+        if len(right) < len(given):
+            wrong = given[len(right)]
+            text = f"source {self._name!r} yields packets, or bytes, not {wrong!r:.100}"
+            if not right:
+                raise TypeError(text)
+            self._packets = _raising(TypeError(text))  # behind what it has yielded before
+        return [self._packet(one, first + n, now) for n, one in enumerate(right)] or None
 
     def _packet(self, given: Any, seq: int, now: int) -> Packet:
         if isinstance(given, Packet):

@@ -19,7 +19,7 @@ from supervisor.lowlevel import pack_exact, unpack
 from tuncer.pipeline import plan
 from tuncer.pipeline.arena import MOST_TRACED, Arena, Page
 from tuncer.pipeline.engine import Runner, text_of
-from tuncer.pipeline.records import Item, Routed
+from tuncer.pipeline.records import Item, Routed, packet_of
 from tuncer.protocol.headers import flow_text
 from tuncer.protocol.packet import Packet
 
@@ -111,7 +111,7 @@ class Trace:
 
     def count(self, items: Iterable[Item]) -> Counter[Key]:
         """Return how many of some items are of each traced packet."""
-        keys = (key_of(item.packet if isinstance(item, Routed) else item) for item in items)
+        keys = (key_of(packet_of(item)) for item in items)
         return Counter(key for key in keys if key in self.keys)
 
     def each(self, items: Iterable[Item], where: str, verdict: str, note: str = "") -> None:
@@ -140,7 +140,7 @@ class Trace:
     def _sorted(self, items: list[Item]) -> dict[Key, _Found]:
         found: dict[Key, _Found] = defaultdict(lambda: _Found([], []))
         for item in items:
-            key = key_of(item.packet if isinstance(item, Routed) else item)
+            key = key_of(packet_of(item))
             if key in self.keys:
                 if isinstance(item, Routed):
                     found[key].sinks.append(item.sink)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from supervisor import NoReply, Sender
+from supervisor.errors import shown
 from supervisor.lowlevel import Host, Timer, load_reference, pack_exact, unpack
 from tuncer.pipeline import (
     edge_log,
@@ -43,7 +44,7 @@ from tuncer.pipeline.hand import EMITTED, NOTHING, Hand
 from tuncer.pipeline.inputs import Inputs
 from tuncer.pipeline.outputs import Outputs, Wanted
 from tuncer.pipeline.plan import Plan
-from tuncer.pipeline.records import Item, Routed
+from tuncer.pipeline.records import Item, Routed, packet_of
 from tuncer.pipeline.stage import Stage, kept_of
 from tuncer.pipeline.tracing import Trace, Tracer
 from tuncer.pipeline.worker_sinks import Delivered, WorkerSinks
@@ -215,7 +216,7 @@ class Worker(Host):
         self._note_failure(packet, error)
         if self._trace is not None:
             verdict = "unassigned" if found is None else following.on_error.replace(":", " ")
-            self._trace.each([packet], following.name, verdict, f"by=: {error!r}")
+            self._trace.each([packet], following.name, verdict, f"by=: {shown(error)}")
         if found is None:
             self._added[plan.UNASSIGNED] = self._added.get(plan.UNASSIGNED, 0) + 1
         return found
@@ -314,15 +315,15 @@ class Worker(Host):
         """Do some transactions; then messages have their turn."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
-        for _ in range(_TURNS):
-            if self._pending is None and not self._take():
-                return
-            try:
+        try:
+            for _ in range(_TURNS):
+                if self._pending is None and not self._take():
+                    return
                 if self._pending is not None and not self._finish(self._pending):
                     return
-            except BaseException as error:  # of a sink, or of what is kept
-                self._page.leave_reason(engine.text_of(error))
-                raise
+        except BaseException as error:  # of a stage, of a sink, or of what is kept
+            self._page.leave_reason(engine.text_of(error))
+            raise
         self._again()
 
     def _take(self) -> bool:
@@ -406,8 +407,7 @@ class Worker(Host):
                 f"stage {name!r}: packets that are not of a batch have no place in the order that"
                 " by='ordered' restores"
             )
-        packets = [item.packet if isinstance(item, Routed) else item for item in items]
-        size = sum(len(packet.data) + _OVERHEAD for packet in packets)
+        size = sum(len(packet_of(item).data) + _OVERHEAD for item in items)
         if self._emitted_bytes + size > _MOST_EMITTED:
             raise BufferError(
                 f"stage {name!r}: {self._emitted_bytes} bytes wait already that it has emitted: the"
@@ -430,16 +430,12 @@ class Worker(Host):
         return found
 
     def _done_with(self, hand: Hand) -> _Pending:
-        """Run the stages, and prepare what came of it; leave the reason if that raises."""
-        try:
-            run = run_all if self._trace is None else self._trace.run_all
-            found = run(self._runners, hand.items)
-            while self._emitted:  # what is kept is committed with all that it tells of
-                found = found + self._take_emitted()
-            return self._prepared(hand, found)
-        except BaseException as error:
-            self._page.leave_reason(engine.text_of(error))
-            raise
+        """Run the stages, and prepare what came of it."""
+        run = run_all if self._trace is None else self._trace.run_all
+        found = run(self._runners, hand.items)
+        while self._emitted:  # what is kept is committed with all that it tells of
+            found = found + self._take_emitted()
+        return self._prepared(hand, found)
 
     def _traced(self, hand: Hand) -> Trace | None:
         """Return the trace of what was taken, if anybody traces it."""
@@ -453,7 +449,7 @@ class Worker(Host):
         """Count packets that have killed a worker."""
         counter = plan.LOST if what == "skip" else plan.QUARANTINED
         self._added[counter] = len(hand.items)
-        packets = [item.packet if isinstance(item, Routed) else item for item in hand.items]
+        packets = [packet_of(item) for item in hand.items]
         if self._trace is not None:
             verdict = "lost" if what == "skip" else "quarantined"
             self._trace.each(hand.items, self._segment.id, verdict, self._reason)
@@ -568,9 +564,8 @@ class Worker(Host):
         self._sinks.deliver_numbered(pending.delivered, self._trace)
         self._outputs.write(wanted, shed, self._trace)
         self._commit(pending.hand)
-        consumers = self._outputs.consumers()
         for number, _ in wanted:
-            os.eventfd_write(self._fds[wake_name(consumers[number])], 1)
+            os.eventfd_write(self._fds[wake_name(self._outputs.consumers[number])], 1)
         return True
 
     def _commit(self, hand: Hand) -> None:
@@ -627,7 +622,7 @@ class Worker(Host):
         self._stop_polling()
         if self._source is not None:
             self._source.ended()
-        for consumer in self._outputs.consumers():
+        for consumer in self._outputs.consumers:
             os.eventfd_write(self._fds[wake_name(consumer)], 1)
         os.eventfd_write(self._fds[DONE], 1)
         log.info("%s: %s has ended", self._plan.name, self._plan.id(self._number))
