@@ -127,11 +127,10 @@ class Kept:
             text = f"{self._who}.kept names {error}, which a callback has deleted from self"
             raise AttributeError(text) from None
         try:
-            packed = codec.pack_exact(values)
+            packed = codec.pack_exact(values, "kept")
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            text = str(error).replace("the message[", "kept[", 1)
-            raise kind(f"{self._who}.kept cannot be written: {text}") from None
+            raise kind(f"{self._who}.kept cannot be written: {error}") from None
         if packed != self._packed:
             crash_safe_value.save_packed(self._fd, packed)
             self._packed = packed

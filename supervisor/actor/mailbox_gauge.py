@@ -6,6 +6,7 @@ look at the process finds by its name in /proc/PID/fd: see ``supervisor.tree.ker
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 
@@ -16,9 +17,11 @@ class MailboxGauge:
     """The bytes of messages that an actor has read and not served yet."""
 
     def __init__(self) -> None:
-        fd = os.memfd_create(linux.MAILBOX_GAUGE, os.MFD_CLOEXEC)
+        fd = os.memfd_create(linux.MAILBOX_GAUGE, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, mmap.PAGESIZE)
+            # Others may open it: if one of them cut it short, this actor would die of SIGBUS.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
             self._map = mmap.mmap(fd, mmap.PAGESIZE)  # which has a descriptor of its own
         finally:
             os.close(fd)

@@ -127,8 +127,8 @@ def extend(
     _decoders[code] = decode
 
 
-def pack(term: Any) -> bytes:
-    """Make bytes of a term.
+def pack(term: Any, name: str = "the message") -> bytes:
+    """Make bytes of a term, which errors call by this name.
 
     Raises:
         TypeError: a value in it cannot travel; the text says which and where.
@@ -139,11 +139,11 @@ def pack(term: Any) -> bytes:
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, _TooLong):
             raise
-        raise TypeError(_complaint(term) or f"cannot travel in a message: {error}") from error
+        raise TypeError(_complaint(term, name) or f"cannot travel in a message: {error}") from error
 
 
-def pack_exact(term: Any) -> bytes:
-    """Make bytes of a term that comes back as what it is.
+def pack_exact(term: Any, name: str = "the message") -> bytes:
+    """Make bytes of a term that comes back as what it is; errors call it by this name.
 
     An object of a subclass (a ``Counter``, a member of an ``IntEnum``, a named tuple) would come
     back as one of the base, which a message's receiver may not mind, but who keeps it does; and a
@@ -154,14 +154,9 @@ def pack_exact(term: Any) -> bytes:
     """
     _here.exact = True
     try:
-        return pack(term)
+        return pack(term, name)
     finally:
         _here.exact = False
-
-
-def shown_path(where: str) -> str:
-    """Return where in a term something is, cut."""
-    return where if len(where) <= 100 else f"{where[:100]}..."
 
 
 class _TooLong(ValueError):
@@ -342,7 +337,7 @@ def _kind_of(term: Any) -> str:
     return type(term).__qualname__
 
 
-def _complaint(term: Any, where: str = "the message") -> str | None:
+def _complaint(term: Any, where: str) -> str | None:
     """Find the value that cannot travel, and say where it stands."""
     if isinstance(term, dict):
         parts = [(f"{where}[{shown(key)}]", value) for key, value in term.items()]
@@ -360,4 +355,6 @@ def _complaint(term: Any, where: str = "the message") -> str | None:
     try:
         return next(filter(None, (_complaint(value, name) for name, value in parts)), None)
     except RecursionError:
-        return f"{shown_path(where)} is nested too deeply, or in itself"
+        # Of a path of hundreds of levels the beginning tells enough.
+        where = where if len(where) <= 100 else f"{where[:100]}..."
+        return f"{where} is nested too deeply, or in itself"

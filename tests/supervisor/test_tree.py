@@ -28,11 +28,12 @@ from supervisor import (
     PoolRef,
     Supervisor,
     SupervisorRef,
+    linux,
 )
 from supervisor.client.ref import ask_system
 from supervisor.supervision import report
 from supervisor.supervision.child import Child
-from supervisor.tree import Exited, Node, snapshot
+from supervisor.tree import Exited, Node, kernel, snapshot
 from supervisor.tree.rendering import HEAD, duration, rendered, size
 
 
@@ -149,6 +150,16 @@ def test_what_is_below_a_silent_supervisor_the_kernel_tells() -> None:
     assert (name, pid) == ("deep", worker)
     assert command().returncode == 1
     os.kill(below.pid, signal.SIGCONT)
+
+
+def test_nobody_cuts_the_gauge_of_a_mailbox_short() -> None:
+    """An actor that stored into it would die of SIGBUS."""
+    alone = Counter.start_link(name="alone")
+    path = kernel._memfd(alone.pid, linux.MAILBOX_GAUGE)
+    assert path is not None
+    with pytest.raises(PermissionError):
+        os.truncate(path, 0)
+    assert alone.call("get") == 0
 
 
 def test_no_message_goes_to_a_worker() -> None:

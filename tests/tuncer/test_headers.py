@@ -210,6 +210,7 @@ def test_padding_of_a_frame_is_no_header() -> None:
         padded = bytes(Ether(**MACS))[:12] + b"\x08\x00" + empty + b"PADDINGPADDING"
         packet = Frame(padded, 0, 0, "tap0")
         assert (packet.ports, packet.icmp) == (None, None)
+        assert flow_text(packet.flow or b"").split()[1:] == ["10.0.0.1", "10.0.0.2"]
         assert packet.ip is not None
 
 

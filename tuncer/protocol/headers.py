@@ -21,7 +21,7 @@ _ERRORS = {ICMP: {3, 4, 5, 11, 12}, ICMPV6: {1, 2, 3, 4}}
 """ICMP types that carry the beginning of the packet that was refused."""
 
 _IPV4 = struct.Struct("!B5xHBB").unpack_from  # version and length, fragment, TTL, protocol
-_PLAIN = struct.Struct("!B5xHxB2x4s4s2s2s").unpack_from  # and addresses, and ports behind them
+_PLAIN = struct.Struct("!BxH2xHxB2x4s4s2s2s").unpack_from  # length, addresses, and ports behind
 _PLAIN_IPV4 = 0x45  # version 4, a header of 20 bytes
 _IN_PARTS = 0x3FFF  # more fragments, or an offset
 _IS_IPV4 = b"\x08\0"
@@ -244,8 +244,8 @@ def _plain_flow(data: bytes, begin: int, is_frame: bool) -> bytes | None:  # noq
         begin += ETHERNET
     if len(data) < begin + 24:
         return None
-    first, part, number, source, destination, sport, dport = _PLAIN(data, begin)
-    if first != _PLAIN_IPV4 or part & _IN_PARTS or number not in _TCP_OR_UDP:
+    first, size, part, number, source, destination, sport, dport = _PLAIN(data, begin)
+    if first != _PLAIN_IPV4 or part & _IN_PARTS or number not in _TCP_OR_UDP or 0 < size < 24:
         return None
     one: bytes = source + sport
     other: bytes = destination + dport
