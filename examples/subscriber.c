@@ -90,7 +90,7 @@ static void skip(struct reader *in, int depth) {
 
 /* Reads the numbers of a header that this reader knows, and skips the others. */
 static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint64_t *queue,
-                        bool *end) {
+                        uint64_t *stream) {
     uint64_t keys, size;
     if (head(&in, &keys) != MAP)
         return false;
@@ -104,27 +104,28 @@ static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint
             in.bad |= head(&in, seq) != NUMBER;
         else if (key && size == 5 && !memcmp(key, "queue", 5))
             in.bad |= head(&in, queue) != NUMBER;
-        else {
-            *end |= key && size == 3 && !memcmp(key, "end", 3);
+        else if (key && size == 6 && !memcmp(key, "stream", 6))
+            in.bad |= head(&in, stream) != NUMBER;
+        else
             skip(&in, 0);
-        }
     }
     return !in.bad;
 }
 
 struct device {
     char name[128];
-    bool ended;
     uint64_t queue; /* each queue of a device has numbers of its own */
+    uint64_t stream; /* after a change of it they begin anew */
     uint64_t first, next, received, lost, bytes;
 } devices[DEVICES];
 
-static struct device *find(const char *name, uint64_t queue, uint64_t seq) {
+static struct device *find(const char *name, uint64_t queue, uint64_t stream, uint64_t seq) {
     for (int n = 0; n < DEVICES; n++) {
         struct device *one = &devices[n];
         if (!*one->name) {
             snprintf(one->name, sizeof one->name, "%s", name);
             one->queue = queue;
+            one->stream = stream;
             one->first = one->next = seq;
         }
         if (!strcmp(one->name, name) && one->queue == queue)
@@ -135,16 +136,16 @@ static struct device *find(const char *name, uint64_t queue, uint64_t seq) {
 
 /* Counts a batch; what was sent again after a restart of the worker is left out. */
 static bool count(const char *name, struct reader header, struct reader payload) {
-    uint64_t version = 0, seq = 0, queue = 0, packets, size;
-    bool end = false;
-    if (!read_header(header, &version, &seq, &queue, &end) || version != 1 || head(&payload, &packets) != ARRAY)
+    uint64_t version = 0, seq = 0, queue = 0, stream = 0, packets, size;
+    if (!read_header(header, &version, &seq, &queue, &stream) || version != 1 || head(&payload, &packets) != ARRAY)
         return false;
-    struct device *one = find(name, queue, seq);
+    struct device *one = find(name, queue, stream, seq);
     if (!one)
         return false;
-    if (one->ended) /* a device of the same name begins with other numbers */
+    if (one->stream != stream) { /* another device of this name */
+        one->stream = stream;
         one->next = seq;
-    one->ended = end;
+    }
     if (seq > one->next)
         one->lost += seq - one->next;
     for (uint64_t n = 0; n < packets && !payload.bad; n++) {

@@ -17,18 +17,21 @@ const counts = new Map();
 function take(device, head, packets) {
   const seq = Number(head.seq);
   const queue = Number(head.queue ?? 0);
+  const stream = Number(head.stream ?? 0);
   const key = `${device} ${queue}`;
   if (!counts.has(key)) {
-    counts.set(key, { device, queue, first: seq, received: 0, lost: 0, bytes: 0, next: seq });
+    counts.set(key, { device, queue, stream, first: seq, received: 0, lost: 0, bytes: 0, next: seq });
   }
   const count = counts.get(key);
+  if (count.stream !== stream) { // another device of this name: its numbers begin anew
+    Object.assign(count, { stream, next: seq });
+  }
   const again = Math.max(0, count.next - seq); // sent again after a restart of the worker
   const fresh = packets.slice(again);
   count.lost += Math.max(0, seq - count.next);
   count.received += fresh.length;
   count.bytes += fresh.reduce((sum, packet) => sum + packet.length, 0);
   count.next = Math.max(count.next, seq + packets.length);
-  if (head.end) counts.delete(key); // a device of the same name begins with other numbers
   return count;
 }
 

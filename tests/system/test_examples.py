@@ -489,5 +489,11 @@ def test_subscribers_bear_malformed_messages_and_know_queues(language: str, tmp_
         publisher.send_multipart(wire_format.encode(b"last", 0, [b"abc"], 1 << 60, 1, None, 1))
         found = json.loads(example.expect('"last"'))
         assert (found["queue"], found["received"], found["lost"]) == (1, 1, 0)
+        # Another device of this name, and a gap in its numbers.
+        for first in (2, 9):
+            told = (b"last", first, [b"abc"], 1 << 60, 0, None, 1, None, 2**53 - 1)
+            publisher.send_multipart(wire_format.encode(*told))
+            found = json.loads(example.expect('"last"'))
+        assert (found["queue"], found["received"], found["lost"]) == (1, 3, 6)
         example.process.kill()
     context.destroy(0)

@@ -532,6 +532,35 @@ def test_packets_of_zeromq_that_were_in_hand_at_a_kill_are_lost_and_no_others(
     context.destroy(0)
 
 
+def test_a_sender_of_zeromq_that_begins_its_numbers_anew_is_heard(
+    file: Path, tmp_path: Path
+) -> None:
+    endpoint = f"ipc://{tmp_path}/endpoint"
+    context = zmq.Context()
+    running = Pipeline("p", Zmq(endpoint), [], Pcap(file)).start_link()
+
+    def send_all(stream: int, *sent: range) -> None:
+        sender = context.socket(zmq.XPUB)
+        sender.bind(endpoint)
+        assert sender.recv() == b"\1"
+        for numbers in sent:
+            packets = list(map(pipelines.udp, numbers))
+            told = (b"lab0", numbers.start, packets, 1, 0, None, 0, None, stream)
+            sender.send_multipart(wire_format.encode(*told))
+        sender.close(1000)  # and no last message
+
+    # First an idle sender tells its position: what came before is not missed.
+    send_all(1, range(500, 500), range(500, 510), range(512, 520), range(515, 525))
+    eventually(lambda: running.stats().sinks[0].written, 23)
+    assert running.stats().sources[0].missed == 2
+    send_all(2, range(3, 10))
+    eventually(lambda: running.stats().sinks[0].written, 30)
+    stats = running.stop()
+    assert stats.sources[0].missed == 2
+    assert in_file(file) == [*range(500, 510), *range(512, 525), *range(3, 10)]
+    context.destroy(0)
+
+
 def test_where_nothing_can_be_emitted() -> None:
     (failed,) = Pipeline("p", pipelines.few, [pipelines.Emits]).test([b"x"]).errors
     assert str(failed[2]) == "Emits runs in no worker, and emits nothing"
@@ -646,28 +675,41 @@ def test_what_is_wrong_is_said_at_once(make: Any, says: str) -> None:
 # -- ZeroMQ ----------------------------------------------------------------------------------------
 
 
-def test_from_pipeline_to_pipeline_by_zeromq(tmp_path: Path, file: Path, monkeypatch: Any) -> None:
+def test_from_pipeline_to_pipeline_by_zeromq(tmp_path: Path, file: Path) -> None:
     """What the second one has not missed stands in its file, in order."""
-    monkeypatch.setenv("PACKETS", "5000")
-    gate, endpoint = tmp_path / "gate", f"ipc://{tmp_path}/between"
-    one = Pipeline("one", source, [Gate.spec(str(gate))], Zmq(endpoint)).start_link()
+    endpoint = f"ipc://{tmp_path}/between"
+    one = Pipeline("one", Feed(), [], Zmq(endpoint)).start_link()
     two = Pipeline("two", Zmq(endpoint, "out"), [], Pcap(file)).start_link()
     subscriber = zmq.Context().socket(zmq.SUB)
-    subscriber.subscribe(b"out")
     subscriber.connect(endpoint)
-    time.sleep(0.5)  # ZeroMQ does not tell when a subscription is in force
-    gate.touch()
-    wait(one)
-    total = eventually(
-        lambda: two.stats().sources[0].read + two.stats().sources[0].missed == 5000 and two.stats()
-    )
-    two.stop()
+    subscriber.subscribe(b"out")
+    subscriber.subscribe(wire_format.HELLO + b"me")
+    assert wire_format.decode(subscriber.recv_multipart())[:2] == (wire_format.HELLO + b"me", 0)
+    packets = map(pipelines.udp, range(5000))
+    # Nothing else tells when the other pipeline's subscription is in force.
+    eventually(lambda: one.feed([next(packets)]) and two.stats().sinks[0].written)
+    first = in_file(file)[0]
+    one.feed(packets)
+    eventually(lambda: two.stats().sinks[0].written, 5000 - first)
+    total = two.stop()
+    assert total.sources[0].missed == 0
     assert in_file(file) == sorted(set(in_file(file)))
     assert len(in_file(file)) == total.sources[0].read > 0
     message = wire_format.decode(subscriber.recv_multipart())
+    while not message.packets:  # repeated while it was idle
+        assert (message.topic, message.seq) == (b"out", 0)
+        message = wire_format.decode(subscriber.recv_multipart())
     assert (message.topic, message.seq, message.packets[0]) == (b"out", 0, pipelines.udp(0))
-    subscriber.context.destroy(0)
+    while (end := message.seq + len(message.packets)) < 5000:
+        message = wire_format.decode(subscriber.recv_multipart())
+    idle = wire_format.decode(subscriber.recv_multipart())
+    assert (idle.topic, idle.seq, idle.packets, idle.end) == (b"out", end, [], None)
+    assert idle.stream == message.stream > 0
     one.stop()
+    while (last := wire_format.decode(subscriber.recv_multipart())).end is None:
+        assert last.packets == []
+    assert last.end == "closed"
+    subscriber.context.destroy(0)
 
 
 def test_a_devices_endpoint_is_a_source(file: Path) -> None:

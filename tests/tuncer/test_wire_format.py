@@ -21,7 +21,7 @@ TERM = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end", "framing"])
+KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end", "framing", "stream"])
 
 
 @given(
@@ -35,12 +35,23 @@ KEYS = st.sampled_from(["v", "seq", "n", "ts", "epoch", "queue", "end", "framing
         st.lists(st.binary(), max_size=4),
         st.none() | st.text(),
         st.builds(Framing, st.booleans(), st.integers(0, 255)),
+        NUMBER,
     )
 )
 def test_a_message_says_what_was_put_into_it(batch: wire_format.Message) -> None:
-    topic, seq, when, epoch, queue, packets, end, framing = batch
-    frames = wire_format.encode(topic, seq, packets, when, epoch, end, queue, framing)
+    topic, seq, when, epoch, queue, packets, end, framing, stream = batch
+    frames = wire_format.encode(topic, seq, packets, when, epoch, end, queue, framing, stream)
     assert wire_format.decode(frames) == batch
+
+
+@given(NUMBER, NUMBER)
+def test_a_streams_name_is_a_number_in_every_language_and_hides_the_mark(
+    mark: int, other: int
+) -> None:
+    names = {wire_format.stream_of(mark), wire_format.stream_of(other)}
+    assert all(0 < name < 2**53 for name in names)
+    assert len(names) == len({mark, other})
+    assert mark >> 11 not in names
 
 
 @given(
@@ -55,7 +66,9 @@ def test_any_frames_are_a_batch_or_a_value_error(frames: list[bytes]) -> None:
     with contextlib.suppress(ValueError):
         batch = wire_format.decode(frames)
         assert all(isinstance(packet, bytes) for packet in batch.packets)
-        assert isinstance(batch.seq + batch.timestamp + batch.epoch + batch.queue, int)
+        assert isinstance(
+            batch.seq + batch.timestamp + batch.epoch + batch.queue + batch.stream, int
+        )
 
 
 def test_a_later_version_is_told() -> None:

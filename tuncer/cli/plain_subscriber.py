@@ -1,4 +1,4 @@
-"""A subscriber that knows nothing of tuncer but its wire format: pyzmq, msgpack and 30 lines.
+"""A subscriber that knows nothing of tuncer but its wire format: pyzmq, msgpack and 35 lines.
 
 Usage: plain_subscriber.py ENDPOINT ...
 
@@ -21,19 +21,22 @@ def main() -> None:
     for endpoint in sys.argv[1:]:
         socket.connect(endpoint)
     expected: dict[tuple[str, int], int] = {}  # each queue of a device has numbers of its own
+    streams: dict[tuple[str, int], int] = {}
     counts: dict[tuple[str, int], dict[str, int]] = {}
     while True:
         topic, header, payload = socket.recv_multipart()
         device, head, packets = topic.decode(), msgpack.unpackb(header), msgpack.unpackb(payload)
         key = device, head.get("queue", 0)
+        stream = head.get("stream")
+        if streams.setdefault(key, stream) != stream:  # the numbers begin anew
+            streams[key] = stream
+            del expected[key]
         first = expected.setdefault(key, head["seq"])
         count = counts.setdefault(key, {"first": first, "received": 0, "lost": 0})
         count["lost"] += max(0, head["seq"] - first)
         seen = max(0, first - head["seq"])  # sent again after a restart: drop what was here before
         count["received"] += len(packets[seen:])
         expected[key] = count["next"] = max(first, head["seq"] + len(packets))
-        if "end" in head:  # a device of the same name begins with other numbers
-            del expected[key]
         print(json.dumps({"device": device, **count}), flush=True)
 
 

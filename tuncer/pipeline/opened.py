@@ -6,11 +6,13 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
+from supervisor import GenServer
 from tuncer.pipeline.feed_sink import FeedSink
 from tuncer.pipeline.feed_source import FeedSource
 from tuncer.pipeline.plan import EndPlan
-from tuncer.pipeline.sinks import FunctionSink, PcapSink, PortSink, Sink, ZmqSink
+from tuncer.pipeline.sinks import FunctionSink, PcapSink, PortSink, Sink
 from tuncer.pipeline.sources import FunctionSource, PcapSource, PortSource, Source, ZmqSource
+from tuncer.pipeline.zmq_sink import ZmqSink
 
 
 def source(plan: EndPlan, position: int, identity: int, kept: Any) -> Source:
@@ -33,14 +35,17 @@ def source(plan: EndPlan, position: int, identity: int, kept: Any) -> Source:
     raise OSError(errno.EINVAL, f"there is no kind of source {plan.kind!r}")
 
 
-def sink(plan: EndPlan, position: int, pipeline: bytes, wake: Callable[[], None]) -> Sink:
+def sink(
+    plan: EndPlan, position: int, pipeline: bytes, worker: GenServer, wake: Callable[[], None]
+) -> Sink:
     """Return a sink that goes on behind what was committed.
 
     Args:
         plan: of the sink.
         position: that was committed.
         pipeline: what distinguishes this pipeline from all others.
-        wake: wakes this worker.
+        worker: that has the sink: its loop polls what the sink opens.
+        wake: has the worker look whether it can go on.
 
     Raises:
         OSError: it cannot be written.
@@ -51,7 +56,7 @@ def sink(plan: EndPlan, position: int, pipeline: bytes, wake: Callable[[], None]
     if plan.kind == "pcap":
         return PcapSink(position, options["path"], options["bytes"], options["seconds"])
     if plan.kind == "zmq":
-        return ZmqSink(position, options["endpoint"], options["topic"])
+        return ZmqSink(position, options["endpoint"], options["topic"], pipeline, worker)
     if plan.kind == "function":
         return FunctionSink(plan.name, options["start"])
     if plan.kind == "pipeline":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import itertools
 import logging
 import os
 import time
@@ -14,26 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import zmq
-
 from supervisor.lowlevel import load_reference
 from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
 from tuncer.pipeline import engine, pcapng
 from tuncer.pipeline.attached import device_of
-from tuncer.pipeline.records import in_bytes
-from tuncer.protocol import wire_format
 from tuncer.protocol.packet import DeviceError, Packet
 
 log = logging.getLogger("tuncer")
 
 _AWAY = 1.0  # seconds in which a device that is away may come back
 _LOOK = 0.01  # seconds between two looks whether it is there again
-_LONGEST_SUBSCRIPTION = 1024  # bytes of what a subscriber may send
 _OFFSET_BITS = 44  # of a position: bytes in a file; above them the file's number
 _OFFSETS = (1 << _OFFSET_BITS) - 1
 _DIGITS = 5  # of a file's number
-_A_MESSAGE = 256 << 10  # bytes of packets in a ZeroMQ message, unless one has more
 
 
 class Sink(ABC):
@@ -301,51 +294,6 @@ class PcapSink(Sink):
                 self._file.truncate(self._offset)
         self._file.close()
         self._file = None
-
-
-class ZmqSink(Sink):
-    """A ZeroMQ endpoint of the wire format. The position is the next packet's number."""
-
-    is_numbered = True
-
-    def __init__(self, position: int, endpoint: str, topic: str) -> None:
-        super().__init__()
-        self.position = position
-        self._topic = topic.encode()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PUB)
-        self._socket.setsockopt(zmq.LINGER, 1000)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_SUBSCRIPTION)
-        try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            self.close()
-            raise OSError(error.errno, f"{error.strerror}: {endpoint}") from None
-
-    def deliver(self, packets: Sequence[Packet]) -> int:
-        """Publish packets, those of one framing as a message."""
-        for framing, run in itertools.groupby(packets, lambda packet: packet.framing):
-            left = list(run)
-            while left:
-                count = in_bytes(left, _A_MESSAGE)
-                datas = [packet.data for packet in left[:count]]
-                told = (self._topic, self.position, datas, packets[0].timestamp, 0)
-                frames = wire_format.encode(*told, framing=framing)
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
-                self.position += count
-                left = left[count:]
-        return 0
-
-    def close(self) -> None:
-        """Say that nothing more comes, and close the socket when that has gone, or a second later.
-
-        A successor in the same pipeline goes on with the numbers, which does subscribers no harm.
-        """
-        with contextlib.suppress(zmq.ZMQError):
-            frames = wire_format.encode(self._topic, self.position, [], time.time_ns(), 0, "closed")
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
-        self._socket.close()
-        self._context.term()
 
 
 def _write(file: IO[bytes], data: bytes) -> None:

@@ -30,6 +30,7 @@ log = logging.getLogger("tuncer")
 
 _AGAIN = 0.05  # seconds until a device that is away is looked for again
 _NO_IDENTITY = 0
+_UNTOLD_STREAM = 1
 _PACKETS = (Packet, bytes, bytearray, memoryview)
 _NUMBERS = range(1 << 64)  # what the numbers and times of packets may be
 _QUEUES = range(1 << 16)
@@ -313,12 +314,16 @@ class FunctionSource(_BulkSource):
 
 
 class ZmqSource(_BulkSource):
-    """A ZeroMQ endpoint of the wire format. The position is the next packet's number."""
+    """A ZeroMQ endpoint of the wire format. The position is the next packet's number.
+
+    The identity is the stream of that number, or 1 of a sender that does not tell its stream.
+    """
 
     can_repeat = False
 
     def __init__(self, position: int, identity: int, endpoint: str, topic: str) -> None:
         super().__init__(position, identity)
+        self._endpoint = endpoint
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -357,13 +362,22 @@ class ZmqSource(_BulkSource):
             and last in _NUMBERS
             and message.timestamp in _NUMBERS
             and message.queue in _QUEUES
+            and message.stream in _NUMBERS
             and message.framing.start <= _LONGEST_START
             and len(message.topic) <= _LONGEST_NAME
         ):
             raise ValueError("its numbers, or its topic, are such as nobody sends")
-        seen = max(0, self.position - message.seq) if self.identity else 0
+        stream = message.stream or _UNTOLD_STREAM
+        if self.identity not in {_NO_IDENTITY, stream}:
+            # Its sender was killed, or somebody else sends: what was missed of the former numbers
+            # nobody knows.
+            log.warning("%s: the sender begins its numbers anew", self._endpoint)
+            self.identity = _NO_IDENTITY
+        if self.identity == _NO_IDENTITY:
+            self.position = message.seq
+        seen = max(0, self.position - message.seq)
         first = message.seq + seen
-        lost = max(0, first - self.position) if self.identity else 0
+        lost = first - self.position
         kind, name = packet_class(message.framing), message.topic.decode(errors="replace")
         found = [
             kind(data, first + n, message.timestamp, name, 0 if n else lost, message.queue)
@@ -373,7 +387,7 @@ class ZmqSource(_BulkSource):
             self.missed += lost
             self.position = first
         # After the last message of a device, or of a pipeline, its successor counts from 0.
-        self.identity = 1 if message.end is None else 0
+        self.identity = stream if message.end is None else _NO_IDENTITY
         return found
 
     def _advance(self, packets: list[Packet]) -> None:

@@ -119,7 +119,7 @@ class Worker(Host):
         self._begin_stages()
         self._begin_source(place)
         self._sinks = WorkerSinks(
-            self._plan, number, self._words, self._arena.identity, self._again
+            self._plan, number, self._words, self._arena.identity, self, self._again
         )
         self._forced = self._recover()
         self._is_shared = self._source is not None and self._source.is_shared

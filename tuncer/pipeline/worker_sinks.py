@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from supervisor import GenServer
 from tuncer.pipeline import opened, plan
 from tuncer.pipeline.plan import Plan
 from tuncer.pipeline.records import Item, Routed
@@ -19,7 +20,13 @@ class WorkerSinks:
     """The sinks of a worker; of one before the last segments there are none."""
 
     def __init__(
-        self, of: Plan, number: int, words: list[int], identity: bytes, wake: Callable[[], None]
+        self,
+        of: Plan,
+        number: int,
+        words: list[int],
+        identity: bytes,
+        worker: GenServer,
+        wake: Callable[[], None],
     ) -> None:
         """Open them, where a former incarnation has committed.
 
@@ -28,7 +35,8 @@ class WorkerSinks:
             number: the worker's.
             words: that the worker's next commit puts in force.
             identity: what distinguishes this pipeline from all others.
-            wake: wakes the worker.
+            worker: the worker.
+            wake: has the worker look whether it can go on.
 
         Raises:
             OSError: one cannot be written.
@@ -42,7 +50,7 @@ class WorkerSinks:
         self._numbers: dict[str, int] = {}
         for position, told in enumerate(of.sinks_of(segment)):
             committed = words[self._slot.sink(position) + plan.SINK_POSITION]
-            sink = opened.sink(told, committed, identity, wake)
+            sink = opened.sink(told, committed, identity, worker, wake)
             self.have_begun |= sink.position != committed
             words[self._slot.sink(position) + plan.SINK_POSITION] = sink.position
             self._sinks.append(sink)

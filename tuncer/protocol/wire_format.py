@@ -6,7 +6,8 @@ A message is a batch, in three frames:
 2. header: a msgpack map: ``v`` 1, ``seq`` the first packet's number, ``n`` how many packets,
    ``ts`` when the first was read, in nanoseconds since the epoch, ``epoch`` the worker's
    incarnation, ``queue`` which of the device's, each with numbers and an endpoint of its own,
-   ``framing`` whether a packet is an Ethernet frame, and how many bytes precede it.
+   ``framing`` whether a packet is an Ethernet frame, and how many bytes precede it, ``stream``
+   which numbering ``seq`` belongs to: after a change the numbers have begun anew.
    More keys may come: ignore what you do not know;
 3. payload: a msgpack array of ``n`` byte strings, one a packet.
 
@@ -17,6 +18,7 @@ After a restart of the worker packets are sent again: drop what is below the num
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +43,19 @@ class Message(NamedTuple):
     packets: list[bytes]
     end: str | None
     framing: Framing
+    stream: int
+    """Which numbering ``seq`` belongs to; 0: the sender does not tell."""
+
+
+def stream_of(mark: int) -> int:
+    """Return the name of a numbering, 1 to 2**53 - 1, which every language has as a number.
+
+    Args:
+        mark: 64 random bits, drawn when the numbering begins. They stay secret: a sender of packets
+            that knows a ring's mark could have its successor take one packet for none.
+    """
+    digest = hashlib.blake2b(mark.to_bytes(8, "little"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 11 or 1
 
 
 def encode(
@@ -52,6 +67,7 @@ def encode(
     end: str | None = None,
     queue: int = 0,
     framing: Framing | None = None,
+    stream: int = 0,
 ) -> list[bytes]:
     """Return the frames of a message."""
     header: dict[str, Any] = {
@@ -64,6 +80,8 @@ def encode(
     }
     if framing is not None:
         header["framing"] = framing
+    if stream:
+        header["stream"] = stream
     if end is not None:
         header["end"] = end
     return [topic, msgpack.packb(header), msgpack.packb(list(packets))]
@@ -87,14 +105,16 @@ def decode(frames: list[bytes]) -> Message:
                 f"the message has version {version} of the wire format, this reader knows {VERSION}"
             )
         case {"v": int(), "seq": int(seq), "n": int(count), "ts": int(when), "epoch": int(epoch)}:
-            queue, framing = header.get("queue", 0), _framing(header.get("framing", [False, 0]))
-            found = Message(topic, seq, when, epoch, queue, packets, header.get("end"), framing)
+            framing = _framing(header.get("framing", [False, 0]))
+            told = (header.get("queue", 0), packets, header.get("end"), framing)
+            found = Message(topic, seq, when, epoch, *told, header.get("stream", 0))
         case _:
             raise ValueError(f"no message of tuncer's wire format: {header!r:.100}")
     if not (
         isinstance(packets, list)
         and all(isinstance(packet, bytes) for packet in packets)
         and isinstance(found.queue, int)
+        and isinstance(found.stream, int)
         and isinstance(found.end, str | None)
     ):
         raise ValueError(f"no message of tuncer's wire format: {found!r:.100}")

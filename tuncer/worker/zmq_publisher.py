@@ -91,6 +91,7 @@ class Publisher:
         writer = self._writer = packets.writer
         self._topic = packets.name.encode()
         self._epoch = writer.control.restarts
+        self._stream = wire_format.stream_of(writer.control.mark)
         self._sent_at = 0.0
         self._resume = 0
         self._heartbeat_scheduled = self._pausing = self._ending = self._is_waiting = False
@@ -294,7 +295,7 @@ class Publisher:
         end: str | None = None,
     ) -> list[bytes]:
         now = time.time_ns() if when is None else when
-        told = (now, self._epoch, end, self._queue, self._writer.control.framing)
+        told = (now, self._epoch, end, self._queue, self._writer.control.framing, self._stream)
         return wire_format.encode(topic, seq, packets, *told)
 
     def _send_message(self, frames: list[bytes]) -> bool:
