@@ -29,6 +29,14 @@ def udp(number: int, *, flow: int | None = None, size: int = 0) -> bytes:
     return head + bytes([10, 0, 0, 1, 10, 0, 0, 2]) + ports + payload
 
 
+def fragments(id: int, port: int) -> tuple[bytes, bytes]:  # noqa: A002 - RFC 791's word
+    """Return the two parts of a datagram."""
+    addresses = bytes([10, 0, 0, 1, 10, 0, 0, 2])
+    first = struct.pack("!BBHHHBBH", 0x45, 0, 28, id, 0x2000, 64, 17, 0)
+    rest = struct.pack("!BBHHHBBH", 0x45, 0, 28, id, 1, 64, 17, 0)
+    return first + addresses + struct.pack("!HHHH", port, 53, 16, 0), rest + addresses + bytes(8)
+
+
 def number_in(data: bytes) -> int:
     return int.from_bytes(data[28:36], "big")
 
@@ -195,6 +203,25 @@ class Count(Stage):
     @handler
     def forget(self) -> None:
         self.seen = {}
+
+
+class Datagrams(Stage):
+    """Keeps the identifications of the fragments that it has seen."""
+
+    kept = ("ids",)
+
+    def init(self) -> None:
+        if not self.restored:
+            self.ids: list[int] = []
+
+    def handle_batch(self, packets: Packets) -> list[Packet]:
+        fragments = [packet.ip.fragment for packet in packets if packet.ip is not None]
+        self.ids += [fragment.id for fragment in fragments if fragment is not None]
+        return list(packets)
+
+    @handler
+    def get(self) -> list[int]:
+        return self.ids
 
 
 class Sums(Stage):

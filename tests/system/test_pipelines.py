@@ -19,7 +19,7 @@ from processes import PATIENCE, Run, eventually, kill
 from traffic import send_numbered, send_one
 
 import tuncer
-from supervisor import ProcessDown, Supervisor, handler
+from supervisor import ProcessDown, Supervisor, handler, named
 from tuncer.pipeline import (
     Feed,
     Pcap,
@@ -32,6 +32,7 @@ from tuncer.pipeline import (
     pcapng,
     stage,
 )
+from tuncer.pipeline.feed import name_of
 from tuncer.protocol import wire_format
 
 
@@ -73,6 +74,21 @@ def test_workers(file: Path, by: Any) -> None:
             of_flow = [number for number in numbers if number % pipelines.FLOWS == flow]
             assert of_flow == sorted(of_flow)
     assert len(set(running.gather(Count.pid))) == 3
+    running.stop()
+
+
+def test_fragments_follow_their_flow_over_a_kill_between_them() -> None:
+    spec = pipelines.Datagrams.spec(workers=4, by="flow")
+    running = Pipeline("p", Feed(), [spec]).start_link()
+    parts = [pipelines.fragments(number, 1000 + number) for number in range(100)]
+    running.feed([first for first, _ in parts])
+    kill(named(name_of("p")).pid)
+    running.feed([rest for _, rest in parts])
+    found = eventually(
+        lambda: sum(map(len, ids := running.gather(pipelines.Datagrams.get))) == 200 and ids
+    )
+    assert all(ids.count(one) == 2 for ids in found for one in ids)
+    assert min(map(len, found)) > 10
     running.stop()
 
 

@@ -19,7 +19,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 
 from tuncer import Packet
 from tuncer.protocol import headers
-from tuncer.protocol.headers import FragmentTable, Vlan, flow_text
+from tuncer.protocol.headers import FragmentTable, LatestDatagrams, Vlan, flow_text
 from tuncer.protocol.packet import Frame, Framing, packet_class
 
 MACS = {"dst": "02:00:00:00:00:01", "src": "02:00:00:00:00:02"}
@@ -149,7 +149,7 @@ def test_an_icmp_error_follows_the_flow_that_it_tells_of() -> None:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_fragments_follow_their_datagram(version: int) -> None:
-    table = FragmentTable(2)
+    table = FragmentTable(LatestDatagrams(2))
 
     def fragment(number: int, offset: int, *, more: bool) -> bytes:
         payload = bytes(UDP(sport=5, dport=6) / bytes(40))[8 * offset :][:16]
@@ -184,7 +184,7 @@ def look_at_all(data: bytes) -> None:
         packet = packet_class(framing)(data, 0, 0, "lab0")
         for name in ALL:
             getattr(packet, name)
-        FragmentTable(1).flow(data, framing.start, is_frame=framing.is_frame)
+        FragmentTable().flow(data, framing.start, is_frame=framing.is_frame)
 
 
 @given(st.binary(max_size=120))

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tuncer.pipeline import datagrams
 from tuncer.protocol import shared_memory
 
 _PAGE = 4096
@@ -66,6 +67,8 @@ class WorkerShape(NamedTuple):
     slot: int
     keeps: bool
     """Whether it has room for kept state."""
+    has_datagrams: bool = False
+    """Whether it has room for the flows of datagrams."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _words_size(shape: WorkerShape) -> int:
 
 
 def _page_size(shape: WorkerShape) -> int:
-    return _words_size(shape) + REASON_BYTES + _TRACE_BYTES
+    return _words_size(shape) + REASON_BYTES + _TRACE_BYTES + shape.has_datagrams * datagrams.SIZE
 
 
 class Wanted(NamedTuple):
@@ -232,6 +235,9 @@ class Page:
         steps = trace + MOST_TRACED * _KEY_BYTES
         self._trace_keys = arena.view[trace:steps].cast("Q")
         self._steps = arena.view[steps : steps + _STEPS_BYTES]
+        end = layout.page(worker) + _page_size(shape)
+        self.datagrams = arena.view[end - shape.has_datagrams * datagrams.SIZE : end]
+        """The flows of datagrams; empty, if the worker does not share packets out by flow."""
         kept = layout.kept(worker)
         self._kept = arena.view[kept : kept + 2 * KEPT_BYTES] if shape.keeps else None
 

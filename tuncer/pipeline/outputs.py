@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from supervisor.lowlevel import load_reference
 from tuncer.pipeline import edge_log, plan, records, shards
 from tuncer.pipeline.arena import Arena
+from tuncer.pipeline.datagrams import SharedDatagrams
 from tuncer.pipeline.hand import NOTHING, Hand
 from tuncer.pipeline.plan import Edge, Plan
 from tuncer.pipeline.records import Item, Record
@@ -51,23 +52,24 @@ class Outputs:
         self.is_ordered = own.by == "ordered" and own.workers > 1
         """Whether the next segment restores an order by the tickets of what this worker takes."""
         self._gives_tickets = False
-        self._share = self._sharing(segment, without_key)
+        self._datagrams = arena.page(number).datagrams
+        self._share = self._sharing(of.next_by(of.places[number]), without_key)
 
     def _sharing(
-        self, segment: int, without_key: Callable[[Packet, Exception], Item | None]
+        self, by: str | None, without_key: Callable[[Packet, Exception], Item | None]
     ) -> Callable[[Sequence[Item]], shards.Shares]:
         """Return what shares packets out among the workers of the next segment."""
-        if not self._edges:
+        workers = len(self._edges)
+        if workers == 0:
             return lambda _: []
-        following = self._plan.segments[segment + 1]
-        if following.workers == 1 or following.by == "any":
+        if by is None or by == "any":
             return self._to_any
-        if following.by == "ordered":
+        if by == "ordered":
             self._gives_tickets = True
             return self._to_next
-        if following.by == "flow":
-            return shards.by_flow(following.workers)
-        return shards.by_key(following.workers, load_reference(following.by), without_key)
+        if by == "flow":
+            return shards.by_flow(workers, SharedDatagrams(self._datagrams))
+        return shards.by_key(workers, load_reference(by), without_key)
 
     def _to_any(self, items: Sequence[Item]) -> shards.Shares:
         """Give packets to the worker that has the least to do."""

@@ -214,6 +214,11 @@ class Plan:
             return True
         return any(stage.keeps for stage in self.segments[place.segment].stages)
 
+    def next_by(self, place: Place) -> str | None:
+        """Return how a worker shares packets out: ``by`` of the next segment, if it has several."""
+        following = self.segments[place.segment + 1 : place.segment + 2]
+        return following[0].by if following and following[0].workers > 1 else None
+
     def slot(self, worker: int) -> Slot:
         """Return where the words of a worker's slot lie."""
         segment = self.places[worker].segment
@@ -231,6 +236,7 @@ class Plan:
             WorkerShape(
                 self.slot(worker).size,
                 self.keeps(place),
+                self.next_by(place) == "flow",
             )
             for worker, place in enumerate(self.places)
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuncer.client.flow_hash import choose
 from tuncer.pipeline.records import Item, Routed
-from tuncer.protocol.headers import FragmentTable
+from tuncer.protocol.headers import FlowsOfDatagrams, FragmentTable
 from tuncer.protocol.packet import Packet
 
 _MASK = (1 << 64) - 1
@@ -18,9 +18,17 @@ Shares = list[list[Item]]
 """The items of each worker."""
 
 
-def by_flow(workers: int) -> Callable[[Sequence[Item]], Shares]:
-    """Return what gives each flow to one worker; what is no IP goes by its MAC addresses."""
-    table = FragmentTable()
+def by_flow(
+    workers: int, datagrams: FlowsOfDatagrams | None = None
+) -> Callable[[Sequence[Item]], Shares]:
+    """Return what gives each flow to one worker; what is no IP goes by its MAC addresses.
+
+    Args:
+        workers: how many there are.
+        datagrams: where the flows of those that come in fragments are kept; by default in memory of
+            this process.
+    """
+    table = FragmentTable(datagrams)
     cache: dict[bytes | None, int] = {}
     known, flow_of = cache.get, table.flow
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tuncer.protocol.frames import ARP, ETHERNET, IPV4, IPV6
 
@@ -295,16 +295,40 @@ def flow_text(flow: bytes) -> str:
     return " ".join(texts)
 
 
+class FlowsOfDatagrams(Protocol):
+    """The flows of datagrams of which the first fragment was seen; old ones may be left out."""
+
+    def get(self, datagram: bytes) -> bytes | None:
+        """Return the flow of a datagram, if it is known."""
+
+    def put(self, datagram: bytes, flow: bytes) -> None:
+        """Take note of the flow of a datagram."""
+
+
+class LatestDatagrams:
+    """The flows of so many datagrams, the latest ones, in a process's own memory."""
+
+    def __init__(self, most: int = 4096) -> None:
+        self._flows: dict[bytes, bytes] = {}
+        self._most = most
+        self.get = self._flows.get
+
+    def put(self, datagram: bytes, flow: bytes) -> None:
+        """Take note of the flow of a datagram."""
+        if len(self._flows) >= self._most:
+            del self._flows[next(iter(self._flows))]
+        self._flows[datagram] = flow
+
+
 class FragmentTable:
     """Finds the flow of fragments: only the first one of a datagram has ports.
 
     A fragment that comes before the first one of its datagram is taken for one without ports.
     """
 
-    def __init__(self, most: int = 4096) -> None:
-        """Keep the flows of so many datagrams, the latest ones."""
-        self._flows: dict[bytes, bytes] = {}
-        self._most = most
+    def __init__(self, flows: FlowsOfDatagrams | None = None) -> None:
+        """Keep the flows there; by default in this process's memory."""
+        self._flows = LatestDatagrams() if flows is None else flows
 
     def flow(self, data: bytes, begin: int = 0, *, is_frame: bool = False) -> bytes | None:
         """Return what ``flow`` does; of a fragment that of its datagram."""
@@ -324,10 +348,8 @@ class FragmentTable:
         if where.version == 4:  # of IPv6 only the first one tells the protocol (RFC 8200, 4.5)
             datagram += found[-1:]
         if fragment.offset:
-            return self._flows.get(datagram, found)
-        if len(self._flows) >= self._most:
-            del self._flows[next(iter(self._flows))]
-        self._flows[datagram] = found
+            return self._flows.get(datagram) or found
+        self._flows.put(datagram, found)
         return found
 
 

@@ -9,6 +9,7 @@ import pcapng as oracle
 import pytest
 from pipelines import number_in, packet
 
+from supervisor import GenServer
 from tuncer.pipeline import opened, pcapng
 from tuncer.pipeline.plan import EndPlan
 from tuncer.pipeline.sinks import PcapSink, PortSink, Sink
@@ -16,7 +17,7 @@ from tuncer.pipeline.sinks import PcapSink, PortSink, Sink
 
 def sink_of(path: Path, position: int = 0, size: int | None = None) -> PcapSink:
     options = {"path": str(path), "bytes": size, "seconds": None}
-    found: Sink = opened.sink(EndPlan("out", "pcap", options), position, b"", int)
+    found: Sink = opened.sink(EndPlan("out", "pcap", options), position, b"", GenServer(), int)
     assert isinstance(found, PcapSink)
     return found
 
@@ -60,7 +61,9 @@ def test_a_file_that_cannot_be_written_fails_the_start(tmp_path: Path) -> None:
 
 
 def test_a_function_that_fails_is_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    sink = opened.sink(EndPlan("out", "function", {"start": "pipelines:fails"}), 0, b"", int)
+    sink = opened.sink(
+        EndPlan("out", "function", {"start": "pipelines:fails"}), 0, b"", GenServer(), int
+    )
     assert sink.deliver([packet(n) for n in range(5000)]) == 5000
     assert len(caplog.records) <= 3
     assert "ValueError: always" in caplog.text

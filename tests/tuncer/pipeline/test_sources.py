@@ -120,12 +120,13 @@ def test_what_is_wrong_ends_a_function_behind_what_it_has_given() -> None:
         {"timestamp": -1},
         {"queue": -1},
         {"queue": 1 << 40},
+        {"stream": 1 << 64},
         {"framing": Framing(False, 999)},
         {"topic": b"t" * 70_000},
     ],
 )
 def test_numbers_that_nobody_sends_are_refused(wrong: dict[str, Any]) -> None:
-    message = wire_format.Message(b"t0", 5, 6, 0, 0, [b"x"], None, Framing())
+    message = wire_format.Message(b"t0", 5, 6, 0, 0, [b"x"], None, Framing(), 0)
     source = ZmqSource(0, 0, "ipc:///tmp/nobody", "")
     assert len(source._packets(message)) == 1
     with pytest.raises(ValueError, match="such as nobody sends"):
