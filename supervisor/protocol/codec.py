@@ -132,14 +132,13 @@ def pack(term: Any, name: str = "the message") -> bytes:
 
     Raises:
         TypeError: a value in it cannot travel; the text says which and where.
-        ValueError: the message would be longer than ``LIMIT``.
+        ValueError: it takes more bytes than ``LIMIT``, and nothing else is wrong with it.
     """
     try:
-        return _packed(term)
+        data = _packed(term)
     except (TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, _TooLong):
-            raise
         raise TypeError(_complaint(term, name) or f"cannot travel in a message: {error}") from error
+    return _within_limit(data, name)
 
 
 def pack_exact(term: Any, name: str = "the message") -> bytes:
@@ -159,10 +158,6 @@ def pack_exact(term: Any, name: str = "the message") -> bytes:
         _here.exact = False
 
 
-class _TooLong(ValueError):
-    """A message is over the limit."""
-
-
 def _packed(term: Any) -> bytes:
     # A packer is taken while it works: other threads, and extensions within the term, take others.
     packers = _exact_packers if _here.exact else _packers
@@ -173,18 +168,23 @@ def _packed(term: Any) -> bytes:
         packer = msgpack.Packer(default=_encode, strict_types=True, datetime=not _here.exact)
     data: bytes = packer.pack(term)
     packers.append(packer)
-    if len(data) > LIMIT:
-        raise _TooLong(f"a message of {len(data)} bytes is over the limit of {LIMIT}")
     return data
 
 
 def pack_message(kind: int, number: int, term: Any, chain: Any = ()) -> bytes:
     """Make bytes of a message of a mailbox. Raises as ``pack``, of the term in it."""
     try:
-        return _packed([kind, number, term, chain] if chain else [kind, number, term])
+        data = _packed([kind, number, term, chain] if chain else [kind, number, term])
     except (TypeError, ValueError, OverflowError):
         pack(term)  # says where in the term, not where in the message around it
         raise
+    return _within_limit(data, "the message")
+
+
+def _within_limit(data: bytes, name: str) -> bytes:
+    if len(data) > LIMIT:
+        raise ValueError(f"{name} takes {len(data)} bytes, over the limit of {LIMIT}")
+    return data
 
 
 class _Here(threading.local):

@@ -205,6 +205,21 @@ class Count(Stage):
         self.seen = {}
 
 
+class Grows(Stage):
+    """Keeps more than there is room for, after some packets."""
+
+    kept = ("all",)
+
+    def init(self) -> None:
+        if not self.restored:
+            self.all: list[bytes] = []
+
+    def handle_batch(self, packets: Packets) -> Iterator[Packet]:
+        for packet in packets:
+            self.all.append(bytes(10_000))
+            yield packet
+
+
 class Datagrams(Stage):
     """Keeps the identifications of the fragments that it has seen."""
 

@@ -273,6 +273,34 @@ def test_a_worker_that_is_given_up_ends_the_pipeline(
     assert in_file(file) == list(range(300))
 
 
+def test_what_is_kept_and_too_long_ends_the_pipeline_and_blames_no_packet(
+    file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    quarantine = tmp_path / "quarantine"
+    described = Pipeline(
+        "p", source, [pipelines.Grows], Pcap(file), quarantine=quarantine, intensity=3
+    )
+    with pytest.raises(ProcessDown):
+        described.start_link().wait(PATIENCE)
+    assert "ended: RuntimeError: what the stages keep takes 1792" in capfd.readouterr().err
+    assert not quarantine.exists()
+    assert in_file(file)[: 6 * 256] == list(range(6 * 256))
+
+
+def test_an_iterator_is_a_source_once() -> None:
+    described = Pipeline("p", pipelines.packets_of(10), [pipelines.same])
+    running = described.start_link()
+    wait(running)
+    running.stop()
+    with pytest.raises(ValueError, match="a former start has read"):
+        described.start_link()
+    again = Pipeline("p", [pipelines.udp(1)], [pipelines.same])
+    for _ in range(2):
+        running = again.start_link()
+        assert wait(running).sources[0].read == 1
+        running.stop()
+
+
 def test_what_stages_give_in_the_end(file: Path) -> None:
     stages = [pipelines.odd_only, Sums.spec(workers=2, by="flow"), pipelines.twice]
     running = Pipeline("p", source, stages, Pcap(file)).start_link()

@@ -45,7 +45,8 @@ _COUNT_BITS = 8  # of the word that says who is traced: packets; above them the 
 _MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _STOPPED, _IDENTITY, _TRACING = range(7)
 
 # Words of a worker's page before its slots. The worker alone writes them; WAITING says that it
-# waits for room in an output, the others are explained in ``failures``.
+# waits for room in an output, UNFIT that no successor can go on, the others are explained in
+# ``failures``.
 (
     VERSION,
     WAITING,
@@ -57,7 +58,8 @@ _MAGIC_WORD, _LAYOUT_WORD, _SIZE_WORD, _DRAINING, _STOPPED, _IDENTITY, _TRACING 
     SUSPECTS,
     REASON_OF,
     REASON_SIZE,
-) = range(10)
+    UNFIT,
+) = range(11)
 _WORDS = 16
 
 
@@ -328,6 +330,8 @@ class Page:
 
     def leave_reason(self, text: str) -> None:
         """Leave a text, for the successor, of why the worker cannot do what it has in hand."""
+        if self.words[UNFIT]:  # then there is a text already
+            return
         data = text.encode(errors="replace")[-REASON_BYTES:]
         self._reason[: len(data)] = data
         self.words[REASON_SIZE] = len(data)
@@ -337,5 +341,17 @@ class Page:
         """Return the text that was left of a transaction."""
         if not hand or self.words[REASON_OF] != hand:
             return None
+        return self._last_reason()
+
+    def end_for_good(self, text: str) -> None:
+        """Leave a text of why no successor can go on."""
+        self.leave_reason(text)
+        self.words[UNFIT] = 1
+
+    def unfit(self) -> str | None:
+        """Return why no successor can go on; None: one can."""
+        return self._last_reason() if self.words[UNFIT] else None
+
+    def _last_reason(self) -> str:
         size = min(self.words[REASON_SIZE], REASON_BYTES)
         return bytes(self._reason[:size]).decode(errors="replace")

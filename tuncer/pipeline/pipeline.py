@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from supervisor import ChildSpec
@@ -75,6 +75,8 @@ class Pipeline:
     quarantine: str | os.PathLike[str] | None = None
     intensity: int = 100
     period: float = 10.0
+    _used_up: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Sources that a start has begun to read, and that do not begin anew."""
 
     def __post_init__(self) -> None:
         check_name("the pipeline", self.name)
@@ -97,13 +99,21 @@ class Pipeline:
         Raises:
             StartFailed: a device or a worker does not start, and why.
             AlreadyRegistered: a pipeline of this name runs.
+            ValueError: a former start has read its source, an iterator or a stream.
         """
+        fed = [source for source in each_of(self.source) if is_fed_by_program(source)]
+        for source in fed:
+            if any(source is one for one in self._used_up):
+                raise ValueError(
+                    f"pipeline {self.name!r}: a former start has read {source!r:.100}: give it a"
+                    " list, or a function, which begin anew"
+                )
         found = PipelineSupervisor.start_link(*self._arguments(), name=self.name)
-        running = cast("PipelineRef", found)
-        for source in each_of(self.source):
-            if is_fed_by_program(source):
-                feeding.feed_in_thread(self.name, source)
-        return running
+        for source in fed:
+            if isinstance(source, Pcap) or iter(source) is source:
+                self._used_up.append(source)
+            feeding.feed_in_thread(self.name, source)
+        return cast("PipelineRef", found)
 
     def child_spec(self, id: str | None = None, **options: Any) -> ChildSpec:  # noqa: A002 - OTP's word
         """Return the specification of the pipeline, for a supervisor of one's own.

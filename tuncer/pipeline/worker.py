@@ -95,6 +95,9 @@ class Worker(Host):
         self._wake = self._fds[wake_name(number)]
         self._arena = Arena(self._fds[ARENA], self._plan.layout)
         self._page = self._arena.page(number)
+        unfit = self._page.unfit()
+        if unfit is not None:
+            raise RuntimeError(unfit)
         self._slot = self._plan.slot(number)
         self._words = self._page.read()
         self._most_bytes = min(_MOST_BYTES, edge_log.most(self._plan.log_bytes) // 2)
@@ -291,7 +294,13 @@ class Worker(Host):
     def _write_kept(self) -> bool:
         """Write what is kept, if it has changed: the next commit puts it in force."""
         of_source = None if self._source is None else self._source.kept()
-        packed = pack_exact([[kept_of(stage) for stage in self._objects.values()], of_source])
+        kept = [[kept_of(stage) for stage in self._objects.values()], of_source]
+        try:
+            packed = pack_exact(kept, "what the stages keep")
+        except ValueError as error:
+            # It is too long. No packet is to blame, and a successor would come to it again.
+            self._page.end_for_good(str(error))
+            raise
         if packed == self._packed:
             return False
         half = 1 - self._words[plan.KEPT_HALF]
