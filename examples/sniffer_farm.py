@@ -16,7 +16,7 @@ from pathlib import Path
 import tuncer
 from supervisor import run
 from tuncer import Batch
-from tuncer.pipeline import pcapng
+from tuncer.protocol import pcapng
 
 
 def device() -> int:

@@ -15,7 +15,8 @@ from processes import PATIENCE, eventually, kill
 
 from supervisor import NoProcess, Ref, handler
 from tuncer import Packet
-from tuncer.pipeline import Packets, PipelineRef, Stage, Statistics, pcapng, to
+from tuncer.pipeline import Packets, PipelineRef, Stage, Statistics, to
+from tuncer.protocol import pcapng
 
 FLOWS = 10
 

@@ -18,7 +18,8 @@ from processes import PATIENCE, eventually
 from traffic import number_of, send_numbered
 
 import tuncer
-from tuncer.pipeline import Feed, Pcap, Pipeline, PipelineRef, Port, pcapng, stage
+from tuncer.pipeline import Feed, Pcap, Pipeline, PipelineRef, Port, stage
+from tuncer.protocol import pcapng
 
 KILLS = 200
 

@@ -19,9 +19,10 @@ from pipelines import Count, blow, check_counts, in_file, source, udp, wait
 from processes import PATIENCE, eventually
 
 from supervisor import NoProcess, ProcessDown, Ref, Supervisor, named
-from tuncer.pipeline import Feed, Pcap, Pipeline, PipelineRef, pcapng, stage
+from tuncer.pipeline import Feed, Pcap, Pipeline, PipelineRef, stage
 from tuncer.pipeline.feed import name_of
-from tuncer.pipeline.pcapng import CaptureError
+from tuncer.protocol import pcapng
+from tuncer.protocol.pcapng import CaptureError
 
 
 @pytest.fixture

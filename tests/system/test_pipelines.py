@@ -20,20 +20,9 @@ from traffic import send_numbered, send_one
 
 import tuncer
 from supervisor import ProcessDown, Supervisor, handler, named
-from tuncer.pipeline import (
-    Feed,
-    Pcap,
-    Pipeline,
-    PipelineRef,
-    Port,
-    Stage,
-    StageSpec,
-    Zmq,
-    pcapng,
-    stage,
-)
+from tuncer.pipeline import Feed, Pcap, Pipeline, PipelineRef, Port, Stage, StageSpec, Zmq, stage
 from tuncer.pipeline.feed import name_of
-from tuncer.protocol import wire_format
+from tuncer.protocol import pcapng, wire_format
 
 
 @pytest.fixture

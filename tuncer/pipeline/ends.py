@@ -91,12 +91,14 @@ class Pcap:
             Files are then called ``name-00000.pcapng``, ``name-00001.pcapng`` and so on, behind
             those that are there of earlier runs.
         rotate_seconds: the same after so many seconds.
+        snaplen: as a sink: bytes of a packet that are written, at most; 0: all.
     """
 
     path: str | os.PathLike[str] | IO[bytes]
     timed: bool = False
     rotate_bytes: int | None = None
     rotate_seconds: float | None = None
+    snaplen: int = 0
 
     def __post_init__(self) -> None:
         """Check the arguments.
@@ -111,6 +113,10 @@ class Pcap:
                 raise TypeError(f"{name} is a number, not {given!r:.100}")
             if given is not None and not 0 < given < math.inf:
                 raise ValueError(f"{name} is above 0, not {given}")
+        if isinstance(self.snaplen, bool) or not isinstance(self.snaplen, int):
+            raise TypeError(f"snaplen is a number, not {self.snaplen!r:.100}")
+        if not 0 <= self.snaplen < 1 << 31:
+            raise ValueError(f"snaplen is 0 or above, not {self.snaplen}")
 
     @property
     def is_file(self) -> bool:
@@ -245,9 +251,9 @@ def sink_plan(name: str, sink: Any) -> EndPlan:
     if isinstance(sink, Port):
         return EndPlan(name, "port", sink.described())
     if isinstance(sink, Pcap):
-        path = sink.absolute()
-        rotate = {"bytes": sink.rotate_bytes, "seconds": sink.rotate_seconds}
-        return EndPlan(name, "pcap", {"path": path, **rotate})
+        limits = {"bytes": sink.rotate_bytes, "seconds": sink.rotate_seconds}
+        told = {"path": sink.absolute(), "snaplen": sink.snaplen, **limits}
+        return EndPlan(name, "pcap", told)
     if isinstance(sink, Zmq):
         return EndPlan(name, "zmq", {"endpoint": sink.endpoint, "topic": sink.topic or name})
     if isinstance(sink, Feed):

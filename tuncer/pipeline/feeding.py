@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from supervisor import named
-from tuncer.pipeline import pcapng
 from tuncer.pipeline.ends import Pcap
 from tuncer.pipeline.feed import END, PACKETS, Position, name_of
 from tuncer.pipeline.feed_sink import requests
+from tuncer.protocol import pcapng
 from tuncer.protocol.packet import Packet
 
 log = logging.getLogger("tuncer")

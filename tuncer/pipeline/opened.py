@@ -54,7 +54,8 @@ def sink(
     if plan.kind == "port":
         return PortSink(options)
     if plan.kind == "pcap":
-        return PcapSink(position, options["path"], options["bytes"], options["seconds"])
+        limits = options["bytes"], options["seconds"], options["snaplen"]
+        return PcapSink(position, options["path"], *limits)
     if plan.kind == "zmq":
         return ZmqSink(position, options["endpoint"], options["topic"], pipeline, worker)
     if plan.kind == "function":

@@ -9,15 +9,15 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from supervisor.lowlevel import load_reference
 from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
-from tuncer.pipeline import engine, pcapng
+from tuncer.pipeline import engine
 from tuncer.pipeline.attached import device_of
+from tuncer.protocol import pcapng
 from tuncer.protocol.packet import DeviceError, Packet
 
 log = logging.getLogger("tuncer")
@@ -140,16 +140,6 @@ class FunctionSink(Sink):
         return failed
 
 
-@dataclass(slots=True)
-class _Interface:
-    """An interface of a section of a capture file."""
-
-    number: int
-    packets: int = 0
-    lost: int = 0
-    """Packets of the device, before these, that the pipeline was too slow for."""
-
-
 class PcapSink(Sink):
     """A capture file. After a crash it is cut to what was committed: each packet stands there once.
 
@@ -157,7 +147,12 @@ class PcapSink(Sink):
     """
 
     def __init__(
-        self, position: int, path: str, rotate_bytes: int | None, rotate_seconds: float | None
+        self,
+        position: int,
+        path: str,
+        rotate_bytes: int | None,
+        rotate_seconds: float | None,
+        snaplen: int = 0,
     ) -> None:
         """Go on with the file where a predecessor has committed, or begin.
 
@@ -166,9 +161,9 @@ class PcapSink(Sink):
         """
         super().__init__()
         self._path = Path(path)
-        self._bytes, self._seconds = rotate_bytes, rotate_seconds
+        self._bytes, self._seconds, self._snaplen = rotate_bytes, rotate_seconds, snaplen
         self._number, self._offset = position >> _OFFSET_BITS, position & _OFFSETS
-        self._interfaces: dict[tuple[str, int], _Interface] = {}
+        self._interfaces: pcapng.Interfaces = {}
         self._began = time.monotonic()
         self._file: IO[bytes] | None = None
         self.position = position
@@ -241,19 +236,10 @@ class PcapSink(Sink):
         if self._file is None and not self._open():
             return len(packets)
         assert self._file is not None
-        blocks = []
-        known = dict(self._interfaces)
-        for packet in packets:
-            key = packet.device, pcapng.link_of(packet.framing)
-            one = known.get(key)
-            if one is None:
-                one = known[key] = _Interface(len(known))
-                blocks.append(pcapng.interface(*key))
-            data = packet.data[packet.framing.start :]
-            blocks.append(pcapng.packet(one.number, packet.timestamp, data))
+        blocks, known = pcapng.blocks(packets, self._interfaces, self._snaplen)
         before = self._file.tell()
         try:
-            _write(self._file, b"".join(blocks))
+            _write(self._file, blocks)
         except OSError as error:  # ENOSPC, EFBIG: what was written before stays whole
             with contextlib.suppress(OSError):
                 self._file.truncate(before)
@@ -261,10 +247,6 @@ class PcapSink(Sink):
             log.error("%s: %d packets were not written: %s", self._name(), len(packets), error)
             return len(packets)
         self._interfaces = known
-        for packet in packets:
-            one = known[packet.device, pcapng.link_of(packet.framing)]
-            one.packets += 1
-            one.lost += packet.lost
         self._tell_position()
         return 0
 
@@ -284,11 +266,8 @@ class PcapSink(Sink):
         """
         if self._file is None:
             return
-        now = time.time_ns()
-        found = self._interfaces.values()
-        told = [pcapng.statistics(one.number, now, one.packets, one.lost) for one in found]
         try:
-            _write(self._file, b"".join(told))
+            _write(self._file, pcapng.ending(self._interfaces, time.time_ns()))
         except OSError:  # the disk is full: the packets stay readable
             with contextlib.suppress(OSError):
                 self._file.truncate(self._offset)

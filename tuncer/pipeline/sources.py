@@ -19,10 +19,9 @@ import zmq
 
 from supervisor.lowlevel import load_reference
 from tuncer.client.ring_subscription import RingSubscription
-from tuncer.pipeline import pcapng
 from tuncer.pipeline.attached import device_of
 from tuncer.pipeline.records import in_bytes
-from tuncer.protocol import wire_format
+from tuncer.protocol import pcapng, wire_format
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.packet import DeviceError, Packet, packet_class
 

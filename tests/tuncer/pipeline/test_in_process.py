@@ -6,8 +6,9 @@ import pipelines
 import pytest
 from pipelines import Count, number_in, source, udp
 
-from tuncer.pipeline import Pcap, Pipeline, pcapng, stage
+from tuncer.pipeline import Pcap, Pipeline, stage
 from tuncer.pipeline.engine import StageError
+from tuncer.protocol import pcapng
 
 PACKETS = [udp(n) for n in range(1000)]
 

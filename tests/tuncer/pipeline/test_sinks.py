@@ -10,13 +10,14 @@ import pytest
 from pipelines import number_in, packet
 
 from supervisor import GenServer
-from tuncer.pipeline import opened, pcapng
+from tuncer.pipeline import opened
 from tuncer.pipeline.plan import EndPlan
 from tuncer.pipeline.sinks import PcapSink, PortSink, Sink
+from tuncer.protocol import pcapng
 
 
 def sink_of(path: Path, position: int = 0, size: int | None = None) -> PcapSink:
-    options = {"path": str(path), "bytes": size, "seconds": None}
+    options = {"path": str(path), "bytes": size, "seconds": None, "snaplen": 0}
     found: Sink = opened.sink(EndPlan("out", "pcap", options), position, b"", GenServer(), int)
     assert isinstance(found, PcapSink)
     return found

@@ -10,10 +10,10 @@ import pytest
 from pipelines import number_in, udp
 
 from tuncer import DeviceError, Packet
-from tuncer.pipeline import opened, pcapng
+from tuncer.pipeline import opened
 from tuncer.pipeline.plan import EndPlan
 from tuncer.pipeline.sources import Source, ZmqSource
-from tuncer.protocol import wire_format
+from tuncer.protocol import pcapng, wire_format
 from tuncer.protocol.packet import Framing
 
 

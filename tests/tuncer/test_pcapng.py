@@ -16,9 +16,9 @@ from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap, wrpcapng
 
-from tuncer.pipeline import pcapng
-from tuncer.pipeline.pcapng import Captured, CaptureError
-from tuncer.protocol.packet import Framing
+from tuncer.protocol import pcapng
+from tuncer.protocol.packet import Framing, Packet, packet_class
+from tuncer.protocol.pcapng import Captured, CaptureError
 
 WHEN = 1_700_000_000_123_456_789
 FRAME = bytes(Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02") / IP(udp(1)))
@@ -70,6 +70,29 @@ def test_tshark_and_tcpdump_read_it(tmp_path: Path) -> None:
         pcapng.section() + pcapng.interface("lab0", 101) + pcapng.packet(0, WHEN, udp(1))
     )
     assert "10.0.0.1.1001 > 10.0.0.2.53" in run("tcpdump", "-n", "-r", str(one_link))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pcapng")
+def test_cut_packets_and_lost_ones_are_told(tmp_path: Path) -> None:
+    packets = [Packet(udp(n), n, WHEN + n, "lab0", 3 * n) for n in range(2)]
+    frames = [packet_class(Framing(is_frame=True, start=4))(b"pppp" + FRAME, 0, WHEN, "tap0")]
+    one, known = pcapng.blocks(packets, {}, 30)
+    other, known = pcapng.blocks([*frames, *packets], known, 30)
+    path = tmp_path / "a.pcapng"
+    ending = pcapng.ending(known, WHEN)
+    path.write_bytes(pcapng.section("as a test") + one + other + ending)
+    fields = ("frame.interface_name", "frame.len", "frame.cap_len", "frame.encap_type")
+    options = [part for field in fields for part in ("-e", field)]
+    said = run("tshark", "-r", str(path), "-T", "fields", *options)
+    raw, ethernet = ["lab0", "36", "30", "7"], ["tap0", "50", "30", "1"]
+    assert [line.split("\t") for line in said.splitlines()] == [raw, raw, ethernet, raw, raw]
+    blocks: list[Any] = list(oracle.FileScanner(io.BytesIO(path.read_bytes())))
+    assert blocks[0].options["opt_comment"] == "as a test"
+    packets_of_it = [block for block in blocks if type(block).__name__ == "EnhancedPacket"]
+    drops = [block.options.get("epb_dropcount") for block in packets_of_it]
+    assert drops == [None, 3, None, None, 3]
+    counts = [block.options for block in blocks if type(block).__name__ == "InterfaceStatistics"]
+    assert [(one["isb_ifrecv"], one["isb_ifdrop"]) for one in counts] == [(4, 6), (1, 0)]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pcapng")

@@ -7,7 +7,7 @@ Block, Interface Statistics), draft-ietf-opsawg-pcap; the link types are those o
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
 from tuncer.protocol.packet import Framing, Packet, packet_class
@@ -27,7 +27,7 @@ _LINKS = {
     IPV6: Framing(),
 }
 
-_COMMENT, _END, _IF_NAME, _IF_RESOLUTION = 1, 0, 2, 9
+_COMMENT, _END, _IF_NAME, _IF_RESOLUTION, _PACKETS_LOST = 1, 0, 2, 9, 4
 _SECOND = 1_000_000_000
 _LONGEST_BLOCK = 1 << 24
 _LONGEST_TEXT = 60_000  # bytes of an option, which has 16 bits for its length
@@ -54,28 +54,48 @@ class Captured(NamedTuple):
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def section() -> bytes:
+def section(comment: str = "") -> bytes:
     """Return a section header, of a section of unknown length."""
-    return _block(SECTION, struct.pack("<IHHq", _BYTE_ORDER, 1, 0, -1))
+    options = _text(comment) + _option(_END) if comment else b""
+    return _block(SECTION, struct.pack("<IHHq", _BYTE_ORDER, 1, 0, -1) + options)
 
 
-def interface(name: str, link: int) -> bytes:
-    """Return the description of an interface whose times are in nanoseconds."""
+def interface(name: str, link: int, snaplen: int = 0) -> bytes:
+    """Return the description of an interface whose times are in nanoseconds.
+
+    Args:
+        name: of the interface.
+        link: its link type.
+        snaplen: bytes of a packet that are captured, at most; 0: all.
+    """
     options = _option(_IF_NAME, name.encode()) + _option(_IF_RESOLUTION, b"\x09") + _option(_END)
-    return _block(INTERFACE, struct.pack("<HHI", link, 0, 0) + options)
+    return _block(INTERFACE, struct.pack("<HHI", link, 0, snaplen) + options)
 
 
-def packet(number: int, timestamp: int, data: bytes, comment: str = "") -> bytes:
-    """Return an enhanced packet block: a packet of an interface, with a comment if there is one."""
+def packet(
+    number: int, timestamp: int, data: bytes, comment: str = "", *, lost: int = 0, snaplen: int = 0
+) -> bytes:
+    """Return an enhanced packet block: a packet of an interface.
+
+    Args:
+        number: the interface's, in its section.
+        timestamp: nanoseconds since the epoch.
+        data: the whole packet.
+        comment: with a text, if there is one.
+        lost: how many packets of the interface before this one are missing (``epb_dropcount``).
+        snaplen: bytes of it that are written, at most; 0: all.
+    """
     size = len(data)
-    head = struct.pack(
-        "<IIIII", number, timestamp >> 32 & 0xFFFFFFFF, timestamp & 0xFFFFFFFF, size, size
-    )
-    options = b""
-    if comment:
-        text = comment.encode(errors="replace")[:_LONGEST_TEXT]
-        options = _option(_COMMENT, text.decode(errors="ignore").encode()) + _option(_END)
-    return _block(ENHANCED, b"".join((head, data, bytes(-size % 4), options)))
+    if snaplen:
+        data = data[:snaplen]
+    high, low = timestamp >> 32 & 0xFFFFFFFF, timestamp & 0xFFFFFFFF
+    head = struct.pack("<IIIII", number, high, low, len(data), size)
+    options = _text(comment)
+    if lost:
+        options += _option(_PACKETS_LOST, struct.pack("<Q", lost))
+    if options:
+        options += _option(_END)
+    return _block(ENHANCED, b"".join((head, data, bytes(-len(data) % 4), options)))
 
 
 def statistics(number: int, timestamp: int, received: int, dropped: int) -> bytes:
@@ -83,6 +103,49 @@ def statistics(number: int, timestamp: int, received: int, dropped: int) -> byte
     head = struct.pack("<III", number, timestamp >> 32 & 0xFFFFFFFF, timestamp & 0xFFFFFFFF)
     options = _option(4, struct.pack("<Q", received)) + _option(5, struct.pack("<Q", dropped))
     return _block(STATISTICS, head + options + _option(_END))
+
+
+class Interface(NamedTuple):
+    """An interface that a section describes, and what the section has of it."""
+
+    number: int
+    packets: int = 0
+    lost: int = 0
+    """Packets before these that are missing."""
+
+
+Interfaces = dict[tuple[str, int], Interface]
+"""The interfaces of a section, by name and link type."""
+
+
+def blocks(
+    packets: Sequence[Packet], known: Interfaces, snaplen: int = 0
+) -> tuple[bytes, Interfaces]:
+    """Return the blocks of packets, and what their section describes behind these blocks.
+
+    Args:
+        packets: of any devices.
+        known: what the section describes before; it is left as it is.
+        snaplen: bytes of a packet that are written, at most; 0: all.
+    """
+    found = []
+    known = dict(known)
+    for one in packets:
+        key = one.device, link_of(one.framing)
+        counted = known.get(key)
+        if counted is None:
+            counted = Interface(len(known))
+            found.append(interface(*key, snaplen))
+        number, count, lost = counted
+        known[key] = Interface(number, count + 1, lost + one.lost)
+        data = one.data[one.framing.start :]
+        found.append(packet(number, one.timestamp, data, lost=one.lost, snaplen=snaplen))
+    return b"".join(found), known
+
+
+def ending(known: Interfaces, timestamp: int) -> bytes:
+    """Return the counters of a section's interfaces, which end it."""
+    return b"".join(statistics(one[0], timestamp, *one[1:]) for one in known.values())
 
 
 def link_of(framing: Framing) -> int:
@@ -93,6 +156,14 @@ def link_of(framing: Framing) -> int:
 def _block(kind: int, body: bytes) -> bytes:
     size = struct.pack("<I", len(body) + 12)
     return b"".join((struct.pack("<I", kind), size, body, size))
+
+
+def _text(comment: str) -> bytes:
+    """Return an option with a comment; nothing, if there is none."""
+    if not comment:
+        return b""
+    cut = comment.encode(errors="replace")[:_LONGEST_TEXT]
+    return _option(_COMMENT, cut.decode(errors="ignore").encode())
 
 
 def _option(code: int, value: bytes = b"") -> bytes:
