@@ -8,12 +8,17 @@ import sys
 from collections.abc import Sequence
 
 from supervisor import tree
-from tuncer.cli import demo, doctor, listing, trace
+from tuncer.cli import demo, doctor, dump, listing, replay, trace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, more = parser.parse_known_args(arguments)
+    if more:  # a filter's words, behind options that stand between it and the device
+        if "filter" not in options or any(word.startswith("-") for word in more):
+            parser.error(f"unrecognized arguments: {' '.join(more)}")
+        options.filter += more
     # Where SIGCHLD is ignored, subprocess takes each status for 0.
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -32,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tuncer", description="TUN/TAP interfaces, each in a supervised worker process."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, listing, tree, trace, doctor):
+    for module in (demo, listing, dump, replay, tree, trace, doctor):
         module.add_command(commands)
     return parser
 

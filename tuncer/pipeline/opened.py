@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from supervisor import GenServer
+from tuncer.pipeline.capture_files import Limits
 from tuncer.pipeline.feed_sink import FeedSink
 from tuncer.pipeline.feed_source import FeedSource
 from tuncer.pipeline.plan import EndPlan
@@ -54,8 +55,8 @@ def sink(
     if plan.kind == "port":
         return PortSink(options)
     if plan.kind == "pcap":
-        limits = options["bytes"], options["seconds"], options["snaplen"]
-        return PcapSink(position, options["path"], *limits)
+        limits = Limits(options["bytes"], options["seconds"], options["snaplen"])
+        return PcapSink(position, options["path"], limits)
     if plan.kind == "zmq":
         return ZmqSink(position, options["endpoint"], options["topic"], pipeline, worker)
     if plan.kind == "function":

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import logging
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from supervisor.lowlevel import load_reference
 from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
 from tuncer.pipeline import engine
 from tuncer.pipeline.attached import device_of
+from tuncer.pipeline.capture_files import CaptureFiles, Limits
 from tuncer.protocol import pcapng
 from tuncer.protocol.packet import DeviceError, Packet
 
@@ -24,9 +23,6 @@ log = logging.getLogger("tuncer")
 
 _AWAY = 1.0  # seconds in which a device that is away may come back
 _LOOK = 0.01  # seconds between two looks whether it is there again
-_OFFSET_BITS = 44  # of a position: bytes in a file; above them the file's number
-_OFFSETS = (1 << _OFFSET_BITS) - 1
-_DIGITS = 5  # of a file's number
 
 
 class Sink(ABC):
@@ -143,142 +139,36 @@ class FunctionSink(Sink):
 class PcapSink(Sink):
     """A capture file. After a crash it is cut to what was committed: each packet stands there once.
 
-    The position is the file's number, and the bytes that are committed in it.
+    The position is the one of its ``CaptureFiles``.
     """
 
-    def __init__(
-        self,
-        position: int,
-        path: str,
-        rotate_bytes: int | None,
-        rotate_seconds: float | None,
-        snaplen: int = 0,
-    ) -> None:
+    def __init__(self, position: int, path: str, limits: Limits) -> None:
         """Go on with the file where a predecessor has committed, or begin.
 
         Raises:
             OSError: it cannot be written, at the first start.
         """
         super().__init__()
-        self._path = Path(path)
-        self._bytes, self._seconds, self._snaplen = rotate_bytes, rotate_seconds, snaplen
-        self._number, self._offset = position >> _OFFSET_BITS, position & _OFFSETS
-        self._interfaces: pcapng.Interfaces = {}
-        self._began = time.monotonic()
-        self._file: IO[bytes] | None = None
-        self.position = position
-        if position == 0:
-            self._number = self._first_free()
-            self._name().open("ab").close()  # which says why that is impossible
-        elif self._rotates:
-            # Of a predecessor that was killed before it had committed anything in it.
-            self._name(self._number + 1).unlink(missing_ok=True)
-        self._open()
-
-    @property
-    def _rotates(self) -> bool:
-        return self._bytes is not None or self._seconds is not None
-
-    def _open(self) -> bool:
-        """Open the present file, and cut it to what is committed; tell whether that was possible.
-
-        A new section begins there: it describes its interfaces anew.
-        """
-        path = self._name()
-        try:
-            is_there = self._offset > 0 and path.exists()
-            if self._offset and not is_there:
-                log.error("%s was removed: another file begins", path)
-                self._offset = 0
-            file = path.open("r+b" if is_there else "w+b", buffering=0)
-        except OSError as error:
-            log.error("%s cannot be written: %s", path, error)
-            return False
-        self._interfaces = {}
-        try:
-            file.truncate(self._offset)
-            file.seek(self._offset)
-            _write(file, pcapng.section())
-        except OSError as error:
-            log.error("%s: %s", path, error)
-            with contextlib.suppress(OSError):
-                file.truncate(self._offset)
-            file.close()
-            return False
-        self._file = file
-        self._tell_position()
-        return True
-
-    def _tell_position(self) -> None:
-        assert self._file is not None
-        self._offset = self._file.tell()
-        self.position = self._number << _OFFSET_BITS | self._offset
-
-    def _first_free(self) -> int:
-        """Return the number of the first file: behind those that are there, of earlier runs."""
-        if not self._rotates:
-            return 0
-        found = self._path.parent.glob(f"{glob.escape(self._path.stem)}-*{self._path.suffix}")
-        cut = len(self._path.stem) + 1
-        texts = [path.stem[cut:] for path in found]
-        numbers = [int(text) for text in texts if text.isdecimal() and len(text) == _DIGITS]
-        return max(numbers, default=-1) + 1
-
-    def _name(self, number: int | None = None) -> Path:
-        if not self._rotates:
-            return self._path
-        number = self._number if number is None else number
-        return self._path.with_name(f"{self._path.stem}-{number:0{_DIGITS}}{self._path.suffix}")
+        self._files = CaptureFiles(Path(path), limits, position)
+        self.position = self._files.position
 
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Write packets, all of them or none."""
-        self._rotate()
-        if self._file is None and not self._open():
-            return len(packets)
-        assert self._file is not None
-        blocks, known = pcapng.blocks(packets, self._interfaces, self._snaplen)
-        before = self._file.tell()
         try:
-            _write(self._file, blocks)
-        except OSError as error:  # ENOSPC, EFBIG: what was written before stays whole
-            with contextlib.suppress(OSError):
-                self._file.truncate(before)
-            self._file.seek(before)
-            log.error("%s: %d packets were not written: %s", self._name(), len(packets), error)
+            self._files.write(packets)
+        except OSError as error:
+            log.error("%s: %d packets were not written: %s", self._files.name, len(packets), error)
             return len(packets)
-        self._interfaces = known
-        self._tell_position()
+        finally:
+            self.position = self._files.position
         return 0
-
-    def _rotate(self) -> None:
-        """Begin the next file, if it is time to."""
-        is_full = self._bytes is not None and self._offset >= self._bytes
-        is_old = self._seconds is not None and time.monotonic() - self._began >= self._seconds
-        if self._file is not None and (is_full or is_old):
-            self.close()
-            self._number, self._offset = self._number + 1, 0
-            self._began = time.monotonic()
 
     def close(self) -> None:
         """Write what was counted of each interface, and close the file.
 
         A successor that goes on with the file cuts that off again: it was not committed.
         """
-        if self._file is None:
-            return
-        try:
-            _write(self._file, pcapng.ending(self._interfaces, time.time_ns()))
-        except OSError:  # the disk is full: the packets stay readable
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._offset)
-        self._file.close()
-        self._file = None
-
-
-def _write(file: IO[bytes], data: bytes) -> None:
-    written = 0
-    while written < len(data):  # a full disk cuts it short: the next one tells
-        written += file.write(data[written:])
+        self._files.close()
 
 
 def quarantine(path: str, packet: Packet, reason: str) -> None:

@@ -426,7 +426,7 @@ def _ipv6_at(data: bytes, begin: int) -> _Network | None:
 
 def _ports(data: bytes, where: _Network) -> bytes | None:
     """Return the two ports, as they lie in the packet."""
-    if where.proto not in _WITH_PORTS or _end(data, where) < where.start + 4:
+    if where.proto not in _WITH_PORTS or end_of(data, where) < where.start + 4:
         return None
     if where.fragment is not None and where.fragment.offset:
         return None
@@ -437,10 +437,10 @@ def _is_icmp(data: bytes, where: _Network) -> bool:
     """Tell whether there is an ICMP header; a fragment but the first has none."""
     wanted = ICMP if where.version == 4 else ICMPV6
     is_first = where.fragment is None or not where.fragment.offset
-    return where.proto == wanted and is_first and _end(data, where) >= where.start + 4
+    return where.proto == wanted and is_first and end_of(data, where) >= where.start + 4
 
 
-def _end(data: bytes, where: _Network) -> int:
+def end_of(data: bytes, where: _Network | Ip) -> int:
     """Return where an IP packet ends: behind it an Ethernet frame may have padding."""
     at = where.begin
     if where.version == 4:
