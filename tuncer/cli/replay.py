@@ -138,15 +138,17 @@ class _Sending:
             CaptureError: the capture is damaged, or its packets are not such as the device takes.
             DeviceError: the device has ended.
         """
-        for due in packets:
-            data = self._framed(due.packet)
-            left = self.began + due.after - time.monotonic()
-            if left > 0 or len(self._waiting) == _AT_ONCE:
-                self._flush()
-                if self._poller.poll(max(0.0, left) * 1000):
-                    return
-            self._waiting.append(data)
-        self._flush()
+        try:
+            for due in packets:
+                data = self._framed(due.packet)
+                left = self.began + due.after - time.monotonic()
+                if left > 0 or len(self._waiting) == _AT_ONCE:
+                    self._flush()
+                    if self._poller.poll(max(0.0, left) * 1000):
+                        return
+                self._waiting.append(data)
+        finally:
+            self._flush()  # also what came before a place where the capture is damaged
 
     def _framed(self, packet: Captured) -> bytes:
         """Return what the device takes."""
