@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from supervisor.lowlevel import runtime_dir
-from tuncer import tunctl
+from tuncer import extcap, tunctl
 from tuncer.tunctl import Flag
 from tuncer.tunctl.errors import CLONE_DEVICE
 from tuncer.tunctl.flags import named
@@ -218,6 +218,21 @@ def _network_managers() -> Finding:
     return Finding("ok", topic, "nobody else sets up devices here")
 
 
+def _wireshark() -> Finding:
+    topic, mend = "wireshark", "type 'tuncer-extcap --install', and start Wireshark again"
+    directory = extcap.place()
+    if directory is None:
+        return Finding("ok", topic, "it is not installed; 'tuncer dump' needs none")
+    found = extcap.installed(directory)
+    if found is None:
+        return Finding("warn", topic, f"it does not list devices: nothing is in {directory}", mend)
+    own = extcap.own()
+    if own is not None and found != own.resolve():
+        text = f"it runs another one: {directory} has {found}, here is {own}"
+        return Finding("warn", topic, text, mend)
+    return Finding("ok", topic, f"it lists devices, by {found}")
+
+
 _CHECKS: tuple[Callable[[], Finding], ...] = (
     _system,
     _tun_device,
@@ -230,4 +245,5 @@ _CHECKS: tuple[Callable[[], Finding], ...] = (
     _libpcap,
     _ebpf,
     _network_managers,
+    _wireshark,
 )
