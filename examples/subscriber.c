@@ -90,7 +90,7 @@ static void skip(struct reader *in, int depth) {
 
 /* Reads the numbers of a header that this reader knows, and skips the others. */
 static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint64_t *queue,
-                        uint64_t *stream) {
+                        uint64_t *stream, bool *end) {
     uint64_t keys, size;
     if (head(&in, &keys) != MAP)
         return false;
@@ -106,8 +106,10 @@ static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint
             in.bad |= head(&in, queue) != NUMBER;
         else if (key && size == 6 && !memcmp(key, "stream", 6))
             in.bad |= head(&in, stream) != NUMBER;
-        else
+        else {
+            *end |= key && size == 3 && !memcmp(key, "end", 3);
             skip(&in, 0);
+        }
     }
     return !in.bad;
 }
@@ -115,7 +117,8 @@ static bool read_header(struct reader in, uint64_t *version, uint64_t *seq, uint
 struct device {
     char name[128];
     uint64_t queue; /* each queue of a device has numbers of its own */
-    uint64_t stream; /* after a change of it they begin anew */
+    uint64_t stream; /* after a change of it, and after the end, they begin anew */
+    bool ended;
     uint64_t first, next, received, lost, bytes;
 } devices[DEVICES];
 
@@ -137,15 +140,17 @@ static struct device *find(const char *name, uint64_t queue, uint64_t stream, ui
 /* Counts a batch; what was sent again after a restart of the worker is left out. */
 static bool count(const char *name, struct reader header, struct reader payload) {
     uint64_t version = 0, seq = 0, queue = 0, stream = 0, packets, size;
-    if (!read_header(header, &version, &seq, &queue, &stream) || version != 1 || head(&payload, &packets) != ARRAY)
+    bool end = false;
+    if (!read_header(header, &version, &seq, &queue, &stream, &end) || version != 1 || head(&payload, &packets) != ARRAY)
         return false;
     struct device *one = find(name, queue, stream, seq);
     if (!one)
         return false;
-    if (one->stream != stream) { /* another device of this name */
+    if (one->ended || one->stream != stream) { /* another device of this name */
         one->stream = stream;
         one->next = seq;
     }
+    one->ended = end;
     if (seq > one->next)
         one->lost += seq - one->next;
     for (uint64_t n = 0; n < packets && !payload.bad; n++) {
@@ -192,7 +197,10 @@ static void receive(void *socket) {
     for (char *c = name; *c; c++) /* what would have to be escaped in JSON */
         if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ')
             *c = '?';
-    if (count_of_parts != 3 || !count(name, content(&parts[1]), content(&parts[2])))
+    /* To a handshake of some other subscriber. */
+    bool is_answer = zmq_msg_size(&parts[0]) && !*(char *)zmq_msg_data(&parts[0]);
+    bool is_batch = count_of_parts == 3 && !is_answer;
+    if (!is_answer && !(is_batch && count(name, content(&parts[1]), content(&parts[2]))))
         fprintf(stderr, "a message is ignored: it is no batch of version 1\n");
     for (int n = 0; n < 3 && n < count_of_parts; n++)
         zmq_msg_close(&parts[n]);

@@ -13,19 +13,30 @@ const { Subscriber } = require("zeromq");
 
 const counts = new Map();
 
+/** Return a number of a header, of which times alone have more than 53 bits. */
+function number(value) {
+  const found = Number(value);
+  if (!Number.isSafeInteger(found) || found < 0) throw new Error(`${value} is no number`);
+  return found;
+}
+
 /** Count a batch. Each queue of a device has numbers of its own. */
 function take(device, head, packets) {
-  const seq = Number(head.seq);
-  const queue = Number(head.queue ?? 0);
-  const stream = Number(head.stream ?? 0);
+  const seq = number(head.seq);
+  const queue = number(head.queue ?? 0);
+  const stream = number(head.stream ?? 0);
+  if (!Array.isArray(packets) || !packets.every((packet) => packet instanceof Uint8Array)) {
+    throw new Error("its packets are no bytes");
+  }
   const key = `${device} ${queue}`;
   if (!counts.has(key)) {
     counts.set(key, { device, queue, stream, first: seq, received: 0, lost: 0, bytes: 0, next: seq });
   }
   const count = counts.get(key);
-  if (count.stream !== stream) { // another device of this name: its numbers begin anew
+  if (count.ended || count.stream !== stream) { // another device: its numbers begin anew
     Object.assign(count, { stream, next: seq });
   }
+  count.ended = "end" in head;
   const again = Math.max(0, count.next - seq); // sent again after a restart of the worker
   const fresh = packets.slice(again);
   count.lost += Math.max(0, seq - count.next);
@@ -40,6 +51,7 @@ async function main(endpoints) {
   endpoints.forEach((endpoint) => socket.connect(endpoint));
   socket.subscribe();
   for await (const [topic, header, payload] of socket) {
+    if (topic[0] === 0) continue; // the answer to a handshake of some other subscriber
     try {
       const head = decode(header, { useBigInt64: true }); // times have more than 53 bits
       if (head.v !== 1) throw new Error(`version ${head.v}`);

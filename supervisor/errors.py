@@ -131,7 +131,8 @@ class ProcessDown(ActorError):
         super().__init__(who, reason)
 
     def __str__(self) -> str:
-        return f"{self.who} ended during the call: {self.reason}"
+        told = brief(self.reason) if isinstance(self.reason, GaveUp) else self.reason
+        return f"{self.who} ended during the call: {told}"
 
 
 class CallTimeout(ActorError, TimeoutError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from supervisor.actor import crash_safe_value
+from supervisor.actor.loop import Actor
 from supervisor.actor.timers import Timer
 from supervisor.client.connection import Connection
 from supervisor.client.futures import CallFuture
@@ -31,6 +32,7 @@ from supervisor.spawn.references import load as load_reference
 from supervisor.spawn.references import reference_to
 from supervisor.supervision.child_spec import check_intensity
 from supervisor.supervision.strategy import Restart
+from supervisor.supervision.supervisor import Supervisor
 
 FIRST_CODE = Code.FIRST_OF_OTHERS
 """The first code that is free for the types of other packages: see ``extend_codec``."""
@@ -54,6 +56,8 @@ __all__ = [
     "decode_ref",
     "encode_ref",
     "extend_codec",
+    "give_up",
+    "is_fork",
     "load_reference",
     "made_in_thread",
     "pack_exact",
@@ -132,3 +136,20 @@ def provide_fd(supervisor: GenServer, child: str, name: str, fd: int) -> None:
 def provided_fd(supervisor: GenServer, child: str, name: str) -> int | None:
     """Return the descriptor of a child's store that it has, or None; the store keeps it."""
     return supervisor._actor.stored.get((child, name))  # noqa: SLF001 - what this file is for
+
+
+def give_up(supervisor: Supervisor, why: str) -> None:
+    """Have a supervisor, which must be this process's, stop its children and end, as one gives up.
+
+    Its reason is ``GaveUp(why)``.
+    """
+    supervisor._give_up(why)  # noqa: SLF001 - what this file is for
+
+
+def is_fork(server: GenServer) -> bool:
+    """Tell whether this process is a fork of the actor's, which a callback of it has made.
+
+    Such a fork ends when it returns from the callback: until then it must change nothing that it
+    shares with the actor.
+    """
+    return Actor.current is not server._actor  # noqa: SLF001 - what this file is for

@@ -396,8 +396,7 @@ class Supervisor(GenServer):
                 brief(child.reason),
             )
             why = f"{limit}; the last was of child {child.plan.id!r}"
-            self._emit_gave_up(why)
-            self._stop_all(GaveUp(f"{why}, which ended: {brief(child.reason)}"), status=1)
+            self._give_up(why, f", which ended: {brief(child.reason)}")
         else:
             log.error("child %r is given up: %s; it ended: %s", child.plan.id, limit, child.reason)
             self._children.tell("gave_up", child, f"{limit}")
@@ -405,6 +404,11 @@ class Supervisor(GenServer):
             self._children.drop_descriptors(child)
             self._forget(child)
         return False
+
+    def _give_up(self, why: str, more: str = "") -> None:
+        """Stop all children, and end."""
+        self._emit_gave_up(why)
+        self._stop_all(GaveUp(f"{why}{more}"), status=1)
 
     def _emit_gave_up(self, why: str) -> None:
         uptime = time.monotonic() - self._since

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,10 @@ def packets_of(count: int) -> Iterator[bytes]:
 
 def source() -> Iterator[bytes]:
     return packets_of(int(os.environ.get("PACKETS", "2000")))
+
+
+def without_end() -> Iterator[bytes]:
+    return map(udp, itertools.count())
 
 
 def same(packet: Packet) -> Packet:
@@ -219,6 +225,38 @@ class Grows(Stage):
         for packet in packets:
             self.all.append(bytes(10_000))
             yield packet
+
+
+class Tallies(Stage):
+    """Keeps what would come back as something else."""
+
+    kept = ("seen",)
+
+    def init(self) -> None:
+        self.seen: Counter[int] = Counter()
+
+    def handle_batch(self, packets: Packets) -> Packets:
+        return packets
+
+
+def forks_at_77(packet: Packet) -> Packet:
+    if number_in(packet.data) == 77:
+        os.fork()
+    return packet
+
+
+class Heavy(Stage):
+    """Keeps so much that most of a transaction's time passes between delivery and commit."""
+
+    kept = ("numbers",)
+
+    def init(self) -> None:
+        if not self.restored:
+            self.numbers = list(range(300_000))
+
+    def handle_batch(self, packets: Packets) -> Packets:
+        self.numbers[0] += 1
+        return packets
 
 
 class Datagrams(Stage):

@@ -489,6 +489,13 @@ def test_subscribers_bear_malformed_messages_and_know_queues(language: str, tmp_
         publisher.send_multipart(wire_format.encode(b"last", 0, [b"abc"], 1 << 60, 1, None, 1))
         found = json.loads(example.expect('"last"'))
         assert (found["queue"], found["received"], found["lost"]) == (1, 1, 0)
+        # Others' handshakes are no devices, and after the end the numbers begin anew.
+        publisher.send_multipart(wire_format.encode(b"\0hello last", 99, [], 1, 1))
+        for _ in range(2):
+            told = (b"last", 0, [b"abc"], 1 << 60, 1, "closed", 2)
+            publisher.send_multipart(wire_format.encode(*told))
+            found = json.loads(example.expect('"last"'))
+        assert (found["queue"], found["received"], found["lost"]) == (2, 2, 0)
         # Another device of this name, and a gap in its numbers.
         for first in (2, 9):
             told = (b"last", first, [b"abc"], 1 << 60, 0, None, 1, None, 2**53 - 1)

@@ -1,4 +1,4 @@
-"""A subscriber that knows nothing of tuncer but its wire format: pyzmq, msgpack and 35 lines.
+"""A subscriber that knows nothing of tuncer but its wire format: pyzmq, msgpack and a page.
 
 Usage: plain_subscriber.py ENDPOINT ...
 
@@ -25,6 +25,8 @@ def main() -> None:
     counts: dict[tuple[str, int], dict[str, int]] = {}
     while True:
         topic, header, payload = socket.recv_multipart()
+        if topic.startswith(b"\0"):  # the answer to a handshake of some other subscriber
+            continue
         device, head, packets = topic.decode(), msgpack.unpackb(header), msgpack.unpackb(payload)
         key = device, head.get("queue", 0)
         stream = head.get("stream")
@@ -37,6 +39,8 @@ def main() -> None:
         seen = max(0, first - head["seq"])  # sent again after a restart: drop what was here before
         count["received"] += len(packets[seen:])
         expected[key] = count["next"] = max(first, head["seq"] + len(packets))
+        if "end" in head:  # a device of the same name begins with other numbers
+            del expected[key], streams[key]
         print(json.dumps({"device": device, **count}), flush=True)
 
 

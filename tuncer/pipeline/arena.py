@@ -71,6 +71,8 @@ class WorkerShape(NamedTuple):
     """Whether it has room for kept state."""
     has_datagrams: bool = False
     """Whether it has room for the flows of datagrams."""
+    sinks: int = 0
+    """How many sinks it has."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Layout:
 
 
 def _words_size(shape: WorkerShape) -> int:
-    words = 8 * (_WORDS + 2 * shape.slot)
+    words = 8 * (_WORDS + 2 * shape.slot + shape.sinks)
     return -(-words // _PAGE) * _PAGE
 
 
@@ -231,6 +233,8 @@ class Page:
         self._size = shape.slot
         end = self._start + 8 * (_WORDS + 2 * shape.slot)
         self.words = arena.view[self._start : end].cast("Q")
+        self.sent = arena.view[end : end + 8 * shape.sinks].cast("Q")
+        """How far each sink may have sent what is not committed: see ``ZmqSink``."""
         reason = layout.reason(worker)
         self._reason = arena.view[reason : reason + REASON_BYTES]
         trace = reason + REASON_BYTES

@@ -30,13 +30,18 @@ class SharedDatagrams:
     way empty.
     """
 
-    def __init__(self, memory: memoryview) -> None:
-        """Take memory of ``SIZE`` bytes, zeros at first; this process alone writes it."""
-        self._memory = memory
+    def __init__(self, memory: memoryview, key: bytes) -> None:
+        """Take memory of ``SIZE`` bytes, zeros at first; this process alone writes it.
+
+        Args:
+            memory: the table.
+            key: a secret of the pipeline: nobody else can choose datagrams that share a set.
+        """
+        self._memory, self._key = memory, key
 
     def get(self, datagram: bytes) -> bytes | None:
         """Return the flow of a datagram, if it is known."""
-        digest, at = _place(datagram)
+        digest, at = place_of(datagram, self._key)
         way = self._way(digest, at)
         if way is None:
             return None
@@ -46,7 +51,7 @@ class SharedDatagrams:
 
     def put(self, datagram: bytes, flow: bytes) -> None:
         """Take note of the flow of a datagram."""
-        digest, at = _place(datagram)
+        digest, at = place_of(datagram, self._key)
         way = self._way(digest, at)
         if way is None:
             way = self._way(bytes(_WORD), at)
@@ -70,8 +75,8 @@ class SharedDatagrams:
         return int.from_bytes(self._memory[place : place + _WORD], "little")
 
 
-def _place(datagram: bytes) -> tuple[bytes, int]:
+def place_of(datagram: bytes, key: bytes) -> tuple[bytes, int]:
     """Return the digest of a datagram, which is not 0, and where its set begins."""
-    digest = hashlib.blake2b(datagram, digest_size=_WORD).digest()
+    digest = hashlib.blake2b(datagram, digest_size=_WORD, key=key).digest()
     at = int.from_bytes(digest, "little") % _SETS * _SET
     return digest if any(digest) else b"\1" + digest[1:], at

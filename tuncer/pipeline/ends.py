@@ -18,6 +18,8 @@ from tuncer.pipeline.plan import EndPlan
 from tuncer.protocol.packet import Packet
 from tuncer.tunctl import Flag
 
+_LONGEST_TOPIC = 255  # bytes
+
 
 @dataclass(frozen=True)
 class Port:
@@ -160,20 +162,37 @@ class Zmq:
     """A ZeroMQ endpoint of the wire format (docs/wire-format.md): batches as messages.
 
     As a source it is connected to, by a SUB socket: a device's ``endpoint``, or another pipeline's
-    sink. What is lost on the way, also while the worker is being restarted, is counted as missed.
-    As a sink it is bound, by a PUB socket: a slow subscriber loses batches, which their numbers
-    tell; after a crash some come again, with the same numbers.
+    sink. It begins with what is sent when its subscription is in force. What is lost behind that,
+    also while the worker is being restarted, is counted as missed.
+    As a sink it is bound, by an XPUB socket: it sends to whoever is there. A slow subscriber loses
+    batches, which their numbers tell; after a crash some come again, with the same numbers.
 
     Args:
         endpoint: "ipc:///run/..." or "tcp://127.0.0.1:5555".
         topic: as a source, what to subscribe to, by its beginning; as a sink, the topic of all
             messages, by default the sink's name.
+        subscribers: as a sink: wait, with the first packet, until so many have subscribed. With 0
+            the packets that come before the first subscriber go to nobody.
     """
 
     endpoint: str
     topic: str = ""
+    subscribers: int = 0
 
     def __post_init__(self) -> None:
+        """Check the arguments.
+
+        Raises:
+            TypeError, ValueError: which one is wrong.
+        """
+        if not isinstance(self.topic, str):
+            raise TypeError(f"a topic is text, not {self.topic!r:.100}")
+        if len(self.topic.encode()) > _LONGEST_TOPIC:
+            raise ValueError(f"a topic has {_LONGEST_TOPIC} bytes at most, not {self.topic!r:.100}")
+        if isinstance(self.subscribers, bool) or not isinstance(self.subscribers, int):
+            raise TypeError(f"subscribers is a number, not {self.subscribers!r:.100}")
+        if self.subscribers < 0:
+            raise ValueError(f"subscribers is 0 or above, not {self.subscribers}")
         if not isinstance(self.endpoint, str) or "://" not in self.endpoint:
             raise ValueError(f"an endpoint is like 'tcp://127.0.0.1:5555', not {self.endpoint!r}")
 
@@ -255,7 +274,8 @@ def sink_plan(name: str, sink: Any) -> EndPlan:
         told = {"path": sink.absolute(), "snaplen": sink.snaplen, **limits}
         return EndPlan(name, "pcap", told)
     if isinstance(sink, Zmq):
-        return EndPlan(name, "zmq", {"endpoint": sink.endpoint, "topic": sink.topic or name})
+        told = {"endpoint": sink.endpoint, "topic": sink.topic or name}
+        return EndPlan(name, "zmq", {**told, "subscribers": sink.subscribers})
     if isinstance(sink, Feed):
         if not sink.pipeline:
             raise ValueError(f"sink {name!r}: a Feed has the name of a pipeline there")

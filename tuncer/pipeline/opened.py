@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from typing import Any
 
-from supervisor import GenServer
 from tuncer.pipeline.capture_files import Limits
 from tuncer.pipeline.feed_sink import FeedSink
 from tuncer.pipeline.feed_source import FeedSource
 from tuncer.pipeline.plan import EndPlan
 from tuncer.pipeline.sinks import FunctionSink, PcapSink, PortSink, Sink
 from tuncer.pipeline.sources import FunctionSource, PcapSource, PortSource, Source, ZmqSource
-from tuncer.pipeline.zmq_sink import ZmqSink
+from tuncer.pipeline.zmq_sink import Given, ZmqSink
 
 
 def source(plan: EndPlan, position: int, identity: int, kept: Any) -> Source:
@@ -36,17 +34,14 @@ def source(plan: EndPlan, position: int, identity: int, kept: Any) -> Source:
     raise OSError(errno.EINVAL, f"there is no kind of source {plan.kind!r}")
 
 
-def sink(
-    plan: EndPlan, position: int, pipeline: bytes, worker: GenServer, wake: Callable[[], None]
-) -> Sink:
+def sink(plan: EndPlan, position: int, pipeline: bytes, given: Given) -> Sink:
     """Return a sink that goes on behind what was committed.
 
     Args:
         plan: of the sink.
         position: that was committed.
         pipeline: what distinguishes this pipeline from all others.
-        worker: that has the sink: its loop polls what the sink opens.
-        wake: has the worker look whether it can go on.
+        given: by the worker that has the sink.
 
     Raises:
         OSError: it cannot be written.
@@ -58,10 +53,10 @@ def sink(
         limits = Limits(options["bytes"], options["seconds"], options["snaplen"])
         return PcapSink(position, options["path"], limits)
     if plan.kind == "zmq":
-        return ZmqSink(position, options["endpoint"], options["topic"], pipeline, worker)
+        return ZmqSink(position, options, pipeline, given)
     if plan.kind == "function":
         return FunctionSink(plan.name, options["start"])
     if plan.kind == "pipeline":
         producer = pipeline + plan.name.encode()
-        return FeedSink(position, plan.name, options["name"], producer, wake)
+        return FeedSink(position, plan.name, options["name"], producer, given.wake)
     raise OSError(errno.EINVAL, f"there is no kind of sink {plan.kind!r}")

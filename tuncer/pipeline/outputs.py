@@ -52,7 +52,7 @@ class Outputs:
         self.is_ordered = own.by == "ordered" and own.workers > 1
         """Whether the next segment restores an order by the tickets of what this worker takes."""
         self._gives_tickets = False
-        self._datagrams = arena.page(number).datagrams
+        self._datagrams = SharedDatagrams(arena.page(number).datagrams, arena.identity)
         self._share = self._sharing(of.next_by(of.places[number]), without_key)
 
     def _sharing(
@@ -68,7 +68,7 @@ class Outputs:
             self._gives_tickets = True
             return self._to_next
         if by == "flow":
-            return shards.by_flow(workers, SharedDatagrams(self._datagrams))
+            return shards.by_flow(workers, self._datagrams)
         return shards.by_key(workers, load_reference(by), without_key)
 
     def _to_any(self, items: Sequence[Item]) -> shards.Shares:

@@ -7,20 +7,24 @@ the memory.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import Any, ClassVar, NamedTuple
 
 from supervisor import Backoff, ChildSpec, NoReply, Ref, Sender, Supervisor
 from supervisor.errors import RAISED
-from supervisor.lowlevel import Timer, load_reference, provide_fd, provided_fd
+from supervisor.lowlevel import Timer, give_up, load_reference, provide_fd, provided_fd
 from tuncer.client.create import child_spec
 from tuncer.pipeline import arena, feed, plan, tracing
 from tuncer.pipeline.arena import Arena, Wanted
 from tuncer.pipeline.pipeline_ref import PipelineRef
 from tuncer.pipeline.plan import Plan
+from tuncer.pipeline.sinks import check_quarantine
 from tuncer.pipeline.statistics import counted
 from tuncer.pipeline.tracing import TracedPacket
 from tuncer.pipeline.worker import ARENA, DONE, Worker, wake_name
+
+log = logging.getLogger("tuncer")
 
 _ID = "pipeline"
 """Whose store, among those of the children, has what is the supervisor's own."""
@@ -46,6 +50,8 @@ class PipelineSupervisor(Supervisor):
         self._awaiting: list[Sender] = []
         self._tracing: _Tracing | None = None
         self._import()
+        if self._plan.quarantine is not None:
+            check_quarantine(self._plan.quarantine)
         self._provide()
         workers = [self._worker(number) for number in range(len(self._plan.places))]
         ports = [child_spec(*args, **options) for args, options in devices]
@@ -140,9 +146,15 @@ class PipelineSupervisor(Supervisor):
             os.eventfd_write(wake, 1)
 
     def _look(self) -> None:
-        """See what a worker has told of: its end, or steps of a trace."""
+        """See what a worker has told of: its end, steps of a trace, or that it cannot go on."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._done)
+        pages = (self._memory.page(number) for number in range(len(self._plan.places)))
+        unfit = next(filter(None, (page.unfit() for page in pages)), None)
+        if unfit is not None:
+            log.error("%r gives up: %s", self.ref, unfit)
+            give_up(self, unfit)
+            return
         self._look_for_end()
         if self._tracing is not None:
             found = self._traced(self._tracing)

@@ -237,6 +237,7 @@ class Plan:
                 self.slot(worker).size,
                 self.keeps(place),
                 self.next_by(place) == "flow",
+                len(self.sinks_of(place.segment)),
             )
             for worker, place in enumerate(self.places)
         )

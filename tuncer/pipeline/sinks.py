@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import time
@@ -13,9 +15,9 @@ from typing import Any
 from supervisor.lowlevel import load_reference
 from tuncer.client.device import Device
 from tuncer.client.packet_writer import written_before
-from tuncer.pipeline import engine
 from tuncer.pipeline.attached import device_of
 from tuncer.pipeline.capture_files import CaptureFiles, Limits
+from tuncer.pipeline.once_a_second import OnceASecond
 from tuncer.protocol import pcapng
 from tuncer.protocol.packet import DeviceError, Packet
 
@@ -57,25 +59,6 @@ class Sink(ABC):
         return
 
 
-class _OnceASecond:
-    """Logs failures: at most one a second, with the number of those in between."""
-
-    def __init__(self) -> None:
-        self._until = 0.0
-        self._hidden = 0
-
-    def tell(self, text: str, who: str, number: int, error: Exception) -> None:
-        """Log a failure, or count it."""
-        now = time.monotonic()
-        if now < self._until:
-            self._hidden += 1
-            return
-        more = f" ({self._hidden} more before)" if self._hidden else ""
-        detail = engine.text_of(error) if not isinstance(error, OSError) else str(error)
-        log.error("%s%s: %s", text % (who, number), more, detail)
-        self._until, self._hidden = now + 1.0, 0
-
-
 class PortSink(Sink):
     """A device. After a crash a batch may be written again."""
 
@@ -83,7 +66,7 @@ class PortSink(Sink):
         super().__init__()
         self._options, self._name = options, options["name"]
         self._device: Device | None = None
-        self._log = _OnceASecond()
+        self._failures = OnceASecond(log)
 
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Write packets to the device."""
@@ -106,10 +89,10 @@ class PortSink(Sink):
                 if time.monotonic() < deadline:  # it is being restarted, or made again
                     time.sleep(_LOOK)
                     continue
-                self._log.tell("%s: %d packets were not written", self._name, len(datas), error)
+                self._failures.tell(f"{self._name}: {len(datas)} packets were not written", error)
                 return failed + len(datas)
             except (OSError, ValueError) as error:
-                self._log.tell("%s: %d packet was not written", self._name, 1, error)
+                self._failures.tell(f"{self._name}: a packet was not written", error)
                 failed += 1
                 datas = datas[written_before(error) + 1 :]
         return failed
@@ -122,7 +105,7 @@ class FunctionSink(Sink):
         super().__init__()
         self._name = name
         self._call = load_reference(start)
-        self._log = _OnceASecond()
+        self._failures = OnceASecond(log)
 
     def deliver(self, packets: Sequence[Packet]) -> int:
         """Call the function for each packet."""
@@ -131,7 +114,9 @@ class FunctionSink(Sink):
             try:
                 self._call(packet)
             except Exception as error:  # noqa: BLE001 - whatever the user's function raises
-                self._log.tell("sink %r has failed for packet %d", self._name, packet.seq, error)
+                self._failures.tell(
+                    f"sink {self._name!r} has failed for packet {packet.seq}", error
+                )
                 failed += 1
         return failed
 
@@ -174,7 +159,10 @@ class PcapSink(Sink):
 def quarantine(path: str, packet: Packet, reason: str) -> None:
     """Append a packet, with the reason as its comment, to a capture file.
 
-    Several workers append to it: one write is a section of its own.
+    Several workers append to it, one after the other: each packet is a section of its own.
+
+    Raises:
+        OSError: it is not written: the file is as it was.
     """
     link = pcapng.link_of(packet.framing)
     data = packet.data[packet.framing.start :]
@@ -182,6 +170,22 @@ def quarantine(path: str, packet: Packet, reason: str) -> None:
     section += pcapng.packet(0, packet.timestamp, data, reason)
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, section)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        before = os.fstat(fd).st_size
+        if os.write(fd, section) < len(section):  # a part of it would make the rest unreadable
+            os.ftruncate(fd, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
+
+
+def check_quarantine(path: str) -> None:
+    """Check, without making it, that a quarantine file can be written.
+
+    Raises:
+        OSError: it cannot.
+    """
+    looked_at = path if os.path.exists(path) else os.path.dirname(path)
+    if not os.access(looked_at, os.W_OK):
+        number = errno.EACCES if os.path.exists(looked_at) else errno.ENOENT
+        raise OSError(number, f"the quarantine file cannot be written: {os.strerror(number)}", path)

@@ -6,9 +6,11 @@ its successor begins there.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
+import select
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -16,10 +18,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from supervisor.lowlevel import load_reference
+from tuncer.client.packet_writer import MOST_BYTES
 from tuncer.client.ring_subscription import RingSubscription
 from tuncer.pipeline.attached import device_of
+from tuncer.pipeline.once_a_second import OnceASecond
 from tuncer.pipeline.records import in_bytes
 from tuncer.protocol import pcapng, wire_format
 from tuncer.protocol.batch import Batch
@@ -28,13 +33,26 @@ from tuncer.protocol.packet import DeviceError, Packet, packet_class
 log = logging.getLogger("tuncer")
 
 _AGAIN = 0.05  # seconds until a device that is away is looked for again
+_A_MOMENT = 0.005  # seconds that a function may take before messages have their turn
+_END = object()
 _NO_IDENTITY = 0
 _UNTOLD_STREAM = 1
 _PACKETS = (Packet, bytes, bytearray, memoryview)
 _NUMBERS = range(1 << 64)  # what the numbers and times of packets may be
 _QUEUES = range(1 << 16)
 _LONGEST_START = 64  # bytes before a packet
+_LONGEST_MESSAGE = 1 << 20  # bytes of each of its frames; whoever sends more is disconnected
+_MESSAGES = 64  # that are read before the worker does something else
+_CUT_OFF = 0.5  # seconds without an attempt to connect again, which ZeroMQ makes at once
+_EVENTS = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_CONNECT_DELAYED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_DISCONNECTED
+)
+_QUEUED = 2000  # messages, at most, that may have arrived before the sources are to end
 _LONGEST_NAME = 255  # bytes of a topic
+_LONGEST_TEXT = 500  # characters in the log of what somebody has sent
 
 
 class Source(ABC):
@@ -278,19 +296,58 @@ class FunctionSource(_BulkSource):
         super().__init__(position, identity)
         self._name = name
         self._packets: Iterator[Any] = iter(load_reference(start)())
-        next(itertools.islice(self._packets, position, position), None)  # leave those out
+        self._to_leave_out = position
+        self._is_quick = False
 
     def _advance(self, packets: list[Packet]) -> None:
         self.position += len(packets)
 
-    def _more(self, most: int) -> list[Packet] | None:
+    def delay(self) -> float | None:
+        """Return at once: there is something to do whenever this is asked."""
+        return 0.0
+
+    def _leave_out(self) -> None:
+        """Leave out some of the packets that a predecessor has done with.
+
+        It does not do all at once: a slow function would hold up the start, and with it those of
+        all other workers.
+        """
+        until = time.monotonic() + _A_MOMENT
+        while self._to_leave_out and time.monotonic() < until:
+            self._to_leave_out -= 1
+            if next(self._packets, _END) is _END:
+                self._to_leave_out = 0
+
+    def _taken(self, most: int) -> list[Any]:
+        """Return packets of the function: one, unless the last one came within a moment.
+
+        A function that waits between packets must not hold back those that it has yielded.
+        """
         given: list[Any] = []
+        at_once, is_quick = 1, True
         try:
-            given.extend(itertools.islice(self._packets, most))
+            while is_quick and len(given) < most:
+                began, before = time.monotonic(), len(given)
+                given.extend(itertools.islice(self._packets, min(at_once, most - before)))
+                if len(given) < before + at_once:
+                    break
+                is_quick = time.monotonic() - began < _A_MOMENT
+                if not self._is_quick:
+                    break
+                at_once *= 2
         except Exception as error:
             if not given:
                 raise
             self._packets = _raising(error)  # behind what it has yielded before
+        self._is_quick = is_quick
+        return given
+
+    def _more(self, most: int) -> list[Packet] | None:
+        if self._to_leave_out:
+            self._leave_out()
+        if self._to_leave_out:
+            return []
+        given = self._taken(most)
         first, now = self.position, time.time_ns()
         if set(map(type, given)) == {bytes}:
             numbers = range(first, first + len(given))
@@ -323,31 +380,78 @@ class ZmqSource(_BulkSource):
     def __init__(self, position: int, identity: int, endpoint: str, topic: str) -> None:
         super().__init__(position, identity)
         self._endpoint = endpoint
+        self._ignored = OnceASecond(log, logging.WARNING)
+        self._is_behind = False
+        self._is_draining, self._left_to_drain = False, _QUEUED
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _LONGEST_MESSAGE)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 1)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        self._monitor = self._socket.get_monitor_socket(_EVENTS)
+        self._was_cut_off = 0.0
+        self._epoll = select.epoll()
+        for one in (self._socket, self._monitor):
+            self._epoll.register(int(one.getsockopt(zmq.FD)), select.EPOLLIN)
         self._socket.connect(endpoint)
 
     def _more(self, most: int) -> list[Packet] | None:
         del most
-        while True:
+        self._is_behind = False
+        for _ in range(_MESSAGES):
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 # Its descriptor tells of changes alone: look whether there was one just now.
                 if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                     continue
+                self._left_to_drain = 0
+                self._connect_again()
                 return []
+            self._left_to_drain -= 1
             try:
                 found = self._packets(wire_format.decode(frames))
             except ValueError as error:  # of whoever else sends there
-                log.warning("a message is ignored: %s", error)
+                what = f"{self._endpoint}: a message is ignored: {error}"
+                self._ignored.tell(what[:_LONGEST_TEXT])
                 continue
             if found:
                 return found
+        self._is_behind = True
+        return []
+
+    def delay(self) -> float | None:
+        """Return at once, if there may be more of messages that brought no packets."""
+        if self._is_behind:
+            return 0.0
+        return _CUT_OFF if self._was_cut_off else None
+
+    def _connect_again(self) -> None:
+        """Connect again, if ZeroMQ does not: after a message that was too long."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            gone = event == zmq.EVENT_DISCONNECTED
+            self._was_cut_off = time.monotonic() if gone else 0.0
+        if self._was_cut_off and time.monotonic() - self._was_cut_off >= _CUT_OFF:
+            self._ignored.tell(
+                f"{self._endpoint}: its sender was cut off, after a message of more than"
+                f" {_LONGEST_MESSAGE} bytes"
+            )
+            self._was_cut_off = 0.0
+            with contextlib.suppress(zmq.ZMQError):  # otherwise ``connect`` does nothing
+                self._socket.disconnect(self._endpoint)
+            self._socket.connect(self._endpoint)
+
+    def has_more_to_drain(self) -> bool:
+        """Tell whether messages may wait that had arrived when this was asked first.
+
+        ZeroMQ does not tell how many there are, but not more than this at once.
+        """
+        if not self._is_draining:
+            self._is_draining, self._left_to_drain = True, _QUEUED
+        return self._left_to_drain > 0 or bool(self._left)
 
     def _packets(self, message: wire_format.Message) -> list[Packet]:
         """Return the packets of a message that are new; count those that are missing.
@@ -364,8 +468,9 @@ class ZmqSource(_BulkSource):
             and message.stream in _NUMBERS
             and message.framing.start <= _LONGEST_START
             and len(message.topic) <= _LONGEST_NAME
+            and max(map(len, message.packets), default=0) <= MOST_BYTES
         ):
-            raise ValueError("its numbers, or its topic, are such as nobody sends")
+            raise ValueError("its numbers, its topic or its packets are such as nobody sends")
         stream = message.stream or _UNTOLD_STREAM
         if self.identity not in {_NO_IDENTITY, stream}:
             # Its sender was killed, or somebody else sends: what was missed of the former numbers
@@ -394,11 +499,14 @@ class ZmqSource(_BulkSource):
         self.missed += sum(packet.lost for packet in packets)
 
     def fileno(self) -> int | None:
-        """Return ZeroMQ's descriptor."""
-        return int(self._socket.getsockopt(zmq.FD))
+        """Return a descriptor that is readable when something has happened to the connection."""
+        return self._epoll.fileno()
 
     def close(self) -> None:
         """Close the socket."""
+        self._epoll.close()
+        self._socket.disable_monitor()
+        self._monitor.close(0)
         self._socket.close(0)
         self._context.term()
 

@@ -198,6 +198,8 @@ class StageSpec:
         reference_to(self.start)
         if is_class and self.batch:
             raise ValueError(f"{self.start.__qualname__} is a Stage, and gets batches anyway")
+        if is_class and self.start.handle_batch is Stage.handle_batch:
+            raise TypeError(f"{self.start.__qualname__} has no handle_batch of its own")
         if not is_class and (self.args or self.kwargs):
             raise ValueError("a function of packets gets no further arguments: write a Stage")
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from supervisor import NoReply, Sender
 from supervisor.errors import shown
-from supervisor.lowlevel import Host, Timer, load_reference, pack_exact, unpack
+from supervisor.lowlevel import Host, Timer, is_fork, load_reference, pack_exact, unpack
 from tuncer.pipeline import (
     edge_log,
     engine,
@@ -121,9 +121,7 @@ class Worker(Host):
         self._outputs = Outputs(self._plan, number, *memory, self._without_key)
         self._begin_stages()
         self._begin_source(place)
-        self._sinks = WorkerSinks(
-            self._plan, number, self._words, self._arena.identity, self, self._again
-        )
+        self._sinks = WorkerSinks(self._plan, number, self._words, self._arena, self, self._again)
         self._forced = self._recover()
         self._is_shared = self._source is not None and self._source.is_shared
         self._commit_source()
@@ -189,6 +187,8 @@ class Worker(Host):
                 if result is not None:
                     raise TypeError(f"{told.start}.init returns nothing, not {result!r:.100}")
         self._keeps = self._plan.keeps(self._plan.places[self._number])
+        if self._keeps:  # what cannot be kept is told at the start, and blames no packet
+            self._packed_now(None)
 
     def _begin_source(self, place: plan.Place) -> None:
         words = self._words
@@ -288,19 +288,14 @@ class Worker(Host):
         """
         if self._emitted:  # what a callback has changed is committed with what it has emitted
             return
+        if is_fork(self):  # which ends now
+            return
         if self._keeps and self._pending is None and self._write_kept():
             self._page.commit(self._words)
 
     def _write_kept(self) -> bool:
         """Write what is kept, if it has changed: the next commit puts it in force."""
-        of_source = None if self._source is None else self._source.kept()
-        kept = [[kept_of(stage) for stage in self._objects.values()], of_source]
-        try:
-            packed = pack_exact(kept, "what the stages keep")
-        except ValueError as error:
-            # It is too long. No packet is to blame, and a successor would come to it again.
-            self._page.end_for_good(str(error))
-            raise
+        packed = self._packed_now(None if self._source is None else self._source.kept())
         if packed == self._packed:
             return False
         half = 1 - self._words[plan.KEPT_HALF]
@@ -308,6 +303,24 @@ class Worker(Host):
         self._words[plan.KEPT_HALF], self._words[plan.KEPT_SIZE] = half, len(packed)
         self._packed = packed
         return True
+
+    def _packed_now(self, of_source: Any) -> bytes:
+        """Return what is kept.
+
+        Raises:
+            AttributeError, TypeError: it is not there, or cannot travel.
+            ValueError: it is too long. Then the pipeline ends.
+        """
+        kept = [[kept_of(stage) for stage in self._objects.values()], of_source]
+        try:
+            return pack_exact(kept, "what the stages keep")
+        except TypeError as error:
+            raise TypeError(f"what the stages keep cannot be written: {error}") from None
+        except ValueError as error:
+            # No packet is to blame, and a successor would come to it again.
+            self._page.end_for_good(f"{self._plan.id(self._number)}: {error}")
+            os.eventfd_write(self._fds[DONE], 1)
+            raise
 
     # -- turns -------------------------------------------------------------------------------------
 
@@ -553,7 +566,7 @@ class Worker(Host):
 
     def _finish(self, pending: _Pending) -> bool:
         """Deliver, write and commit; return False if there is no room yet, or it is too late."""
-        if self._arena.stopped:
+        if self._arena.stopped or is_fork(self):
             return False
         wanted = pending.records
         shed = self._outputs.full(wanted)

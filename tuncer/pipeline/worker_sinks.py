@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from supervisor import GenServer
 from tuncer.pipeline import opened, plan
+from tuncer.pipeline.arena import Arena
 from tuncer.pipeline.plan import Plan
 from tuncer.pipeline.records import Item, Routed
 from tuncer.pipeline.sinks import Sink
 from tuncer.pipeline.tracing import Trace
+from tuncer.pipeline.zmq_sink import Given
 from tuncer.protocol.packet import Packet
 
 Delivered = list[tuple[int, list[Packet]]]
@@ -24,7 +26,7 @@ class WorkerSinks:
         of: Plan,
         number: int,
         words: list[int],
-        identity: bytes,
+        arena: Arena,
         worker: GenServer,
         wake: Callable[[], None],
     ) -> None:
@@ -34,7 +36,7 @@ class WorkerSinks:
             of: the pipeline's plan.
             number: the worker's.
             words: that the worker's next commit puts in force.
-            identity: what distinguishes this pipeline from all others.
+            arena: the pipeline's memory.
             worker: the worker.
             wake: has the worker look whether it can go on.
 
@@ -44,13 +46,15 @@ class WorkerSinks:
         self._slot, self._words = of.slot(number), words
         segment = of.places[number].segment
         self._exclusive = of.exclusive
+        sent = arena.page(number).sent
         self._sinks: list[Sink] = []
         self.have_begun = False
         """Whether one begins elsewhere than where a predecessor has committed."""
         self._numbers: dict[str, int] = {}
         for position, told in enumerate(of.sinks_of(segment)):
             committed = words[self._slot.sink(position) + plan.SINK_POSITION]
-            sink = opened.sink(told, committed, identity, worker, wake)
+            given = Given(worker, wake, sent[position : position + 1])
+            sink = opened.sink(told, committed, arena.identity, given)
             self.have_begun |= sink.position != committed
             words[self._slot.sink(position) + plan.SINK_POSITION] = sink.position
             self._sinks.append(sink)

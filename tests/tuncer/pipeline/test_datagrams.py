@@ -8,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuncer.pipeline import datagrams
-from tuncer.pipeline.datagrams import SharedDatagrams
+from tuncer.pipeline.datagrams import SharedDatagrams, place_of
+
+KEY = b"a secret"
 
 keys = st.binary(min_size=12, max_size=40)
 flows = st.sampled_from([13, 37]).flatmap(lambda size: st.binary(min_size=size, max_size=size))
 
 
 def table(memory: bytearray | None = None) -> SharedDatagrams:
-    return SharedDatagrams(memoryview(bytearray(datagrams.SIZE) if memory is None else memory))
+    return SharedDatagrams(memoryview(bytearray(datagrams.SIZE) if memory is None else memory), KEY)
 
 
 @given(st.dictionaries(keys, flows, max_size=50), st.data())
@@ -33,8 +35,8 @@ def test_a_successor_finds_what_was_put_and_nothing_else(
 def colliding(count: int) -> list[bytes]:
     """Return datagrams that share a set."""
     numbers = map(str, itertools.count())
-    where = datagrams._place(b"0")[1]
-    same = (key for number in numbers if datagrams._place(key := number.encode())[1] == where)
+    where = place_of(b"0", KEY)[1]
+    same = (key for number in numbers if place_of(key := number.encode(), KEY)[1] == where)
     return list(itertools.islice(same, count))
 
 
@@ -79,7 +81,7 @@ def test_a_kill_at_any_store_leaves_a_flow_or_nothing(store: int) -> None:
         table(memory).put(key, bytes(13))
     killed = StopsAt(memory, store)
     try:
-        SharedDatagrams(killed).put(last, bytes(range(37)))  # type: ignore[arg-type]
+        SharedDatagrams(killed, KEY).put(last, bytes(range(37)))  # type: ignore[arg-type]
     except Killed:
         assert store < 4
     assert table(memory).get(last) == (bytes(range(37)) if store == 4 else None)
@@ -91,6 +93,6 @@ def test_a_kill_at_any_store_leaves_a_flow_or_nothing(store: int) -> None:
 def test_damaged_memory_raises_nothing(damage: bytes, place: int) -> None:
     memory = bytearray(datagrams.SIZE)
     table(memory).put(b"key", bytes(13))
-    at = datagrams._place(b"key")[1]
+    at = place_of(b"key", KEY)[1]
     memory[at + place : at + place + 1] = damage
     assert table(memory).get(b"key") is None or len(table(memory).get(b"key") or b"") < 48

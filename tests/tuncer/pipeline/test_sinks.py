@@ -2,6 +2,7 @@
 
 import io
 import resource
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +11,18 @@ import pytest
 from pipelines import number_in, packet
 
 from supervisor import GenServer
-from tuncer.pipeline import opened
+from tuncer.pipeline import opened, sinks
 from tuncer.pipeline.plan import EndPlan
 from tuncer.pipeline.sinks import PcapSink, PortSink, Sink
+from tuncer.pipeline.zmq_sink import Given
 from tuncer.protocol import pcapng
+
+GIVEN = Given(GenServer(), int, memoryview(bytearray(8)).cast("Q"))
 
 
 def sink_of(path: Path, position: int = 0, size: int | None = None) -> PcapSink:
     options = {"path": str(path), "bytes": size, "seconds": None, "snaplen": 0}
-    found: Sink = opened.sink(EndPlan("out", "pcap", options), position, b"", GenServer(), int)
+    found: Sink = opened.sink(EndPlan("out", "pcap", options), position, b"", GIVEN)
     assert isinstance(found, PcapSink)
     return found
 
@@ -61,10 +65,26 @@ def test_a_file_that_cannot_be_written_fails_the_start(tmp_path: Path) -> None:
         sink_of(tmp_path / "none" / "out.pcapng")
 
 
+def test_a_full_disk_leaves_a_quarantine_readable(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(tmp_path)], check=True)
+    path = str(tmp_path / "quarantine.pcapng")
+    try:
+        written = 0
+        with pytest.raises(OSError, match="No space left"):
+            for number in range(1000):
+                sinks.quarantine(path, packet(number), "why " * 100)
+                written += 1
+        subprocess.run(["mount", "-o", "remount,size=64k", str(tmp_path)], check=True)
+        sinks.quarantine(path, packet(5000), "why")
+        with open(path, "rb") as file:
+            found = [number_in(one.data) for one in pcapng.read(file)]
+        assert found == [*range(written), 5000]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def test_a_function_that_fails_is_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    sink = opened.sink(
-        EndPlan("out", "function", {"start": "pipelines:fails"}), 0, b"", GenServer(), int
-    )
+    sink = opened.sink(EndPlan("out", "function", {"start": "pipelines:fails"}), 0, b"", GIVEN)
     assert sink.deliver([packet(n) for n in range(5000)]) == 5000
     assert len(caplog.records) <= 3
     assert "ValueError: always" in caplog.text
