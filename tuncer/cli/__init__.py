@@ -7,8 +7,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from supervisor import tree
-from tuncer.cli import demo, doctor, dump, listing, replay, trace
+from supervisor import ActorError, tree
+from tuncer.cli import demo, doctor, dump, lifecycle, listing, replay, settings, trace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"tuncer: {_sentence(error)}", file=sys.stderr)
         return 1
+    except ActorError as error:  # a worker, or a supervisor, that does not answer
+        print(f"tuncer: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:  # an argument of which only the device knows what is wrong
+        print(f"tuncer: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("tuncer: interrupted", file=sys.stderr)
         return 1
@@ -34,11 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tuncer", description="TUN/TAP interfaces, each in a supervised worker process."
+        prog="tuncer",
+        description="TUN/TAP interfaces, each in a supervised worker process. Without a command it"
+        " lists those of this user. Each command has --help.",
+        epilog="exit status: 0 all was well; 1 something was not, and a sentence on the standard"
+        " error says what; 2 wrong usage",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, listing, dump, replay, tree, trace, doctor):
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for module in (listing, settings, lifecycle, dump, replay, tree, trace, doctor, demo):
         module.add_command(commands)
+    parser.set_defaults(run=listing.run, json=False)  # without a command
     return parser
 
 

@@ -15,7 +15,8 @@ def device_called(name: str | None) -> Device:
     """Return a device of this user, in any network namespace; without a name the only one.
 
     Raises:
-        DeviceError: ENODEV, there is none, and which there are; or its worker does not answer.
+        DeviceError: ENODEV, there is none, and which there are; ENOTUNIQ, there are several; or its
+            worker does not answer.
     """
     found = {path: paths.name_of(path) for path in paths.control_paths()}
     if name is not None and name not in found.values():
@@ -29,9 +30,10 @@ def device_called(name: str | None) -> Device:
         raise DeviceError(errno.ENODEV, "this user has no devices", name)
     listed = f"there are {', '.join(names)}" if len(names) > 1 else f"there is {names[0]}"
     if name is None:
-        raise DeviceError(errno.ENODEV, f"which device? {listed}")
+        raise DeviceError(errno.ENOTUNIQ, f"which device? {listed}")
     if chosen:
-        raise DeviceError(errno.ENODEV, "several network namespaces have a device so called", name)
+        text = "several network namespaces have a device so called: go into one of them"
+        raise DeviceError(errno.ENOTUNIQ, text, name)
     close = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {close[0]}?" if close else listed
     raise DeviceError(errno.ENODEV, f"there is no such device: {hint}", name)

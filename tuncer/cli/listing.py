@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import threading
-import time
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from tuncer.cli.device_rows import SILENT, DeviceRow, device_rows
+from tuncer.cli.output import print_json, print_table, rate
 
-import tuncer
-from supervisor import ActorError
-from tuncer.client.device import known
-from tuncer.protocol import paths
-
-_COLUMNS = ("name", "pid", "flags", "read", "sent", "dropped", "restarts", "subscribers")
-_PATIENCE = 2.0  # seconds that a device's worker may take to answer
+_COLUMNS = (
+    *("NAME", "KIND", "STATE", "ADDRESSES", "MTU", "OWNER", "WORKER", "RESTARTS", "TX/s", "RX/s"),
+    *("LOST", "SUBS", "LAST EXIT"),
+)
+_FIRST_TO_GO = ("OWNER", "MTU", "KIND", "LAST EXIT", "SUBS", "RX/s")
+"""The columns that a narrow terminal does without."""
 
 
 def add_command(commands: Any) -> None:
@@ -31,58 +26,45 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the devices; 1 if there is one that does not answer."""
-    asked = [_Asked(path) for path in paths.control_paths()]
-    deadline = time.monotonic() + _PATIENCE
-    for one in asked:
-        one.thread.join(max(0.0, deadline - time.monotonic()))
-    rows = [row for one in asked if (row := one.row()) is not None]
-    silent = [one for one in asked if one.thread.is_alive()]
+    rows = device_rows()
     if options.json:
-        print(json.dumps(rows))
+        print_json({"devices": [row.as_json() for row in rows]})
+    elif rows:
+        print_table(_COLUMNS, [_cells(row) for row in rows], _FIRST_TO_GO)
     else:
-        table = Table(*_COLUMNS, box=None)
-        for row in rows:
-            table.add_row(*(str(row[column]) for column in _COLUMNS))
-        Console().print(table if rows else "no devices")
-    for one in silent:
-        print(f"{one.name}: its worker, process {one.pid}, does not answer", file=sys.stderr)
+        print("no devices")
+    silent = [row for row in rows if row.state == SILENT]
+    for row in silent:
+        pids = " and ".join(map(str, row.workers)) or "unknown"
+        print(f"{row.name}: its worker, process {pids}, does not answer", file=sys.stderr)
     return 1 if silent else 0
 
 
-class _Asked:
-    """A device that is asked, beside others: one that hangs holds up none of them."""
-
-    def __init__(self, path: Path) -> None:
-        self.name = paths.name_of(path)
-        worker = paths.worker(path)
-        self.pid = None if worker is None else worker.pid
-        self._path = path
-        self._row: dict[str, Any] | None = None
-        self.thread = threading.Thread(target=self._ask, daemon=True)
-        self.thread.start()
-
-    def _ask(self) -> None:
-        try:
-            self._row = _row(known(self._path, self.name))
-        except (OSError, ActorError):  # it went between two looks
-            return
-
-    def row(self) -> dict[str, Any] | None:
-        """Return what is shown of it: nothing, if it has gone meanwhile."""
-        if not self.thread.is_alive():
-            return self._row
-        return dict.fromkeys(_COLUMNS) | {"name": self.name, "pid": self.pid}
+def _cells(row: DeviceRow) -> tuple[str, ...]:
+    last = row.last_exit
+    return (
+        row.name,
+        row.kind or "",
+        row.state,
+        "\n".join(row.addresses),
+        _number(row.mtu),
+        row.owner or "",
+        " ".join(map(str, row.workers)),
+        _number(row.restarts),
+        rate(None if row.rates is None else row.rates.tx),
+        rate(None if row.rates is None else row.rates.rx),
+        "" if row.lost is None else str(sum(row.lost.values())),
+        _number(row.subscribers),
+        "" if last is None else f"{last['reason']}, {_ago(last['ago'])} ago",
+    )
 
 
-def _row(device: tuncer.Device) -> dict[str, Any]:
-    counts = device.statistics()
-    return {
-        "name": device.devname(),
-        "pid": device.pid,
-        "flags": (device.flags() & ~tuncer.Flag.PERSIST).name,
-        "read": counts["packets_read"],
-        "sent": counts["packets_sent"],
-        "dropped": counts["dropped"],
-        "restarts": counts["restarts"],
-        "subscribers": counts["subscribers"],
-    }
+def _number(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

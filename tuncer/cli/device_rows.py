@@ -1,0 +1,150 @@
+"""What commands tell of the devices of this user, as they are now."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from supervisor import ActorError
+from supervisor.tree import Node, snapshot
+from tuncer.client.device import Device, known
+from tuncer.protocol import paths
+from tuncer.tunctl import Flag
+
+_PATIENCE = 2.0  # seconds that a device's worker may take to answer
+_BETWEEN = 0.2  # seconds between the two looks that make a rate
+
+SILENT = "silent"
+"""The state of a device whose worker does not answer."""
+
+
+class Rates(NamedTuple):
+    """Packets a second; the directions are the kernel's."""
+
+    tx: float
+    """The kernel sends them: they come to whoever reads the device."""
+    rx: float
+    """The kernel receives them: somebody writes them to the device."""
+
+
+class DeviceRow(NamedTuple):
+    """A device. Of one whose worker does not answer most is None."""
+
+    name: str
+    state: str
+    """"up", "down", "no carrier", or "silent"."""
+    kind: str | None = None
+    """"tun" or "tap"."""
+    flags: str | None = None
+    addresses: tuple[str, ...] = ()
+    mtu: int | None = None
+    owner: str | None = None
+    """The program that it belongs to, and its pid."""
+    workers: tuple[int, ...] = ()
+    """Pids, a queue each."""
+    restarts: int | None = None
+    rates: Rates | None = None
+    read: int | None = None
+    """Packets that the workers have read."""
+    sent: int | None = None
+    """Packets that were written to the device, by whomever."""
+    lost: dict[str, int] | None = None
+    """Packets that did not get through, by place: see ``Device.statistics``."""
+    subscribers: int | None = None
+    last_exit: dict[str, Any] | None = None
+    """Of the last worker that has ended: ``pid``, ``reason``, ``ago`` in seconds."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON knows it."""
+        rates = None if self.rates is None else self.rates._asdict()
+        return {**self._asdict(), "rates": rates}
+
+
+def device_rows() -> list[DeviceRow]:
+    """Return this user's devices, in any network namespace, by name.
+
+    One whose worker hangs holds up none of the others.
+    """
+    asked = [_Asked(path) for path in paths.control_paths()]
+    roots = snapshot()
+    deadline = time.monotonic() + _PATIENCE
+    for one in asked:
+        one.thread.join(max(0.0, deadline - time.monotonic()))
+    rows = [row for one in asked if (row := one.row()) is not None]
+    return sorted((_with_supervision(row, roots) for row in rows), key=lambda row: row.name)
+
+
+class _Asked:
+    """A device that is asked, beside others."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = paths.name_of(path)
+        worker = paths.worker(path)
+        self._pids = () if worker is None else (worker.pid,)
+        self._path = path
+        self._row: DeviceRow | None = None
+        self.thread = threading.Thread(target=self._ask, daemon=True)
+        self.thread.start()
+
+    def _ask(self) -> None:
+        with contextlib.suppress(OSError, ActorError):  # it went between two looks
+            self._row = _row(known(self._path, self._name))
+
+    def row(self) -> DeviceRow | None:
+        """Return what is shown of it: nothing, if it has gone meanwhile."""
+        if not self.thread.is_alive():
+            return self._row
+        return DeviceRow(self._name, SILENT, workers=self._pids)
+
+
+def _row(device: Device) -> DeviceRow:
+    before, began = device.statistics(), time.monotonic()
+    flags = device.flags() & ~Flag.PERSIST
+    addresses = tuple(str(address.interface) for address in device.list_addresses())
+    name, mtu, pids = device.devname(), device.mtu(), tuple(device.pids)
+    is_up = device.is_up()
+    state = "down" if not is_up else "up" if device.carrier() else "no carrier"
+    time.sleep(max(0.0, began + _BETWEEN - time.monotonic()))
+    counts, seconds = device.statistics(), time.monotonic() - began
+    tx, rx = (
+        (counts["kernel"][f"{way}_packets"] - before["kernel"][f"{way}_packets"]) / seconds
+        for way in ("tx", "rx")
+    )
+    return DeviceRow(
+        name,
+        state,
+        "tap" if Flag.TAP in flags else "tun",
+        flags.name,
+        addresses,
+        mtu,
+        None,
+        pids,
+        counts["restarts"],
+        Rates(tx, rx),
+        counts["packets_read"],
+        counts["packets_sent"],
+        counts["lost"],
+        counts["subscribers"],
+    )
+
+
+def _with_supervision(row: DeviceRow, roots: list[Node]) -> DeviceRow:
+    """Add what supervisors know: whom it belongs to, and why its last worker has ended."""
+    for root in roots:
+        workers = [node for node in root.all() if node.pid in row.workers]
+        if workers:
+            ended = [node.last_exit for node in workers if node.last_exit is not None]
+            last = min(ended, key=lambda one: one.ago, default=None)
+            owner = ", ".join(map(_program, root.owners)) or None
+            return row._replace(owner=owner, last_exit=None if last is None else vars(last))
+    return row
+
+
+def _program(pid: int) -> str:
+    try:
+        return f"{Path(f'/proc/{pid}/comm').read_text().strip()} {pid}"
+    except OSError:
+        return str(pid)
