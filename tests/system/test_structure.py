@@ -49,7 +49,7 @@ FLOORS = {
     ),
     "tuncer": (
         *("tunctl", "protocol", "offload", "worker", "client", "pipeline"),
-        *("extcap", "doctor", "cli", "__main__"),
+        *("extcap", "doctor", "node", "cli", "__main__"),
     ),
 }
 """Parts of the packages, from below: each imports only itself, and what is below it."""
