@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from processes import TUNCER, Program, Run, eventually, heed_ctrl_c, kill, program
 
+import tuncer
 from supervisor import NoProcess, SupervisorRef, named
 from tuncer.cli.device_rows import DeviceRow, device_rows
 
@@ -44,8 +45,9 @@ def rows() -> dict[str, DeviceRow]:
 
 def test_devices_are_as_configured(file: Path, run: Run) -> None:
     more = 'mtu = 1400\nroutes = ["10.20.0.0/16"]\nqueues = 2\n'
-    with node(file, LAB + more + TAP):
+    with node(file, LAB + more + TAP + 'filter = "arp"\n'):
         found = rows()
+        assert tuncer.attach("tap1").statistics()["filter"] == "arp"
         assert found["lab0"].addresses[0] == "10.9.0.1/24"
         assert (found["lab0"].mtu, len(found["lab0"].workers)) == (1400, 2)
         assert found["tap1"].kind == "tap"

@@ -34,6 +34,7 @@ from tuncer.tunctl.address import AddressLike, NetworkLike, interface, network
 from tuncer.tunctl.errors import check_bool, check_name
 from tuncer.tunctl.flags import parse
 from tuncer.tunctl.linux import netlink, netns
+from tuncer.tunctl.pcap import compile_filter
 from tuncer.worker import active_mode
 from tuncer.worker.active_mode import Active
 from tuncer.worker.open_device import TXQUEUELEN
@@ -232,6 +233,7 @@ def child_spec(
     mtu: int | None = None,
     addresses: Iterable[AddressLike] = (),
     routes: Iterable[NetworkLike] = (),
+    filter: str | None = None,  # noqa: A002 - as the device's method
     **options: Any,
 ) -> ChildSpec:
     """Return the specification of a device's worker, for a supervisor of one's own.
@@ -248,6 +250,7 @@ def child_spec(
         mtu: in bytes, of a new device.
         addresses: which a new device gets, such as "10.0.0.1/24"; with one it is brought up.
         routes: networks that are reached through it.
+        filter: which packets a new device hands out, as of ``Device.filter``; with one queue.
         **options: as of ``create``.
     """
     check_name(name)
@@ -256,7 +259,7 @@ def child_spec(
     for what, given in (("addresses", addresses), ("routes", routes)):
         if isinstance(given, (str, bytes)):
             raise TypeError(f"{what} is a list, as in [{given!r}], not {given!r}")
-    described = {
+    described: dict[str, Any] = {
         "mtu": mtu,
         "addresses": [str(interface(one)) for one in addresses],
         "routes": [str(network(one)) for one in routes],
@@ -269,6 +272,10 @@ def child_spec(
     if is_old:
         warnings.warn("slots= is called log_packets=", DeprecationWarning, stacklevel=3)
     queues = options.get("queues", 1)
+    if filter is not None:
+        if queues > 1:
+            raise ValueError("a filter of several queues is set by Device.filter, not beforehand")
+        described["filter"] = [filter, compile_filter(filter, flags).instructions]
     cpus = _checked_cpus(options.pop("cpus", None))
     flags = _with_offload(_with_queues(flags, queues), offload=options.get("offload", False))
     options |= {"described": described, "again": restart == "permanent"}

@@ -124,6 +124,7 @@ KEYS: dict[str, dict[str, _Kind]] = {
         "addresses": _TEXTS,
         "routes": _TEXTS,
         "mtu": _COUNT,
+        "filter": _TEXT,
         "queues": _COUNT,
         "offload": _FLAG,
         "persist": _FLAG,

@@ -13,7 +13,7 @@ from tuncer.tunctl import Flag
 
 _AS_THEY_ARE = {
     *("addresses", "routes", "mtu", "queues", "offload", "persist", "owner", "group"),
-    *("namespace", "txqueuelen", "log_packets", "log_bytes"),
+    *("namespace", "txqueuelen", "log_packets", "log_bytes", "filter"),
 }
 
 

@@ -158,7 +158,11 @@ class Worker(GenServer):
             self._packets.vnet_hdr_size(VNET_SIZE)  # a persistent device keeps what it had
             self._offload(open_device.granted_offload(self._tun))
         if described is not None:
-            open_device.describe(self._tun, **described)
+            of_link = {key: value for key, value in described.items() if key != "filter"}
+            open_device.describe(self._tun, **of_link)
+            if "filter" in described:
+                expression, instructions = described["filter"]
+                self._filter(expression, instructions, None)
 
     def _first_path(self) -> Path:
         """Return the path of a new device's control socket."""

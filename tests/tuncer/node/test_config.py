@@ -70,6 +70,8 @@ def test_what_is_not_said_has_its_usual_value() -> None:
         ('[actor.a]\nstart = "nowhere:x"', "a.toml:1: [actor.a]: ModuleNotFoundError"),
         ('[pipeline.a]\nobject = "os:path"', "a.toml:1: [pipeline.a]: os:path is no Pipeline"),
         ('[device.a]\naddresses = ["10.0.0.300"]', "a.toml:1: [device.a]: '10.0.0.300' is no IP"),
+        ('[device.a]\nfilter = "porst"', "a.toml:1: [device.a]: 'porst' is no filter expression"),
+        ('[device.a]\nfilter = "udp"\nqueues = 2', "a.toml:1: [device.a]: a filter of several"),
         ("[device.a]\nlog_packets = 7", "a.toml:1: [device.a]: log_packets is a power of two"),
         ('[device.a]\nowner = "nobody there"', "a.toml:1: [device.a]: "),
     ],
