@@ -8,8 +8,8 @@ import threading
 import time
 
 import pytest
-from devices import OTHER, TAP, TUN
-from processes import TUNCER, Run, gone, stop
+from devices import OTHER, TAP, TUN, kill_worker
+from processes import TUNCER, Run, eventually, gone, stop
 from traffic import numbers, send_numbers
 
 import tuncer
@@ -68,6 +68,33 @@ def test_a_device_in_another_namespace(run: Run) -> None:
         run(*enter, "up", "lab0", "10.9.0.1/24")
         (row,) = json.loads(run(*enter, "list", "--json"))["devices"]
         assert (row["name"], row["state"], row["addresses"][0]) == ("lab0", "up", "10.9.0.1/24")
+
+
+def test_show(run: Run) -> None:
+    with tuncer.create("lab0", TUN, queues=2) as dev:
+        dev.up("10.9.0.1/24", link_local=False)
+        with dev.subscribe(policy="lossless", queue=1), dev.subscribe(transport="zmq", queue=0):
+            told = json.loads(run(TUNCER, "show", "lab0", "--json"))["device"]
+            by_queue = {row["queue"]: row for row in told["list_subscribers"]}
+            lossless, by_zmq = by_queue[1], by_queue[0]
+            assert (lossless["transport"], lossless["policy"]) == ("ring", "lossless")
+            assert (lossless["behind"], lossless["pid"]) == (0, os.getpid())
+            assert (by_zmq["transport"], by_zmq["behind"]) == ("zmq", None)
+            shown = run(TUNCER, "show")
+        os.kill(dev.pids[0], signal.SIGKILL)
+        assert "addresses   10.9.0.1/24" in shown
+        assert "lost        kernel 0, filter 0, publisher 0, write 0" in shown
+        assert f"{os.getpid()}\t1\tring\tlossless\tno\t0" in shown
+        assert len(dev.list_subscribers()) == 0
+
+
+def test_a_subscriber_that_is_behind_is_shown(dev: Device, run: Run) -> None:
+    with dev.subscribe(policy="lossless") as subscription:
+        send_numbers(0, 100)
+        eventually(lambda: dev.list_subscribers()[0].behind, 100)
+        kill_worker(dev)  # what it is behind is known to the successor as well
+        eventually(lambda: dev.list_subscribers()[0].pid, os.getpid())
+        assert set(numbers(subscription, 100)) == set(range(100))
 
 
 def test_destroy(run: Run) -> None:

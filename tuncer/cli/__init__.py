@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from supervisor import ActorError, tree
-from tuncer.cli import demo, doctor, dump, lifecycle, listing, node, replay, settings, trace
+from tuncer.cli import demo, doctor, dump, lifecycle, listing, node, replay, settings, show, trace
+
+_COMMANDS = (listing, show, node, settings, lifecycle, dump, replay, tree, trace, doctor, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         " error says what; 2 wrong usage",
     )
     commands = parser.add_subparsers(metavar="COMMAND")
-    for module in (listing, node, settings, lifecycle, dump, replay, tree, trace, doctor, demo):
+    for module in _COMMANDS:
         module.add_command(commands)
     parser.set_defaults(run=listing.run, json=False)  # without a command
     return parser

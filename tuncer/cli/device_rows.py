@@ -138,12 +138,13 @@ def _with_supervision(row: DeviceRow, roots: list[Node]) -> DeviceRow:
         if workers:
             ended = [node.last_exit for node in workers if node.last_exit is not None]
             last = min(ended, key=lambda one: one.ago, default=None)
-            owner = ", ".join(map(_program, root.owners)) or None
+            owner = ", ".join(map(program, root.owners)) or None
             return row._replace(owner=owner, last_exit=None if last is None else vars(last))
     return row
 
 
-def _program(pid: int) -> str:
+def program(pid: int) -> str:
+    """Return the name of a program, and its pid."""
     try:
         return f"{Path(f'/proc/{pid}/comm').read_text().strip()} {pid}"
     except OSError:

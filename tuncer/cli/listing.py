@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from tuncer.cli.device_rows import SILENT, DeviceRow, device_rows
-from tuncer.cli.output import print_json, print_table, rate
+from tuncer.cli.output import ago, print_json, print_table, rate
 
 _COLUMNS = (
     *("NAME", "KIND", "STATE", "ADDRESSES", "MTU", "OWNER", "WORKER", "RESTARTS", "TX/s", "RX/s"),
@@ -55,16 +55,9 @@ def _cells(row: DeviceRow) -> tuple[str, ...]:
         rate(None if row.rates is None else row.rates.rx),
         "" if row.lost is None else str(sum(row.lost.values())),
         _number(row.subscribers),
-        "" if last is None else f"{last['reason']}, {_ago(last['ago'])} ago",
+        "" if last is None else f"{last['reason']}, {ago(last['ago'])} ago",
     )
 
 
 def _number(number: int | None) -> str:
     return "" if number is None else str(number)
-
-
-def _ago(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

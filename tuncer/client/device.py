@@ -38,7 +38,7 @@ from tuncer.client.zmq_subscription import ZmqSubscription
 from tuncer.protocol import control_socket, paths, ring
 from tuncer.protocol.batch import Batch
 from tuncer.protocol.control_socket import PATIENCE
-from tuncer.protocol.operations import GETFD, WORKER_OF
+from tuncer.protocol.operations import GETFD, WORKER_OF, SubscriberRow
 from tuncer.protocol.packet import DeviceError, DeviceEvent, Packet
 from tuncer.protocol.timeouts import check_timeout
 from tuncer.tunctl import Flag, compile_filter
@@ -510,6 +510,14 @@ class Device(Link):
         """
         found = [worker.call("statistics") for worker in self._workers]
         return found[0] if self.queues == 1 else _total(found)
+
+    def list_subscribers(self) -> list[SubscriberRow]:
+        """Return who has subscribed: by the wire format alone a subscriber is not known here."""
+        return [
+            SubscriberRow(*row, queue=queue)
+            for queue, worker in enumerate(self._workers)
+            for row in worker.call("list_subscribers")
+        ]
 
     def controlling_process(self, pid: int) -> None:
         """Hand the device on: it goes when that process ends, no longer when this one does.

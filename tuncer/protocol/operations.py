@@ -24,6 +24,24 @@ class Operation(NamedTuple):
     """The errno that the second time says, if the first time was carried out."""
 
 
+class SubscriberRow(NamedTuple):
+    """A subscriber of a device."""
+
+    pid: int
+    """The process that has subscribed."""
+    transport: str
+    """"ring" or "zmq"."""
+    policy: str
+    """"drop" or "lossless"."""
+    events: bool
+    """Whether it gets the device's events, too."""
+    behind: int | None
+    """Of a lossless one: packets that it has not acknowledged. Others keep count themselves."""
+    holds_back: bool
+    """Whether the worker waits for it."""
+    queue: int = 0
+
+
 _ONCE = Operation(idempotent=False)
 
 TUNCTL = {
@@ -69,6 +87,7 @@ WORKER = {
     "recv": _ONCE,
     "set_active": Operation(),
     "statistics": Operation(),
+    "list_subscribers": Operation(),
     "vnet_hdr_size": Operation(),
 }
 

@@ -80,6 +80,11 @@ class Backpressure:
         for one in self._all.values():
             one.since = None
 
+    def position(self, number: int) -> int | None:
+        """Return the first packet that a subscriber may not have read; None: it is not lossless."""
+        one = self._all.get(number)
+        return None if one is None else one.position
+
     @property
     def holding_back(self) -> list[int]:
         """The subscribers that hold the worker back."""

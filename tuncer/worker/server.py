@@ -275,6 +275,9 @@ class Worker(GenServer):
             tunctl.txqueuelen(self._tun, after)
         return what
 
+    def _list_subscribers(self) -> list[list[Any]]:
+        return self._delivery.subscribers.told()
+
     def _statistics(self) -> dict[str, Any]:
         kernel = tunctl.statistics(self._tun)
         return {

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from supervisor import GenServer
-from supervisor.lowlevel import Channel, close_all, crash_safe_value
+from supervisor.lowlevel import Channel, close_all, crash_safe_value, peer_of
 from tuncer.protocol import control_socket, ring
 from tuncer.protocol.control_block import ControlBlock
 from tuncer.protocol.fd_store_keys import (
@@ -247,6 +248,21 @@ class Subscribers:
             subscriber.is_lossless = False
             self._store.drop(subscriber.key(POLICY))
             self._changed()
+
+    def told(self) -> list[list[Any]]:
+        """Return what ``protocol.operations.SubscriberRow`` has of each, but the queue."""
+        held_back_by = self.backpressure.holding_back
+        found = []
+        for one in self._all:
+            with socket.socket(fileno=os.dup(one.channel.fileno())) as connection:
+                pid, _ = peer_of(connection)
+            position = self.backpressure.position(one.number)
+            behind = None if position is None else max(0, self._control.head - position)
+            transport = "zmq" if one.eventfd is None else "ring"
+            policy = "lossless" if one.is_lossless else "drop"
+            row = [pid, transport, policy, one.wants_events, behind, one.number in held_back_by]
+            found.append(row)
+        return found
 
     def notify(self) -> None:
         """Signal every ring subscriber's eventfd."""
