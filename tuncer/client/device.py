@@ -514,7 +514,7 @@ class Device(Link):
     def list_subscribers(self) -> list[SubscriberRow]:
         """Return who has subscribed: by the wire format alone a subscriber is not known here."""
         return [
-            SubscriberRow(*row, queue=queue)
+            SubscriberRow._make([*row, queue])
             for queue, worker in enumerate(self._workers)
             for row in worker.call("list_subscribers")
         ]
