@@ -1,6 +1,7 @@
 """`tuncer run`: a node as an operator has it, and its service manager."""
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from processes import TUNCER, Program, Run, eventually, heed_ctrl_c, kill, program
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import tuncer
 from supervisor import NoProcess, SupervisorRef, named
-from tuncer.cli.device_rows import DeviceRow, device_rows
+from tuncer.node.device_rows import DeviceRow, device_rows
 
 LAB = '[device.lab0]\naddresses = ["10.9.0.1/24"]\n'
 TAP = '[device.tap1]\nkind = "tap"\n'
@@ -167,6 +169,44 @@ def test_a_wrong_configuration_starts_nothing(file: Path) -> None:
     found = subprocess.run([TUNCER, "reload"], capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert "node configuration" in found.stderr
+
+
+def ask(port: int, path: str = "/metrics", **headers: str) -> tuple[int, str]:
+    """Ask the node's server; return the status and the body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with contextlib.closing(connection):
+        method = headers.pop("method", "GET")
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def test_metrics(file: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "own.py").write_text(
+        "from tuncer.pipeline import Feed, Pipeline\nedge = Pipeline('edge', Feed(), [])\n"
+    )
+    more = f'[node]\nmetrics = "127.0.0.1:0"\npath = ["{tmp_path}"]\n'
+    with node(file, more + LAB + '[pipeline.edge]\nobject = "own:edge"\n'):
+        server = named("node", SupervisorRef).child("metrics")
+        port = server.call("port")
+        status, body = ask(port)
+        assert status == 200
+        families = {one.name: one for one in text_string_to_metric_families(body)}
+        assert families["tuncer_device_up"].samples[0].labels == {"device": "lab0"}
+        actors = {one.labels["actor"] for one in families["tuncer_actor_restarts"].samples}
+        assert {"node", "node/device lab0", "node/metrics", "node/configuration"} <= actors
+        assert families["tuncer_pipeline_source_read_packets"].samples[0].value == 0
+        assert run(TUNCER, "metrics").count("# TYPE") == body.count("# TYPE")
+        assert ask(port, Host="evil.example")[0] == 403
+        assert ask(port, "/other")[0] == 404
+        assert ask(port, method="POST")[0] == 501
+        assert ask(port, Host="localhost")[0] == 200
+        kill(server.pid)
+
+        file.write_text(file.read_text() + TAP)
+        run(TUNCER, "reload")
+        port = eventually(lambda: named("node", SupervisorRef).child("metrics").call("port"))
+        assert 'device="tap1"' in ask(port)[1]
 
 
 # -- a stand-in for systemd ------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from processes import (
 from traffic import send_numbered
 
 import tuncer
-from tuncer.cli.device_rows import DeviceRow, device_rows
 from tuncer.cli.output import fitting, rate
+from tuncer.node.device_rows import DeviceRow, device_rows
 
 
 def test_list_shows_what_there_is(run: Run) -> None:

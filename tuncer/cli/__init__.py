@@ -8,9 +8,34 @@ import sys
 from collections.abc import Sequence
 
 from supervisor import ActorError, tree
-from tuncer.cli import demo, doctor, dump, lifecycle, listing, node, replay, settings, show, trace
+from tuncer.cli import (
+    demo,
+    doctor,
+    dump,
+    lifecycle,
+    listing,
+    metrics,
+    node,
+    replay,
+    settings,
+    show,
+    trace,
+)
 
-_COMMANDS = (listing, show, node, settings, lifecycle, dump, replay, tree, trace, doctor, demo)
+_COMMANDS = (
+    listing,
+    show,
+    metrics,
+    node,
+    settings,
+    lifecycle,
+    dump,
+    replay,
+    tree,
+    trace,
+    doctor,
+    demo,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

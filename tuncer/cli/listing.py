@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from tuncer.cli.device_rows import SILENT, DeviceRow, device_rows
 from tuncer.cli.output import ago, print_json, print_table, rate
+from tuncer.node.device_rows import SILENT, DeviceRow, device_rows
 
 _COLUMNS = (
     *("NAME", "KIND", "STATE", "ADDRESSES", "MTU", "OWNER", "WORKER", "RESTARTS", "TX/s", "RX/s"),

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from tuncer.cli.device_rows import DeviceRow, device_rows, program
 from tuncer.cli.finding import device_called
 from tuncer.cli.output import ago, print_json, print_table
 from tuncer.client.device import Device
+from tuncer.node.device_rows import DeviceRow, device_rows, program
 from tuncer.protocol.operations import SubscriberRow
 
 _COLUMNS = ("SUBSCRIBER", "QUEUE", "TRANSPORT", "POLICY", "EVENTS", "BEHIND", "HOLDS BACK")

@@ -88,6 +88,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _is_loopback(value: Any) -> bool:
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    return host in {"127.0.0.1", "localhost", "[::1]"} and port.isdecimal() and int(port) < 1 << 16
+
+
 _TEXT = _Kind(_is_text, "text")
 _COUNT = _Kind(lambda value: _is_number(value) and value > 0, "a whole number above 0")
 _SECONDS = _Kind(
@@ -118,6 +123,7 @@ KEYS: dict[str, dict[str, _Kind]] = {
         "intensity": _Kind(lambda value: _is_number(value) and value >= 0, "a whole number"),
         "period": _SECONDS,
         "path": _TEXTS,
+        "metrics": _Kind(_is_loopback, 'a port of loopback, as in "127.0.0.1:9464"'),
     },
     "device": {
         "kind": _one_of("tun", "tap"),

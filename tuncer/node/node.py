@@ -13,6 +13,7 @@ from typing import NamedTuple
 from supervisor import ActorError, ChildSpec, GenServer, SupervisorRef, handler, named
 from tuncer.node import notify
 from tuncer.node.config import Config, ConfigError, load, parse
+from tuncer.node.metrics_server import MetricsServer
 from tuncer.node.reloading import Step, steps
 from tuncer.node.specs import specs
 
@@ -136,4 +137,14 @@ def children_of(config: Config) -> list[ChildSpec]:
     """
     file = str(Path(config.file).absolute())
     own = ChildSpec("configuration", Node, (file, config.text), name=name_of(config.name))
-    return [*specs(config), own]
+    return [*specs(config), *_metrics(config), own]
+
+
+def _metrics(config: Config) -> list[ChildSpec]:
+    where = config.node.get("metrics")
+    if where is None:
+        return []
+    host, _, port = where.rpartition(":")
+    told = (host.strip("[]"), int(port))
+    # Its own limit: a port that somebody else takes away does not end the node.
+    return [ChildSpec("metrics", MetricsServer, told, intensity=10, period=60.0)]

@@ -49,11 +49,15 @@ class DeviceRow(NamedTuple):
     rates: Rates | None = None
     read: int | None = None
     """Packets that the workers have read."""
+    read_bytes: int | None = None
     sent: int | None = None
     """Packets that were written to the device, by whomever."""
+    sent_bytes: int | None = None
     lost: dict[str, int] | None = None
     """Packets that did not get through, by place: see ``Device.statistics``."""
     subscribers: int | None = None
+    behind: int | None = None
+    """Packets that the slowest lossless subscriber is behind."""
     last_exit: dict[str, Any] | None = None
     """Of the last worker that has ended: ``pid``, ``reason``, ``ago`` in seconds."""
 
@@ -63,13 +67,17 @@ class DeviceRow(NamedTuple):
         return {**self._asdict(), "rates": rates}
 
 
-def device_rows() -> list[DeviceRow]:
+def device_rows(roots: list[Node] | None = None, *, seconds: float = _BETWEEN) -> list[DeviceRow]:
     """Return this user's devices, in any network namespace, by name.
 
     One whose worker hangs holds up none of the others.
+
+    Args:
+        roots: the trees of this user's actors; by default they are looked at.
+        seconds: between the two looks that make a rate; 0: there are no rates.
     """
-    asked = [_Asked(path) for path in paths.control_paths()]
-    roots = snapshot()
+    asked = [_Asked(path, seconds) for path in paths.control_paths()]
+    roots = snapshot() if roots is None else roots
     deadline = time.monotonic() + _PATIENCE
     for one in asked:
         one.thread.join(max(0.0, deadline - time.monotonic()))
@@ -80,7 +88,8 @@ def device_rows() -> list[DeviceRow]:
 class _Asked:
     """A device that is asked, beside others."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seconds: float) -> None:
+        self._seconds = seconds
         self._name = paths.name_of(path)
         worker = paths.worker(path)
         self._pids = () if worker is None else (worker.pid,)
@@ -91,7 +100,7 @@ class _Asked:
 
     def _ask(self) -> None:
         with contextlib.suppress(OSError, ActorError):  # it went between two looks
-            self._row = _row(known(self._path, self._name))
+            self._row = _row(known(self._path, self._name), self._seconds)
 
     def row(self) -> DeviceRow | None:
         """Return what is shown of it: nothing, if it has gone meanwhile."""
@@ -100,19 +109,23 @@ class _Asked:
         return DeviceRow(self._name, SILENT, workers=self._pids)
 
 
-def _row(device: Device) -> DeviceRow:
+def _row(device: Device, seconds: float) -> DeviceRow:
     before, began = device.statistics(), time.monotonic()
     flags = device.flags() & ~Flag.PERSIST
     addresses = tuple(str(address.interface) for address in device.list_addresses())
     name, mtu, pids = device.devname(), device.mtu(), tuple(device.pids)
     is_up = device.is_up()
     state = "down" if not is_up else "up" if device.carrier() else "no carrier"
-    time.sleep(max(0.0, began + _BETWEEN - time.monotonic()))
-    counts, seconds = device.statistics(), time.monotonic() - began
-    tx, rx = (
-        (counts["kernel"][f"{way}_packets"] - before["kernel"][f"{way}_packets"]) / seconds
-        for way in ("tx", "rx")
-    )
+    time.sleep(max(0.0, began + seconds - time.monotonic()))
+    counts, rates = before, None
+    if seconds:
+        counts, passed = device.statistics(), time.monotonic() - began
+        tx, rx = (
+            (counts["kernel"][f"{way}_packets"] - before["kernel"][f"{way}_packets"]) / passed
+            for way in ("tx", "rx")
+        )
+        rates = Rates(tx, rx)
+    behind = [one.behind for one in device.list_subscribers() if one.behind is not None]
     return DeviceRow(
         name,
         state,
@@ -123,11 +136,14 @@ def _row(device: Device) -> DeviceRow:
         None,
         pids,
         counts["restarts"],
-        Rates(tx, rx),
+        rates,
         counts["packets_read"],
+        counts["bytes_read"],
         counts["packets_sent"],
+        counts["bytes_sent"],
         counts["lost"],
         counts["subscribers"],
+        max(behind, default=0),
     )
 
 
