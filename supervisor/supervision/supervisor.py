@@ -300,7 +300,8 @@ class Supervisor(GenServer):
         decision = verdict(child.plan.restart, child.reason)
         if decision is Verdict.RESTART:
             text = f"child {child.plan.id!r} ended: {brief(child.reason)}; restarting it"
-            child.said.log(log, logging.WARNING, text + _trace_of(child.reason))
+            level = logging.INFO if is_orderly(child.reason) else logging.WARNING
+            child.said.log(log, level, text + _trace_of(child.reason))
             yield from self._restart(child)
             return
         if not is_orderly(child.reason):

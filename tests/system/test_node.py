@@ -47,7 +47,7 @@ def rows() -> dict[str, DeviceRow]:
 
 def test_devices_are_as_configured(file: Path, run: Run) -> None:
     more = 'mtu = 1400\nroutes = ["10.20.0.0/16"]\nqueues = 2\n'
-    with node(file, LAB + more + TAP + 'filter = "arp"\n'):
+    with node(file, LAB + more + TAP + 'filter = "arp"\n') as running:
         found = rows()
         assert tuncer.attach("tap1").statistics()["filter"] == "arp"
         assert found["lab0"].addresses[0] == "10.9.0.1/24"
@@ -56,6 +56,12 @@ def test_devices_are_as_configured(file: Path, run: Run) -> None:
         assert "10.20.0.0/16" in run(TUNCER, "route", "lab0")
         run("ip", "link", "delete", "lab0")
         eventually(lambda: (row := rows().get("lab0")) and row.mtu, 1400)
+        assert len(rows()["lab0"].workers) == 2
+        running.process.send_signal(signal.SIGTERM)
+        said = running.process.communicate(timeout=20)[0]
+    warnings = [line for line in said.splitlines() if "WARNING" in line]
+    assert len(warnings) == 1
+    assert "lab0: the device was deleted by somebody else, and is made again" in warnings[0]
 
 
 def test_a_reload_touches_what_has_changed(file: Path, run: Run) -> None:

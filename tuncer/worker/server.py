@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -369,7 +370,9 @@ class Worker(GenServer):
         if error.errno != errno.EBADFD:
             raise error
         self._end("deleted", errno.ENODEV, WAS_DELETED)
-        self.log.warning("%s: %s", self.name, WAS_DELETED)
+        more = ", and is made again" if self._again else ""
+        level = logging.INFO if self._queue else logging.WARNING  # one warning for all queues
+        self.log.log(level, "%s: %s by somebody else%s", self.name, WAS_DELETED, more)
         self._forget_stored()
         self.exit(Shutdown(WAS_DELETED))
 
