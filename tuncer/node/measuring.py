@@ -7,7 +7,7 @@ longer. A device's worker and a pipeline's supervisor are asked once, other acto
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from supervisor import ActorError, named
 from supervisor.tree import Node, snapshot
@@ -15,7 +15,6 @@ from tuncer.node.device_rows import SILENT, DeviceRow, device_rows
 from tuncer.node.openmetrics import Family
 
 _PATIENCE = 2.0  # seconds that a pipeline may take to answer
-_Labels = Mapping[str, str]
 
 
 def measured() -> list[Family]:
@@ -32,127 +31,139 @@ def measured() -> list[Family]:
     ]
 
 
+class _Measure(NamedTuple):
+    """One metric of a thing."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    told: str
+    value: Callable[[Any], float | None]
+    """Returns the value of a thing; None: it has none now."""
+    unit: str = ""
+
+
+def _families(
+    measures: Iterable[_Measure], label: str, things: Mapping[str, Any]
+) -> Iterator[Family]:
+    """Yield metrics of things, by their names."""
+    for name, kind, told, value, unit in measures:
+        values = ((who, value(thing)) for who, thing in things.items())
+        samples = [({label: who}, float(number)) for who, number in values if number is not None]
+        yield Family(name, kind, told, samples, unit)
+
+
 # -- devices ---------------------------------------------------------------------------------------
+
+_OF_DEVICES = (
+    _Measure(
+        "tuncer_device_answers",
+        "gauge",
+        "Whether the device's worker answers.",
+        lambda row: row.state != SILENT,
+    ),
+    _Measure(
+        "tuncer_device_up",
+        "gauge",
+        "Whether the device is up, and has a carrier.",
+        lambda row: None if row.state == SILENT else row.state == "up",
+    ),
+    _Measure(
+        "tuncer_device_read_packets",
+        "counter",
+        "Packets that the kernel sent through the device, and that its workers have read.",
+        lambda row: row.read,
+    ),
+    _Measure(
+        "tuncer_device_read_bytes",
+        "counter",
+        "Bytes of those packets.",
+        lambda row: row.read_bytes,
+        "bytes",
+    ),
+    _Measure(
+        "tuncer_device_written_packets",
+        "counter",
+        "Packets that were written to the device.",
+        lambda row: row.sent,
+    ),
+    _Measure(
+        "tuncer_device_written_bytes",
+        "counter",
+        "Bytes of those packets.",
+        lambda row: row.sent_bytes,
+        "bytes",
+    ),
+    _Measure(
+        "tuncer_device_subscribers",
+        "gauge",
+        "Subscribers of the device.",
+        lambda row: row.subscribers,
+    ),
+    _Measure(
+        "tuncer_device_lag_packets",
+        "gauge",
+        "Packets that the slowest lossless subscriber is behind.",
+        lambda row: row.behind,
+    ),
+    _Measure(
+        "tuncer_device_restarts",
+        "counter",
+        "Restarts of the device's workers.",
+        lambda row: row.restarts,
+    ),
+)
 
 
 def of_devices(rows: Iterable[DeviceRow]) -> list[Family]:
     """Return the metrics of devices. Pure."""
-    rows = list(rows)
-
-    def each(value: Callable[[DeviceRow], Any]) -> list[tuple[_Labels, float]]:
-        told = ((row, value(row)) for row in rows)
-        return [({"device": row.name}, number) for row, number in told if number is not None]
-
+    things = {row.name: row for row in rows}
     lost = [
-        ({"device": row.name, "place": place}, float(number))
-        for row in rows
+        ({"device": name, "place": place}, float(number))
+        for name, row in things.items()
         for place, number in (row.lost or {}).items()
     ]
+    told = "Packets that did not get through, by place."
     return [
-        Family(
-            "tuncer_device_answers",
-            "gauge",
-            "Whether the device's worker answers.",
-            each(lambda row: float(row.state != SILENT)),
-        ),
-        Family(
-            "tuncer_device_up",
-            "gauge",
-            "Whether the device is up, and has a carrier.",
-            each(lambda row: None if row.state == SILENT else float(row.state == "up")),
-        ),
-        Family(
-            "tuncer_device_read_packets",
-            "counter",
-            "Packets that the kernel sent through the device, and that its workers have read.",
-            each(lambda row: row.read),
-        ),
-        Family(
-            "tuncer_device_read_bytes",
-            "counter",
-            "Bytes of those packets.",
-            each(lambda row: row.read_bytes),
-            "bytes",
-        ),
-        Family(
-            "tuncer_device_written_packets",
-            "counter",
-            "Packets that were written to the device.",
-            each(lambda row: row.sent),
-        ),
-        Family(
-            "tuncer_device_written_bytes",
-            "counter",
-            "Bytes of those packets.",
-            each(lambda row: row.sent_bytes),
-            "bytes",
-        ),
-        Family(
-            "tuncer_device_lost_packets",
-            "counter",
-            "Packets that did not get through, by place.",
-            lost,
-        ),
-        Family(
-            "tuncer_device_subscribers",
-            "gauge",
-            "Subscribers of the device.",
-            each(lambda row: row.subscribers),
-        ),
-        Family(
-            "tuncer_device_lag_packets",
-            "gauge",
-            "Packets that the slowest lossless subscriber is behind.",
-            each(lambda row: row.behind),
-        ),
-        Family(
-            "tuncer_device_restarts",
-            "counter",
-            "Restarts of the device's workers.",
-            each(lambda row: row.restarts),
-        ),
+        *_families(_OF_DEVICES, "device", things),
+        Family("tuncer_device_lost_packets", "counter", told, lost),
     ]
 
 
 # -- actors ----------------------------------------------------------------------------------------
 
+_OF_ACTORS = (
+    _Measure(
+        "tuncer_actor_runs",
+        "gauge",
+        "Whether the actor runs.",
+        lambda node: node.state == "running",
+    ),
+    _Measure(
+        "tuncer_actor_restarts",
+        "counter",
+        "Restarts of the actor, since its supervisor began.",
+        lambda node: node.restarts,
+    ),
+    _Measure(
+        "tuncer_actor_mailbox_bytes",
+        "gauge",
+        "Bytes of messages that the actor has not served yet.",
+        lambda node: node.mailbox,
+        "bytes",
+    ),
+    _Measure(
+        "tuncer_actor_memory_bytes",
+        "gauge",
+        "Memory of the actor's process (PSS).",
+        lambda node: node.memory,
+        "bytes",
+    ),
+)
+
 
 def of_actors(roots: Iterable[Node]) -> list[Family]:
     """Return the metrics of actors: by their places in the trees. Pure."""
-    nodes = dict(_named(roots))
-
-    def each(value: Callable[[Node], Any]) -> list[tuple[_Labels, float]]:
-        told = ((path, value(node)) for path, node in nodes.items())
-        return [({"actor": path}, float(number)) for path, number in told if number is not None]
-
-    return [
-        Family(
-            "tuncer_actor_runs",
-            "gauge",
-            "Whether the actor runs.",
-            each(lambda node: node.state == "running"),
-        ),
-        Family(
-            "tuncer_actor_restarts",
-            "counter",
-            "Restarts of the actor, since its supervisor began.",
-            each(lambda node: node.restarts),
-        ),
-        Family(
-            "tuncer_actor_mailbox_bytes",
-            "gauge",
-            "Bytes of messages that the actor has not served yet.",
-            each(lambda node: node.mailbox),
-            "bytes",
-        ),
-        Family(
-            "tuncer_actor_memory_bytes",
-            "gauge",
-            "Memory of the actor's process (PSS).",
-            each(lambda node: node.memory),
-            "bytes",
-        ),
-    ]
+    return list(_families(_OF_ACTORS, "actor", dict(_named(roots))))
 
 
 def _named(nodes: Iterable[Node], above: str = "") -> Iterator[tuple[str, Node]]:
