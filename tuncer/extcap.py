@@ -152,7 +152,8 @@ def _capture(name: str, options: argparse.Namespace) -> int:
         return 2
     wanted = [options.extcap_capture_filter] if options.extcap_capture_filter else []
     # -P: nothing is imported from the directory in which Wireshark was started.
-    command = ["-P", "-m", "tuncer", "dump", "-w", options.fifo, name, *wanted]
+    # What follows an option's letter, or stands behind "--", is no option, however it begins.
+    command = ["-P", "-m", "tuncer", "dump", f"-w{options.fifo}", "--", name, *wanted]
     return os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - no shell is wanted
 
 
@@ -218,3 +219,7 @@ def _install() -> int:
     link.symlink_to(program)
     print(f"{link}: Wireshark lists the devices from its next start on")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

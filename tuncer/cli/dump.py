@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import select
@@ -90,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"tuncer: {error}", file=sys.stderr)
         return 2
     with Interruption() as interruption:
-        return _capture(device, wanted, _output(options), options.count, interruption)
+        output = _output(options, interruption)
+        return _capture(device, wanted, output, options.count, interruption)
 
 
 def _contradiction(options: argparse.Namespace) -> str | None:
@@ -103,14 +105,15 @@ def _contradiction(options: argparse.Namespace) -> str | None:
     return None
 
 
-def _output(options: argparse.Namespace) -> _Output:
+def _output(options: argparse.Namespace, interruption: Interruption) -> _Output:
     if options.file is None:
-        return _Lines(options)
+        return _Lines(_Pipe(1, interruption), options)
     if options.file == "-":
-        return _Stream(1, options)
+        return _Stream(_Pipe(1, interruption), options)
     path = Path(options.file)
     if path.exists() and not path.is_file():  # a named pipe
-        return _Stream(os.open(path, os.O_WRONLY | os.O_CLOEXEC), options)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        return _Stream(_Pipe(fd, interruption), options)
     return _Files(options)
 
 
@@ -142,10 +145,11 @@ def _capture(
                     lost += sum(packet.lost for packet in found)
         except EOFError:
             print(f"tuncer: {device.name} has ended", file=sys.stderr)
-        except BrokenPipeError:  # whoever read has enough: that is no failure
+        except (BrokenPipeError, InterruptedError):  # whoever read has enough: that is no failure
             output.abandon()
         except OSError as error:  # a full disk, a device that was deleted
-            print(f"tuncer: {error.strerror or error}", file=sys.stderr)
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"tuncer: {where}{error.strerror or error}", file=sys.stderr)
             status = 1
     print(f"{captured} packets captured, {lost + untold} lost", file=sys.stderr)
     return status
@@ -182,19 +186,42 @@ class _Output(ABC):
         return
 
 
+class _Pipe:
+    """A descriptor that is written to, until a signal comes: its reader may have stopped."""
+
+    def __init__(self, fd: int, interruption: Interruption) -> None:
+        self._fd, self._interruption = fd, interruption
+        self._poller = select.poll()
+        self._poller.register(fd, select.POLLOUT)
+        self._poller.register(interruption.fileno(), select.POLLIN)
+
+    def write(self, data: bytes) -> None:
+        """Write bytes.
+
+        Raises:
+            OSError: EPIPE, the reader has gone; EINTR, a signal came while there was no room.
+        """
+        while data:
+            ready = {fd for fd, _ in self._poller.poll()}
+            if self._fd not in ready:
+                raise InterruptedError(errno.EINTR, "a signal came, and the reader reads nothing")
+            # So much has room when poll(2) says so (PIPE_BUF of pipe(7)): it does not block.
+            data = data[os.write(self._fd, data[: select.PIPE_BUF]) :]
+
+
 class _Lines(_Output):
     """Lines on the standard output."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, pipe: _Pipe, options: argparse.Namespace) -> None:
+        self._pipe = pipe
         self._options = options
         self._last = 0
 
     def write(self, packets: Sequence[Packet]) -> None:
         """Print packets."""
         show = self._as_json if self._options.json else self._as_text
-        for packet in packets:
-            print(show(packet))
-        sys.stdout.flush()
+        lines = "".join(f"{show(packet)}\n" for packet in packets)
+        self._pipe.write(lines.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
 
     def _as_json(self, packet: Packet) -> str:
         start = packet.framing.start
@@ -241,10 +268,6 @@ class _Lines(_Output):
     def close(self) -> None:
         """Nothing ends it."""
 
-    def abandon(self) -> None:
-        """Have the interpreter's last flush go nowhere."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
-
 
 class _Files(_Output):
     """Capture files."""
@@ -267,28 +290,24 @@ class _Files(_Output):
 class _Stream(_Output):
     """A capture into a pipe, whose reader sees packets at once."""
 
-    def __init__(self, fd: int, options: argparse.Namespace) -> None:
-        self._fd = fd
+    def __init__(self, pipe: _Pipe, options: argparse.Namespace) -> None:
+        self._pipe = pipe
         self._snaplen = options.snaplen
         self._known: pcapng.Interfaces = {}
         self._is_abandoned = False
-        self._write_all(pcapng.section(options.comment))
+        self._pipe.write(pcapng.section(options.comment))
 
     def write(self, packets: Sequence[Packet]) -> None:
         """Write packets."""
         blocks, self._known = pcapng.blocks(packets, self._known, self._snaplen)
-        self._write_all(blocks)
+        self._pipe.write(blocks)
 
     def close(self) -> None:
         """Write what was counted."""
         if not self._is_abandoned:
             with contextlib.suppress(OSError):
-                self._write_all(pcapng.ending(self._known, time.time_ns()))
+                self._pipe.write(pcapng.ending(self._known, time.time_ns()))
 
     def abandon(self) -> None:
         """Write nothing more."""
         self._is_abandoned = True
-
-    def _write_all(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._fd, data) :]

@@ -13,7 +13,18 @@ _COLUMNS = (
     *("NAME", "KIND", "STATE", "ADDRESSES", "MTU", "OWNER", "WORKER", "RESTARTS", "TX/s", "RX/s"),
     *("LOST", "SUBS", "LAST EXIT"),
 )
-_FIRST_TO_GO = ("OWNER", "MTU", "KIND", "LAST EXIT", "SUBS", "RX/s")
+_FIRST_TO_GO = (
+    "OWNER",
+    "MTU",
+    "KIND",
+    "LAST EXIT",
+    "SUBS",
+    "RX/s",
+    "ADDRESSES",
+    "TX/s",
+    "RESTARTS",
+    "LOST",
+)
 """The columns that a narrow terminal does without."""
 
 

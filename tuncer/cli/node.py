@@ -39,6 +39,7 @@ def add_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Run a node until SIGTERM or SIGINT comes; SIGHUP reloads."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a node that can reload
     config = _loaded(options.file)
     if config is None:
         return 2

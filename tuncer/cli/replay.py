@@ -20,6 +20,7 @@ from tuncer.protocol.packet import DeviceError
 from tuncer.protocol.pcapng import Captured, CaptureError
 from tuncer.tunctl import Flag, Protocol, TunPi
 
+_HOUR = 3600.0  # seconds: poll(2) takes no longer times than some weeks
 _AT_ONCE = 64  # packets of a system call's batch
 _HELP = """\
 The packets come out of the device, as if they had been received there. All times are reckoned from
@@ -144,11 +145,20 @@ class _Sending:
                 left = self.began + due.after - time.monotonic()
                 if left > 0 or len(self._waiting) == _AT_ONCE:
                     self._flush()
-                    if self._poller.poll(max(0.0, left) * 1000):
+                    if self._is_interrupted_before(self.began + due.after):
                         return
                 self._waiting.append(data)
         finally:
             self._flush()  # also what came before a place where the capture is damaged
+
+    def _is_interrupted_before(self, due: float) -> bool:
+        """Wait until a packet is due; tell whether a signal came before."""
+        while True:
+            left = max(0.0, due - time.monotonic())
+            if self._poller.poll(min(left, _HOUR) * 1000):
+                return True
+            if left <= _HOUR:
+                return False
 
     def _framed(self, packet: Captured) -> bytes:
         """Return what the device takes."""

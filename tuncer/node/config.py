@@ -190,6 +190,8 @@ def parse(text: str, file: str) -> Config:
         where = re.search(r"at line (\d+)", str(error))
         line = int(where[1]) if where else len(text.splitlines()) or 1
         raise ConfigError(file, [Problem(line, f"this is no TOML: {error}")]) from None
+    except RecursionError:
+        raise ConfigError(file, [Problem(1, "tables or lists are nested too deep")]) from None
     problems = [Problem(line_of(text, path), said) for path, said in _problems(told)]
     if problems:
         raise ConfigError(file, sorted(problems))
@@ -210,10 +212,22 @@ def _problems(told: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:
             yield (section,), f"[{section}]: {_unknown('section', section, KEYS)}"
         elif not isinstance(content, dict):
             yield (section,), f"{section}: a section is a table, as in [{section}.NAME]"
+        elif section == "actor":
+            yield from _of_section(section, content)
+            yield from _same_names(content)
         elif section == "node":
             yield from _of_table(("node",), content, KEYS["node"])
         else:
             yield from _of_section(section, content)
+
+
+def _same_names(actors: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:
+    """Yield the actors that would register the name of another one."""
+    seen: dict[str, str] = {}
+    for actor, settings in actors.items():
+        name = settings.get("name") if isinstance(settings, dict) else None
+        if isinstance(name, str) and seen.setdefault(name, actor) != actor:
+            yield ("actor", actor, "name"), f"[actor.{actor}]: {seen[name]!r} has this name, too"
 
 
 def _of_section(section: str, content: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:

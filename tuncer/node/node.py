@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from supervisor import ActorError, ChildSpec, GenServer, SupervisorRef, handler, named
 from tuncer.node import notify
-from tuncer.node.config import Config, ConfigError, load, parse
+from tuncer.node.config import Child, Config, ConfigError, load, parse
 from tuncer.node.metrics_server import MetricsServer
 from tuncer.node.reloading import Step, steps
-from tuncer.node.specs import specs
+from tuncer.node.specs import forget_modules, specs
 
 log = logging.getLogger("tuncer")
 
@@ -23,6 +23,28 @@ log = logging.getLogger("tuncer")
 def name_of(node: str) -> str:
     """Return the name of the actor of a node."""
     return f"{node} configuration"
+
+
+class Watchdog(GenServer):
+    """Tells the service manager's watchdog, twice within its time, that the supervisor answers."""
+
+    def init(self, node: str, period: float) -> None:
+        """Begin.
+
+        Args:
+            node: the name of the supervisor.
+            period: seconds within which the service manager wants to hear of it.
+        """
+        self._node = node
+        self.call_every(period / 2, self._look)
+
+    def _look(self) -> None:
+        try:
+            named(self._node, SupervisorRef).within(5.0).count_children()
+        except ActorError as error:
+            log.error("the supervisor of node %s does not answer: %s", self._node, error)
+        else:
+            notify.notify(WATCHDOG=1)
 
 
 class Reloaded(NamedTuple):
@@ -37,7 +59,7 @@ class Reloaded(NamedTuple):
 class Node(GenServer):
     """Reloads the configuration of a node."""
 
-    kept = ("text", "failed")
+    kept = ("text",)
 
     def init(self, file: str, text: str) -> None:
         """Begin, when all other children have started.
@@ -49,27 +71,13 @@ class Node(GenServer):
         self.file = file
         if not self.restored:
             self.text = text
-            self.failed: list[str] = []
-            """Children of the configuration in force that are not there: they did not start."""
         self._name = parse(self.text, file).name
         count = len(parse(self.text, file).children)
         notify.notify(READY=1, STATUS=f"node {self._name}: {count} children run")
-        period = notify.watchdog_period()
-        if period is not None:
-            self.call_every(period / 2, self._still_well)
 
     @property
     def _supervisor(self) -> SupervisorRef:
         return named(self._name, SupervisorRef)
-
-    def _still_well(self) -> None:
-        """Tell the service manager's watchdog that the supervisor answers."""
-        try:
-            self._supervisor.within(5.0).count_children()
-        except ActorError as error:
-            log.error("the supervisor of node %s does not answer: %s", self._name, error)
-        else:
-            notify.notify(WATCHDOG=1)
 
     # -- reload ------------------------------------------------------------------------------------
 
@@ -95,25 +103,38 @@ class Node(GenServer):
 
     def _reload(self, *, dry_run: bool) -> Reloaded:
         after = load(self.file)
+        forget_modules(after)
         wanted = dict(zip((child.id for child in after.children), specs(after), strict=True))
-        before = parse(self.text, self.file)
-        there = tuple(child for child in before.children if child.id not in self.failed)
-        todo = steps(Config(before.file, before.node, there, before.text), after)
+        todo = steps(self._in_force(), after)
         if dry_run:
             return Reloaded([str(step) for step in todo], "")
-        done, failed, problems = [], [], []
+        done, problems = [], []
         for step in todo:
             try:
                 self._do(step, wanted)
                 done.append(str(step))
                 log.info("node %s: %s", self._name, step)
-            except (ActorError, OSError) as error:
+            except (ActorError, OSError, TypeError, ValueError) as error:
                 problems.append(f"{step}: {error}".partition("\n")[0])
                 log.error("node %s: %s: %s", self._name, step, error)
-                if step.action != "stop":
-                    failed.append(step.child.id)
-        self.text, self.failed = after.text, failed
+        self.text = after.text
         return Reloaded(done, "\n".join(problems))
+
+    def _in_force(self) -> Config:
+        """Return the configuration in force, as far as its children are there.
+
+        One that did not start is not there. One that is there and that it does not have was started
+        by a predecessor of this actor, which was killed in a reload: its settings are not known.
+        """
+        told = parse(self.text, self.file)
+        there = {row.id for row in self._supervisor.which_children()}
+        known = [child for child in told.children if child.id in there]
+        strangers = there - {child.id for child in known}
+        for id_ in sorted(strangers):
+            section, _, name = id_.partition(" ")
+            if section in {"device", "pipeline", "actor"}:
+                known.append(Child(section, name, {"settings": "unknown"}))
+        return Config(told.file, told.node, tuple(known), told.text)
 
     def _do(self, step: Step, wanted: dict[str, ChildSpec]) -> None:
         supervisor = self._supervisor.within(60.0)
@@ -137,7 +158,12 @@ def children_of(config: Config) -> list[ChildSpec]:
     """
     file = str(Path(config.file).absolute())
     own = ChildSpec("configuration", Node, (file, config.text), name=name_of(config.name))
-    return [*specs(config), *_metrics(config), own]
+    return [*specs(config), *_metrics(config), *_watchdog(config), own]
+
+
+def _watchdog(config: Config) -> list[ChildSpec]:
+    period = notify.watchdog_period()
+    return [] if period is None else [ChildSpec("watchdog", Watchdog, (config.name, period))]
 
 
 def _metrics(config: Config) -> list[ChildSpec]:

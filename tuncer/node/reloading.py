@@ -36,7 +36,7 @@ def steps(before: Config, after: Config) -> list[Step]:
     changed = [
         Step("replace", child, _difference(old[child.id].settings, child.settings))
         for child in after.children
-        if child.id in old and old[child.id].settings != child.settings
+        if child.id in old and repr(old[child.id].settings) != repr(child.settings)
     ]
     added = [Step("start", child, "") for child in after.children if child.id not in old]
     return [*reversed(gone), *changed, *added]
@@ -44,10 +44,11 @@ def steps(before: Config, after: Config) -> list[Step]:
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     """Return which settings differ, in one line."""
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    told = [f"{key} {_shown(before, key)} -> {_shown(after, key)}" for key in keys]
+    # By what they look like: nan does not equal itself.
+    keys = [key for key in {**before, **after} if _shown(before, key) != _shown(after, key)]
+    told = [f"{key} {_shown(before, key):.80} -> {_shown(after, key):.80}" for key in keys]
     return ", ".join(told)
 
 
 def _shown(settings: dict[str, Any], key: str) -> str:
-    return repr(settings[key])[:80] if key in settings else "(none)"
+    return repr(settings[key]) if key in settings else "(none)"

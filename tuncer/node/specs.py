@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from supervisor import ChildSpec, GenServer
-from supervisor.lowlevel import load_reference
+from supervisor.lowlevel import load_reference, pack_exact
 from tuncer.client.create import child_spec
 from tuncer.node.config import Child, Config, ConfigError, Problem
 from tuncer.tunctl import Flag
@@ -15,6 +15,14 @@ _AS_THEY_ARE = {
     *("addresses", "routes", "mtu", "queues", "offload", "persist", "owner", "group"),
     *("namespace", "txqueuelen", "log_packets", "log_bytes", "filter"),
 }
+
+
+def forget_modules(config: Config) -> None:
+    """Have the modules that a configuration refers to be imported anew, as they are now."""
+    for child in config.children:
+        reference = child.settings.get("start") or child.settings.get("object")
+        if isinstance(reference, str):
+            sys.modules.pop(reference.partition(":")[0], None)
 
 
 def specs(config: Config) -> list[ChildSpec]:
@@ -30,7 +38,7 @@ def specs(config: Config) -> list[ChildSpec]:
     for child in config.children:
         try:
             found.append(_MADE[child.section](child))
-        except Exception as error:  # noqa: BLE001 - of the user's modules, whatever it is
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of the user's modules
             said = f"[{child.section}.{child.name}]: {_line(error)}"
             problems.append(Problem(config.line_of(child), said))
     if problems:
@@ -38,7 +46,7 @@ def specs(config: Config) -> list[ChildSpec]:
     return found
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
     return kind + (str(error).partition("\n")[0] or "no reason is told")
 
@@ -69,7 +77,9 @@ def _actor(child: Child) -> ChildSpec:
     known = ("name", "restart", "shutdown", "watchdog")
     options: dict[str, Any] = {key: settings[key] for key in known if key in settings}
     arguments = tuple(settings.get("args", ())), dict(settings.get("kwargs", {}))
-    return ChildSpec(child.id, found, *arguments, **options)
+    pack_exact([list(arguments[0]), arguments[1]], "init")  # as they travel in a reload
+    # The supervisor does not import the module: so each start has the module as it is then.
+    return ChildSpec(child.id, found, *arguments, preload=False, **options)
 
 
 _MADE = {"device": _device, "pipeline": _pipeline, "actor": _actor}

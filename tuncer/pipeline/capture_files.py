@@ -135,11 +135,11 @@ class CaptureFiles:
         blocks, known = pcapng.blocks(packets, self._interfaces, self._limits.snaplen)
         try:
             _write(file, blocks)
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 file.truncate(self._offset)
             file.seek(self._offset)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.name)) from None
         self._interfaces = known
         self._offset = file.tell()
 
