@@ -28,11 +28,13 @@ def file(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def node(file: Path, text: str, **environment: str) -> Iterator[Program]:
+def node(
+    file: Path, text: str, directory: Path | None = None, **environment: str
+) -> Iterator[Program]:
     """Run a node, until it is ready."""
     file.write_text(text)
-    variables = os.environ | environment
-    with program(TUNCER, "run", str(file), env=variables, preexec_fn=heed_ctrl_c) as running:
+    told = {"env": os.environ | environment, "cwd": directory, "preexec_fn": heed_ctrl_c}
+    with program(TUNCER, "run", str(file), **told) as running:
         eventually(lambda: named("node configuration").is_alive())
         yield running
         if running.process.poll() is None:
@@ -161,6 +163,39 @@ def test_actors_and_pipelines(file: Path, tmp_path: Path) -> None:
         file.write_text(text.replace("hello", "bye"))
         subprocess.run([TUNCER, "reload"], check=True)
         assert named("echo").call("?") == "bye!"
+        # What cannot travel changes nothing.
+        file.write_text(text.replace('["hello"]', "[2020-01-02]"))
+        found = subprocess.run([TUNCER, "reload"], capture_output=True, text=True, check=False)
+        assert found.returncode == 1
+        assert "[actor.echo]: " in found.stderr
+        assert named("echo").call("?") == "bye!"
+
+
+def test_a_reload_that_is_cut_short_is_done_by_the_next_one(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import os, time\n"
+        "from supervisor import GenServer\n"
+        "class Slow(GenServer):\n"
+        "    def init(self):\n"
+        "        open('begun', 'w').close()\n"
+        "        while not os.path.exists('go'):\n"
+        "            time.sleep(0.01)\n"
+    )
+    head = f'[node]\npath = ["{tmp_path}"]\n'
+    with node(file, head + LAB + TAP, directory=tmp_path):
+        slow = '[actor.slow]\nstart = "own:Slow"\n'
+        file.write_text(head + LAB + "mtu = 1300\n[device.new2]\n" + slow)
+        with subprocess.Popen([TUNCER, "reload"], stderr=subprocess.PIPE) as reloading:
+            eventually((tmp_path / "begun").exists)
+            kill(named("node configuration").pid)
+            (tmp_path / "go").touch()
+            assert reloading.wait(20) == 1
+        eventually(lambda: named("node configuration").is_alive())
+        subprocess.run([TUNCER, "reload"], check=True)
+        assert rows().keys() == {"lab0", "new2"}
+        assert rows()["lab0"].mtu == 1300
+        done = subprocess.run([TUNCER, "reload"], capture_output=True, text=True, check=True)
+        assert done.stdout == "nothing has changed\n"
 
 
 def test_a_wrong_configuration_starts_nothing(file: Path) -> None:

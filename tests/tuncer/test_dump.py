@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from devices import OTHER, TUN, kill_worker
-from processes import TUNCER, Program, Run, eventually, heed_ctrl_c, program
+from processes import TUNCER, Program, Run, eventually, heed_ctrl_c, program, state
 from traffic import send_numbers, send_one
 
 import tuncer
@@ -130,6 +130,32 @@ def test_whoever_has_read_enough_may_go(dev: Device) -> None:
         assert process.returncode == 0
         assert said == "0 packets captured, 0 lost\n"
         subscribed(dev, 0)
+
+
+def test_a_reader_that_has_stopped_does_not_hold_up_the_end(dev: Device) -> None:
+    for arguments in (["-x"], ["-w", "-"]):
+        command = [TUNCER, "dump", "lab0", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            subscribed(dev)
+            for _ in range(200):  # more than a pipe has room for
+                send_one(OTHER, bytes(1000))
+            eventually(lambda: state(process.pid), "S")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        subscribed(dev, 0)
+
+
+def test_a_closed_standard_output_is_no_socket(dev: Device) -> None:
+    for arguments in (["dump", "lab0", "-c", "1"], ["dump", "lab0", "-c1", "-w", "-"], ["list"]):
+        command = ["sh", "-c", 'exec "$@" >&-', "sh", TUNCER, *arguments]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            if arguments[0] == "dump":
+                subscribed(dev)
+                send_one(OTHER)
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
+        assert process.returncode == 0
+        assert "malformed" not in str(dev.statistics())
 
 
 def test_files_by_size(dev: Device, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`tuncer-extcap`: Wireshark's own tshark lists devices by it, and captures."""
 
+import io
 import json
 import os
 import re
@@ -107,21 +108,25 @@ def test_a_directory_of_somebody_else_is_not_read(tmp_path: Path) -> None:
 def test_a_capture_into_the_pipe(dev: Device, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    found: list[bytes] = []
-    reading = threading.Thread(target=lambda: found.append(fifo.read_bytes()))
+    found = bytearray()
+
+    def read() -> None:
+        with fifo.open("rb", buffering=0) as pipe:
+            while some := pipe.read(4096):
+                found.extend(some)
+
+    reading = threading.Thread(target=read)
     reading.start()
     command = ["--capture", "--extcap-interface", "tuncer:lab0", "--fifo", str(fifo)]
     with subprocess.Popen([EXTCAP, *command, "--extcap-capture-filter", "udp and less 40"]) as it:
         eventually(lambda: dev.statistics()["subscribers"])
         send_one(OTHER, bytes(100))
         send_one(OTHER, b"hello")
-        eventually(lambda: dev.statistics()["packets_read"], 2)
+        eventually(lambda: b"hello" in found)
         it.send_signal(signal.SIGTERM)
     reading.join()
     assert it.returncode == 0
-    (tmp_path / "got").write_bytes(found[0])
-    with (tmp_path / "got").open("rb") as file:
-        assert [len(record.data) for record in pcapng.read(file)] == [33]
+    assert [len(record.data) for record in pcapng.read(io.BytesIO(found))] == [33]
 
 
 def in_wiresharks_place(directory: Path, *command: str) -> list[str]:
@@ -130,6 +135,15 @@ def in_wiresharks_place(directory: Path, *command: str) -> list[str]:
     assert place is not None, "tshark is not there"
     script = 'mkdir -p "$2" && mount --bind "$1" "$2" && shift 2 && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, "sh", str(directory), str(place), *command]
+
+
+def test_a_filter_is_no_option(dev: Device, tmp_path: Path) -> None:
+    for wanted in ("-w other", "--json", "-c1"):
+        command = ["--capture", "--extcap-interface", "tuncer:lab0", "--fifo", "/dev/null"]
+        found = said(*command, f"--extcap-capture-filter={wanted}", status=2)
+        assert "is no filter expression" in found
+    found = said("--capture", "--extcap-interface", "tuncer:-w", "--fifo", "/dev/null", status=1)
+    assert "-w: there is no such device" in found
 
 
 def test_tshark_captures_live(dev: Device, tmp_path: Path, run: Run) -> None:

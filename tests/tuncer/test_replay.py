@@ -18,7 +18,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 import tuncer
-from tuncer import Device, Flag
+from tuncer import Device, Flag, Packet
 from tuncer.cli.replay import schedule
 from tuncer.protocol import pcapng
 from tuncer.protocol.packet import Framing, packet_class
@@ -127,6 +127,20 @@ def test_a_loop_without_end_ends_by_a_signal(dev: Device, tmp_path: Path) -> Non
         eventually(lambda: received(dev) > 100)
         replaying.process.send_signal(signal.SIGTERM)
         assert "packets sent in" in replaying.process.communicate(timeout=20)[0]
+
+
+@pytest.mark.parametrize(("speed", "when"), [("1", 2**63), ("1e-300", 10**18 + 1)])
+def test_a_packet_that_is_due_in_centuries(
+    dev: Device, tmp_path: Path, speed: str, when: int
+) -> None:
+    packets = [Packet(udp(n), n, time, "was0") for n, time in enumerate((10**18, when))]
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(pcapng.section() + pcapng.blocks(packets, {})[0])
+    command = [TUNCER, "replay", str(path), "lab0", "--speed", speed]
+    with program(*command, preexec_fn=heed_ctrl_c) as replaying:
+        eventually(lambda: received(dev), 1)
+        replaying.process.send_signal(signal.SIGINT)
+        assert replaying.process.communicate(timeout=20)[0].startswith("1 packets sent")
 
 
 def test_a_refused_packet_is_counted_and_told_once(dev: Device, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tuncer.node import notify
 from tuncer.node.config import Child, Config, ConfigError, load, parse
 from tuncer.node.metrics_server import MetricsServer
 from tuncer.node.reloading import Step, steps
-from tuncer.node.specs import forget_modules, specs
+from tuncer.node.specs import specs
 
 log = logging.getLogger("tuncer")
 
@@ -103,7 +103,6 @@ class Node(GenServer):
 
     def _reload(self, *, dry_run: bool) -> Reloaded:
         after = load(self.file)
-        forget_modules(after)
         wanted = dict(zip((child.id for child in after.children), specs(after), strict=True))
         todo = steps(self._in_force(), after)
         if dry_run:

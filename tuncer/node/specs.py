@@ -17,14 +17,6 @@ _AS_THEY_ARE = {
 }
 
 
-def forget_modules(config: Config) -> None:
-    """Have the modules that a configuration refers to be imported anew, as they are now."""
-    for child in config.children:
-        reference = child.settings.get("start") or child.settings.get("object")
-        if isinstance(reference, str):
-            sys.modules.pop(reference.partition(":")[0], None)
-
-
 def specs(config: Config) -> list[ChildSpec]:
     """Return all children of a configuration. The modules that it refers to are imported.
 
@@ -78,8 +70,7 @@ def _actor(child: Child) -> ChildSpec:
     options: dict[str, Any] = {key: settings[key] for key in known if key in settings}
     arguments = tuple(settings.get("args", ())), dict(settings.get("kwargs", {}))
     pack_exact([list(arguments[0]), arguments[1]], "init")  # as they travel in a reload
-    # The supervisor does not import the module: so each start has the module as it is then.
-    return ChildSpec(child.id, found, *arguments, preload=False, **options)
+    return ChildSpec(child.id, found, *arguments, **options)
 
 
 _MADE = {"device": _device, "pipeline": _pipeline, "actor": _actor}

@@ -68,6 +68,8 @@ def test_what_is_not_said_has_its_usual_value() -> None:
         ('[actor.a]\nstart = "x"', "a.toml:2: [actor.a]: start is text as in"),
         ('[actor.a]\nstart = "os:path"', "a.toml:1: [actor.a]: os:path is no GenServer"),
         ('[actor.a]\nstart = "nowhere:x"', "a.toml:1: [actor.a]: ModuleNotFoundError"),
+        ('[actor.a]\nstart = "exits:X"', "a.toml:1: [actor.a]: SystemExit: 0"),
+        ('[actor.a]\nstart = "tuncer:Follower"\nargs = [2020-01-02]', "a.toml:1: [actor.a]: "),
         ('[pipeline.a]\nobject = "os:path"', "a.toml:1: [pipeline.a]: os:path is no Pipeline"),
         ('[device.a]\naddresses = ["10.0.0.300"]', "a.toml:1: [device.a]: '10.0.0.300' is no IP"),
         ('[device.a]\nfilter = "porst"', "a.toml:1: [device.a]: 'porst' is no filter expression"),
@@ -76,9 +78,22 @@ def test_what_is_not_said_has_its_usual_value() -> None:
         ('[device.a]\nowner = "nobody there"', "a.toml:1: [device.a]: "),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(text: str, says: str) -> None:
+def test_what_is_wrong_is_said_with_its_line(
+    text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exits.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
     (found,) = problems(text)
     assert found.startswith(says)
+
+
+def test_two_actors_of_a_name() -> None:
+    text = '[actor.a]\nstart="x:y"\nname="n"\n[actor.b]\nstart="x:y"\nname="n"'
+    assert problems(text) == ["a.toml:6: [actor.b]: 'a' has this name, too"]
+
+
+def test_too_deep() -> None:
+    assert problems("a = " + "[" * 100_000) == ["a.toml:1: tables or lists are nested too deep"]
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -166,6 +181,11 @@ def test_steps_lead_from_one_to_the_other(before: Config, after: Config) -> None
             assert step.child.id not in there
             there[step.child.id] = step.child.settings
     assert there == {child.id: child.settings for child in after.children}
+
+
+def test_what_is_not_equal_to_itself_is_unchanged() -> None:
+    text = '[actor.a]\nstart = "x:y"\nargs = [nan]'
+    assert steps(parse(text, "a"), parse(text, "a")) == []
 
 
 def test_another_node_is_no_reload() -> None:
