@@ -290,6 +290,15 @@ def test_a_service_manager_is_told(file: Path, manager: socket.socket) -> None:
         assert running.process.wait(20) == 0
 
 
+def test_a_crash_of_the_actor_that_tells_is_no_end_of_the_node(
+    file: Path, manager: socket.socket
+) -> None:
+    with node(file, LAB, NOTIFY_SOCKET=manager.getsockname()):
+        assert "READY" in told(manager)
+        named("node configuration").cast("what it does not know")  # which ends it, with an error
+        assert "READY" in told(manager)  # by its successor; nothing came between
+
+
 def test_a_node_that_hangs_tells_no_watchdog(file: Path, manager: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "400000"}
     with node(file, LAB, **environment):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisor import ActorError, ChildSpec, GenServer, SupervisorRef, handler, named
+from supervisor.lowlevel import starts_again
 from tuncer.node import notify
 from tuncer.node.config import Child, Config, ConfigError, load, parse
 from tuncer.node.metrics_server import MetricsServer
@@ -144,9 +145,9 @@ class Node(GenServer):
             supervisor.start_child(wanted[step.child.id])
 
     def terminate(self, reason: object) -> None:
-        """Tell the service manager that the node stops, unless this actor alone does."""
-        del reason
-        notify.notify(STOPPING=1)
+        """Tell the service manager that the node stops: not when this actor has crashed."""
+        if reason == "shutdown" and not starts_again(self):
+            notify.notify(STOPPING=1)
 
 
 def children_of(config: Config) -> list[ChildSpec]:
