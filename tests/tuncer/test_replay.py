@@ -146,10 +146,20 @@ def test_a_packet_that_is_due_in_centuries(
 def test_a_refused_packet_is_counted_and_told_once(dev: Device, tmp_path: Path) -> None:
     path = capture(tmp_path / "a.pcapng", [udp(1), b"\x99" * 30, b"\x99" * 30, udp(2)])
     said = replay(path, "lab0", status=1).splitlines()
-    assert said[0].startswith("tuncer: packet 2 was not sent: ")
+    assert said[0].startswith("tuncer: a packet was not sent: ")
     assert said[1].startswith("2 packets sent in ")
     assert said[1].endswith(", 2 not")
     assert len(said) == 2
+
+
+def test_packets_that_were_cut_are_not_sent(dev: Device, tmp_path: Path) -> None:
+    packets = [Packet(udp(n, size=10 * n), n, 10**18, "was0") for n in range(3)]
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(pcapng.section() + pcapng.blocks(packets, {}, 40)[0])
+    said = replay(path, "lab0", status=1)
+    assert "the capture has left out 6 bytes of it" in said
+    assert "1 packets sent" in said
+    assert ", 2 not" in said
 
 
 def test_a_stream_and_a_damaged_file(dev: Device, tmp_path: Path) -> None:

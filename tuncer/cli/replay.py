@@ -141,6 +141,9 @@ class _Sending:
         """
         try:
             for due in packets:
+                if due.packet.missing:
+                    self._refuse(f"the capture has left out {due.packet.missing} bytes of it")
+                    continue
                 data = self._framed(due.packet)
                 left = self.began + due.after - time.monotonic()
                 if left > 0 or len(self._waiting) == _AT_ONCE:
@@ -173,6 +176,12 @@ class _Sending:
         is_ipv6 = packet.data[:1] >= b"\x60"
         return TunPi(0, Protocol.IPV6 if is_ipv6 else Protocol.IPV4, packet.data).pack()
 
+    def _refuse(self, why: object) -> None:
+        """Count a packet that is not sent, and tell of the first one."""
+        if not self.failed:
+            print(f"tuncer: a packet was not sent: {why}", file=sys.stderr)
+        self.failed += 1
+
     def _flush(self) -> None:
         """Send what waits; a packet that is refused is counted, and the first one told of."""
         waiting, self._waiting = self._waiting, []
@@ -185,8 +194,5 @@ class _Sending:
             except (OSError, ValueError) as error:
                 before = written_before(error)
                 self.sent += before
-                if not self.failed:
-                    number = self.sent + 1
-                    print(f"tuncer: packet {number} was not sent: {error}", file=sys.stderr)
-                self.failed += 1
+                self._refuse(error)
                 waiting = waiting[before + 1 :]

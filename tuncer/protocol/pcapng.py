@@ -44,6 +44,8 @@ class Captured(NamedTuple):
     """The interface's name, if the file tells it."""
     end: int
     """Where in the file the next record begins."""
+    missing: int = 0
+    """Bytes at the packet's end that the capture has left out: it had a snapshot length."""
 
     def packet(self, seq: int) -> Packet:
         """Return it as a packet of this number."""
@@ -237,13 +239,14 @@ def _pcap(reader: _Reader, order: str, unit: int) -> Iterator[Captured]:
     framing = _framing(reader, struct.unpack(f"{order}I", head[16:])[0] & 0xFFFF)
     record = struct.Struct(f"{order}IIII")
     while len(head := reader.take(16)) == 16:
-        seconds, parts, size, _ = record.unpack(head)
+        seconds, parts, size, whole = record.unpack(head)
         if size > _LONGEST_BLOCK:
             raise reader.damaged(f"a packet of {size} bytes")
         data = reader.take(size)
         if len(data) < size:
             return
-        yield Captured(data, seconds * _SECOND + parts * unit, framing, "", reader.position)
+        when, missing = seconds * _SECOND + parts * unit, max(0, whole - size)
+        yield Captured(data, when, framing, "", reader.position, missing)
 
 
 class _Interface(NamedTuple):
@@ -331,10 +334,10 @@ def _packet(
     try:
         if kind == SIMPLE:
             one, time = interfaces[0], 0
-            start, size = 4, struct.unpack_from(f"{order}I", body)[0]
-            size = min(size, len(body) - start)  # the interface's snapshot length may be shorter
+            start, whole = 4, struct.unpack_from(f"{order}I", body)[0]
+            size = min(whole, len(body) - start)  # the interface's snapshot length may be shorter
         else:
-            number, high, low, size, _ = struct.unpack_from(f"{order}IIIII", body)
+            number, high, low, size, whole = struct.unpack_from(f"{order}IIIII", body)
             one, time, start = interfaces[number], high << 32 | low, 20
     except (struct.error, IndexError):
         raise reader.damaged("a packet's block") from None
@@ -343,7 +346,8 @@ def _packet(
     when = _nanoseconds(time, one.resolution)
     if when >= 1 << 64:
         raise reader.damaged("a packet of a time that is later than any")
-    return Captured(body[start : start + size], when, one.framing, one.name, reader.position)
+    data, missing = body[start : start + size], max(0, whole - size)
+    return Captured(data, when, one.framing, one.name, reader.position, missing)
 
 
 def _nanoseconds(time: int, resolution: int) -> int:
