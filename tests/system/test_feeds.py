@@ -16,7 +16,7 @@ from typing import Any
 import pipelines
 import pytest
 from pipelines import Count, blow, check_counts, in_file, source, udp, wait
-from processes import PATIENCE, eventually
+from processes import PATIENCE, eventually, heed_ctrl_c
 
 from supervisor import NoProcess, ProcessDown, Ref, Supervisor, named
 from tuncer.pipeline import Feed, Pcap, Pipeline, PipelineRef, stage
@@ -329,6 +329,7 @@ def test_ctrl_c_ends_a_program_that_feeds(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=with_paths(),
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - no thread of the test runs yet
     ) as started:
         assert started.stdout is not None
         assert started.stdout.readline() == "ready\n"
