@@ -49,11 +49,12 @@ def _cells(node: Node) -> tuple[str, ...]:
         "" if node.uptime is None else duration(node.uptime),
         size(node.mailbox) if node.mailbox else "",
         "" if memory is None else size(memory),
-        "" if node.last_exit is None else _exit(node.last_exit),
+        "" if node.last_exit is None else exit_text(node.last_exit),
     )
 
 
-def _exit(ended: Exited) -> str:
+def exit_text(ended: Exited) -> str:
+    """Return why a process has ended, and when, in a line that does nothing to a terminal."""
     return f"{printable(ended.reason)}, {duration(ended.ago)} ago"
 
 

@@ -2,11 +2,19 @@
 
 import struct
 from ipaddress import IPv4Address, ip_address
+from typing import Any
 
-from tuncer import GsoType, VnetHdr
+from tuncer import GsoType, Packet, VnetHdr
+from tuncer.protocol.packet import Framing, packet_class
 
 ETHERNET = bytes.fromhex("020000000001020000000002")
 SYN, ACK, PSH, FIN, ECE, CWR = 0x02, 0x10, 0x08, 0x01, 0x40, 0x80
+
+
+def made(data: Any, *, is_frame: bool = False, start: int = 0) -> Packet:
+    """Return a packet of a device that frames packets so."""
+    kind = packet_class(Framing(is_frame, start))
+    return kind(bytes(start) + bytes(data), 0, 0, "lab0")
 
 
 def checksum(data: bytes) -> int:

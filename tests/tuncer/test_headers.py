@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packets import made
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, UDPerror
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -17,7 +18,6 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 
-from tuncer import Packet
 from tuncer.protocol import headers
 from tuncer.protocol.headers import FragmentTable, LatestDatagrams, Vlan, flow_text
 from tuncer.protocol.packet import Frame, Framing, packet_class
@@ -53,11 +53,6 @@ links = st.sampled_from(
         Ether(**MACS) / Dot1AD(vlan=4095) / Dot1Q(vlan=1),
     ]
 )
-
-
-def made(data: Any, *, is_frame: bool = False, start: int = 0) -> Packet:
-    kind = packet_class(Framing(is_frame, start))
-    return kind(bytes(start) + bytes(data), 0, 0, "lab0")
 
 
 @given(links, networks, transports, st.sampled_from([0, 4]))

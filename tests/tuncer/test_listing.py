@@ -80,7 +80,7 @@ def test_rates_and_the_last_exit() -> None:
             row = eventually(lambda: (row := only_row()).rates and row.rates.tx > 0 and row)
         assert row.workers == tuple(dev.pids)
         assert row.last_exit is not None
-        assert row.last_exit["reason"] == "killed"
+        assert row.last_exit.reason == "killed"
         assert row.restarts == 1
         dev.down()
         assert only_row().state == "down"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packets import made
 from processes import run
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_RS, IPv6
@@ -13,16 +14,11 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 
 from tuncer.cli import packet_text
 from tuncer.protocol import pcapng
-from tuncer.protocol.packet import Framing, Packet, packet_class
+from tuncer.protocol.packet import Framing, packet_class
 
 MACS = {"dst": "02:00:00:00:00:01", "src": "02:00:00:00:00:02"}
 ENDS = {"src": "10.0.0.1", "dst": "10.0.0.2"}
 ENDS6 = {"src": "fd00::1", "dst": "fd00::2"}
-
-
-def made(data: Any, *, is_frame: bool = False, start: int = 0) -> Packet:
-    kind = packet_class(Framing(is_frame, start))
-    return kind(bytes(start) + bytes(data), 0, 0, "lab0")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def _run(given: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
         return 1
     except OSError as error:
-        print(f"tuncer: {_sentence(error)}", file=sys.stderr)
+        print(f"tuncer: {sentence(error)}", file=sys.stderr)
         return 1
     except ActorError as error:  # a worker, or a supervisor, that does not answer
         print(f"tuncer: {error}", file=sys.stderr)
@@ -102,7 +102,7 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, "r+" if number else "r"))  # noqa: SIM115 - for good
 
 
-def _sentence(error: OSError) -> str:
+def sentence(error: OSError) -> str:
     """Say what happened, to what, and how to mend it, on one line."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tuncer.cli import packet_text
+from tuncer.cli import packet_text, sentence
 from tuncer.cli.finding import device_called
 from tuncer.cli.interruption import Interruption
 from tuncer.client.device import Device
@@ -148,8 +148,7 @@ def _capture(
         except (BrokenPipeError, InterruptedError):  # whoever read has enough: that is no failure
             output.abandon()
         except OSError as error:  # a full disk, a device that was deleted
-            where = f"{error.filename}: " if error.filename else ""
-            print(f"tuncer: {where}{error.strerror or error}", file=sys.stderr)
+            print(f"tuncer: {sentence(error)}", file=sys.stderr)
             status = 1
     print(f"{captured} packets captured, {lost + untold} lost", file=sys.stderr)
     return status

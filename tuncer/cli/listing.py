@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from tuncer.cli.output import ago, print_json, print_table, rate
+from supervisor.tree import exit_text
+from tuncer.cli.output import print_json, print_table, rate
 from tuncer.node.device_rows import SILENT, DeviceRow, device_rows
 
 _COLUMNS = (
@@ -52,7 +53,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _cells(row: DeviceRow) -> tuple[str, ...]:
-    last = row.last_exit
     return (
         row.name,
         row.kind or "",
@@ -66,7 +66,7 @@ def _cells(row: DeviceRow) -> tuple[str, ...]:
         rate(None if row.rates is None else row.rates.rx),
         "" if row.lost is None else str(sum(row.lost.values())),
         _number(row.subscribers),
-        "" if last is None else f"{last['reason']}, {ago(last['ago'])} ago",
+        "" if row.last_exit is None else exit_text(row.last_exit),
     )
 
 

@@ -75,11 +75,3 @@ def rate(number: float | None) -> str:
         if number >= size:
             return f"{number / size:.1f}{unit}"
     return f"{number:.0f}"
-
-
-def ago(seconds: float) -> str:
-    """Return a time in a few characters: "5 s", "3 min"."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from supervisor.tree import exit_text
 from tuncer.cli.finding import device_called
-from tuncer.cli.output import ago, print_json, print_table
+from tuncer.cli.output import print_json, print_table
 from tuncer.client.device import Device
-from tuncer.node.device_rows import DeviceRow, device_rows, program
+from tuncer.node.device_rows import DeviceRow, device_row, program
 from tuncer.protocol.operations import SubscriberRow
 
 _COLUMNS = ("SUBSCRIBER", "QUEUE", "TRANSPORT", "POLICY", "EVENTS", "BEHIND", "HOLDS BACK")
@@ -29,11 +30,7 @@ def run(options: argparse.Namespace) -> int:
     device = device_called(options.device)
     counts, routes = device.statistics(), [str(route.destination) for route in device.list_routes()]
     subscribers = device.list_subscribers()
-    pids = set(device.pids)
-    row = next((row for row in device_rows() if pids & set(row.workers)), None)
-    if row is None:
-        print(f"{device.name} has just gone")
-        return 1
+    row = device_row(device)
     if options.json:
         rows = [{**one._asdict(), "program": program(one.pid)} for one in subscribers]
         told = {**row.as_json(), "routes": routes, "counters": counts, "list_subscribers": rows}
@@ -61,8 +58,7 @@ def _told(
     yield "routes", routes or ["none"]
     yield "owner", [row.owner or "unknown"]
     yield "workers", [f"{pid}, queue {number}" for number, pid in enumerate(row.workers)]
-    last = row.last_exit
-    ended = "" if last is None else f"; the last exit was {ago(last['ago'])} ago: {last['reason']}"
+    ended = "" if row.last_exit is None else f"; the last exit: {exit_text(row.last_exit)}"
     yield "restarts", [f"{row.restarts}{ended}"]
     yield "filter", [str(counts["filter"] or "none")]
     yield "packets", [f"{row.read} read by the worker, {row.sent} written to the device"]

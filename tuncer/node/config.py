@@ -212,13 +212,12 @@ def _problems(told: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:
             yield (section,), f"[{section}]: {_unknown('section', section, KEYS)}"
         elif not isinstance(content, dict):
             yield (section,), f"{section}: a section is a table, as in [{section}.NAME]"
-        elif section == "actor":
-            yield from _of_section(section, content)
-            yield from _same_names(content)
         elif section == "node":
             yield from _of_table(("node",), content, KEYS["node"])
         else:
             yield from _of_section(section, content)
+            if section == "actor":
+                yield from _same_names(content)
 
 
 def _same_names(actors: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:

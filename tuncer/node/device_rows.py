@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor import ActorError
-from supervisor.tree import Node, snapshot
+from supervisor.tree import Exited, Node, snapshot
 from tuncer.client.device import Device, known
 from tuncer.protocol import paths
 from tuncer.tunctl import Flag
@@ -58,13 +58,14 @@ class DeviceRow(NamedTuple):
     subscribers: int | None = None
     behind: int | None = None
     """Packets that the slowest lossless subscriber is behind."""
-    last_exit: dict[str, Any] | None = None
-    """Of the last worker that has ended: ``pid``, ``reason``, ``ago`` in seconds."""
+    last_exit: Exited | None = None
+    """Of the last worker that has ended."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON knows it."""
         rates = None if self.rates is None else self.rates._asdict()
-        return {**self._asdict(), "rates": rates}
+        last = None if self.last_exit is None else vars(self.last_exit)
+        return {**self._asdict(), "rates": rates, "last_exit": last}
 
 
 def device_rows(roots: list[Node] | None = None, *, seconds: float = _BETWEEN) -> list[DeviceRow]:
@@ -83,6 +84,15 @@ def device_rows(roots: list[Node] | None = None, *, seconds: float = _BETWEEN) -
         one.thread.join(max(0.0, deadline - time.monotonic()))
     rows = [row for one in asked if (row := one.row()) is not None]
     return sorted((_with_supervision(row, roots) for row in rows), key=lambda row: row.name)
+
+
+def device_row(device: Device) -> DeviceRow:
+    """Return one device, which alone is asked.
+
+    Raises:
+        OSError, ActorError: it has gone, or its worker does not answer.
+    """
+    return _with_supervision(_row(device, _BETWEEN), snapshot())
 
 
 class _Asked:
@@ -112,8 +122,6 @@ class _Asked:
 def _row(device: Device, seconds: float) -> DeviceRow:
     before, began = device.statistics(), time.monotonic()
     flags = device.flags() & ~Flag.PERSIST
-    addresses = tuple(str(address.interface) for address in device.list_addresses())
-    name, mtu, pids = device.devname(), device.mtu(), tuple(device.pids)
     is_up = device.is_up()
     state = "down" if not is_up else "up" if device.carrier() else "no carrier"
     time.sleep(max(0.0, began + seconds - time.monotonic()))
@@ -127,23 +135,22 @@ def _row(device: Device, seconds: float) -> DeviceRow:
         rates = Rates(tx, rx)
     behind = [one.behind for one in device.list_subscribers() if one.behind is not None]
     return DeviceRow(
-        name,
+        device.devname(),
         state,
-        "tap" if Flag.TAP in flags else "tun",
-        flags.name,
-        addresses,
-        mtu,
-        None,
-        pids,
-        counts["restarts"],
-        rates,
-        counts["packets_read"],
-        counts["bytes_read"],
-        counts["packets_sent"],
-        counts["bytes_sent"],
-        counts["lost"],
-        counts["subscribers"],
-        max(behind, default=0),
+        kind="tap" if Flag.TAP in flags else "tun",
+        flags=flags.name,
+        addresses=tuple(str(address.interface) for address in device.list_addresses()),
+        mtu=device.mtu(),
+        workers=tuple(device.pids),
+        restarts=counts["restarts"],
+        rates=rates,
+        read=counts["packets_read"],
+        read_bytes=counts["bytes_read"],
+        sent=counts["packets_sent"],
+        sent_bytes=counts["bytes_sent"],
+        lost=counts["lost"],
+        subscribers=counts["subscribers"],
+        behind=max(behind, default=0),
     )
 
 
@@ -155,7 +162,7 @@ def _with_supervision(row: DeviceRow, roots: list[Node]) -> DeviceRow:
             ended = [node.last_exit for node in workers if node.last_exit is not None]
             last = min(ended, key=lambda one: one.ago, default=None)
             owner = ", ".join(map(program, root.owners)) or None
-            return row._replace(owner=owner, last_exit=None if last is None else vars(last))
+            return row._replace(owner=owner, last_exit=last)
     return row
 
 

@@ -72,9 +72,9 @@ class Node(GenServer):
         self.file = file
         if not self.restored:
             self.text = text
-        self._name = parse(self.text, file).name
-        count = len(parse(self.text, file).children)
-        notify.notify(READY=1, STATUS=f"node {self._name}: {count} children run")
+        told = parse(self.text, file)
+        self._name = told.name
+        notify.notify(READY=1, STATUS=f"node {told.name}: {len(told.children)} children run")
 
     @property
     def _supervisor(self) -> SupervisorRef:

@@ -11,11 +11,6 @@ from tuncer.client.create import child_spec
 from tuncer.node.config import Child, Config, ConfigError, Problem
 from tuncer.tunctl import Flag
 
-_AS_THEY_ARE = {
-    *("addresses", "routes", "mtu", "queues", "offload", "persist", "owner", "group"),
-    *("namespace", "txqueuelen", "log_packets", "log_bytes", "filter"),
-}
-
 
 def specs(config: Config) -> list[ChildSpec]:
     """Return all children of a configuration. The modules that it refers to are imported.
@@ -44,11 +39,10 @@ def _line(error: BaseException) -> str:
 
 
 def _device(child: Child) -> ChildSpec:
-    settings = child.settings
-    flags = Flag.TAP if settings.get("kind", "tun") == "tap" else Flag.TUN
-    if not settings.get("packet_information", False):
+    options = dict(child.settings)
+    flags = Flag.TAP if options.pop("kind", "tun") == "tap" else Flag.TUN
+    if not options.pop("packet_information", False):
         flags |= Flag.NO_PI
-    options = {key: value for key, value in settings.items() if key in _AS_THEY_ARE}
     return child_spec(child.id, child.name, flags, restart="permanent", **options)
 
 

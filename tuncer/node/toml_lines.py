@@ -6,6 +6,7 @@ What stands within an inline table, or an array, is told by the line of the key 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ def line_of(text: str, path: Sequence[str | int]) -> int:
     return found
 
 
+@functools.lru_cache(maxsize=1)  # each problem of a file asks for them
 def _keys(text: str) -> list[tuple[tuple[str, ...], int]]:
     """Return the paths of all keys that begin a line, with their lines."""
     found: list[tuple[tuple[str, ...], int]] = []

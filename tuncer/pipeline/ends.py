@@ -21,6 +21,18 @@ from tuncer.tunctl import Flag
 _LONGEST_TOPIC = 255  # bytes
 
 
+def _check_count(name: str, given: Any) -> None:
+    """Check a number that is 0 or above, and fits into what stores it.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"{name} is a number, not {given!r:.100}")
+    if not 0 <= given < 1 << 31:
+        raise ValueError(f"{name} is 0 or above, not {given}")
+
+
 @dataclass(frozen=True)
 class Port:
     """A device as a source or a sink; as both, packets of one pipeline go in and out by it.
@@ -115,10 +127,7 @@ class Pcap:
                 raise TypeError(f"{name} is a number, not {given!r:.100}")
             if given is not None and not 0 < given < math.inf:
                 raise ValueError(f"{name} is above 0, not {given}")
-        if isinstance(self.snaplen, bool) or not isinstance(self.snaplen, int):
-            raise TypeError(f"snaplen is a number, not {self.snaplen!r:.100}")
-        if not 0 <= self.snaplen < 1 << 31:
-            raise ValueError(f"snaplen is 0 or above, not {self.snaplen}")
+        _check_count("snaplen", self.snaplen)
 
     @property
     def is_file(self) -> bool:
@@ -189,10 +198,7 @@ class Zmq:
             raise TypeError(f"a topic is text, not {self.topic!r:.100}")
         if len(self.topic.encode()) > _LONGEST_TOPIC:
             raise ValueError(f"a topic has {_LONGEST_TOPIC} bytes at most, not {self.topic!r:.100}")
-        if isinstance(self.subscribers, bool) or not isinstance(self.subscribers, int):
-            raise TypeError(f"subscribers is a number, not {self.subscribers!r:.100}")
-        if self.subscribers < 0:
-            raise ValueError(f"subscribers is 0 or above, not {self.subscribers}")
+        _check_count("subscribers", self.subscribers)
         if not isinstance(self.endpoint, str) or "://" not in self.endpoint:
             raise ValueError(f"an endpoint is like 'tcp://127.0.0.1:5555', not {self.endpoint!r}")
 

@@ -382,7 +382,7 @@ class ZmqSource(_BulkSource):
         self._endpoint = endpoint
         self._ignored = OnceASecond(log, logging.WARNING)
         self._is_behind = False
-        self._is_draining, self._left_to_drain = False, _QUEUED
+        self._left_to_drain: int | None = None
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -407,10 +407,12 @@ class ZmqSource(_BulkSource):
                 # Its descriptor tells of changes alone: look whether there was one just now.
                 if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                     continue
-                self._left_to_drain = 0
+                if self._left_to_drain is not None:
+                    self._left_to_drain = 0
                 self._connect_again()
                 return []
-            self._left_to_drain -= 1
+            if self._left_to_drain is not None:
+                self._left_to_drain -= 1
             try:
                 found = self._packets(wire_format.decode(frames))
             except ValueError as error:  # of whoever else sends there
@@ -449,8 +451,8 @@ class ZmqSource(_BulkSource):
 
         ZeroMQ does not tell how many there are, but not more than this at once.
         """
-        if not self._is_draining:
-            self._is_draining, self._left_to_drain = True, _QUEUED
+        if self._left_to_drain is None:
+            self._left_to_drain = _QUEUED
         return self._left_to_drain > 0 or bool(self._left)
 
     def _packets(self, message: wire_format.Message) -> list[Packet]:

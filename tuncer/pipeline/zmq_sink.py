@@ -9,6 +9,7 @@ import os
 import socket as unix
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import zmq
@@ -16,7 +17,7 @@ import zmq
 from supervisor import GenServer
 from tuncer.pipeline.records import in_bytes
 from tuncer.pipeline.sinks import Sink
-from tuncer.protocol import wire_format
+from tuncer.protocol import paths, wire_format
 from tuncer.protocol.packet import Packet
 
 _A_MESSAGE = 128 << 10  # bytes of packets in a message, unless one has more
@@ -184,22 +185,11 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> _File | None:
     """
     path = endpoint.removeprefix("ipc://")
     in_files = endpoint.startswith("ipc://") and path[:1] not in {"@", "*"}
-    if in_files and _is_served(path):  # ZeroMQ would take it away from whoever listens there
+    # ZeroMQ would take it away from whoever listens there.
+    if in_files and paths.is_open(Path(path), unix.SOCK_STREAM):
         raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: {endpoint}")
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         raise OSError(error.errno, f"{error.strerror}: {endpoint}") from None
     return _identity_of(path) if in_files else None
-
-
-def _is_served(path: str) -> bool:
-    with unix.socket(unix.AF_UNIX) as probe:
-        probe.settimeout(0)
-        try:
-            probe.connect(path)
-        except BlockingIOError:  # its queue is full
-            return True
-        except OSError:
-            return False
-    return True

@@ -137,9 +137,9 @@ def remove(path: Path) -> None:
             found.unlink()
 
 
-def is_open(path: Path) -> bool:
-    """Tell whether somebody listens."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+def is_open(path: Path, kind: int = socket.SOCK_SEQPACKET) -> bool:
+    """Tell whether somebody listens at a Unix socket of a kind."""
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(0)
         try:
             probe.connect(str(path))
